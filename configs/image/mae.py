@@ -1,0 +1,128 @@
+"""MAE (arXiv:2111.06377).
+
+digits: 1,797 real handwritten digits of 8x8 pixels that come with scikit-learn.
+fashion_mnist: 60,000 real images of 28x28 pixels, on two CPU cores.
+imagenet: the paper's table 8, ViT-L/16, through TFDS.
+"""
+
+from maskjax import config as configs
+
+
+def get_config(setting=None):
+  return configs.setting(
+    setting,
+    {"digits": digits, "fashion_mnist": fashion_mnist, "imagenet": imagenet},
+  )
+
+
+def digits():
+  config = configs.defaults()
+  config.num_steps = 1500
+  config.batch_size = 128
+  config.objective = dict(
+    name="mae",
+    image_size=(8, 8),
+    channels=1,
+    patch_size=2,
+    encoder=dict(width=64, depth=4, heads=4),
+    decoder=dict(width=32, depth=2, heads=4),
+    mask_ratio=0.75,
+    norm_pix_loss=False,
+    dtype="float32",
+  )
+  config.optimizer = dict(
+    name="adamw",
+    learning_rate=2e-3,
+    warmup_steps=100,
+    weight_decay=0.05,
+  )
+  config.data.train = dict(name="digits", split="train")
+  config.data.test = dict(name="digits", split="test")
+  config.data.train_transforms = ("to_float",)
+  config.data.test_transforms = ("to_float",)
+  config.log_every = 100
+  config.checkpoint.every = 500
+  config.eval.every = 500
+  return config
+
+
+def fashion_mnist():
+  config = configs.defaults()
+  config.num_steps = 4000
+  config.batch_size = 256
+  config.objective = dict(
+    name="mae",
+    image_size=(28, 28),
+    channels=1,
+    patch_size=4,
+    encoder=dict(width=128, depth=4, heads=4),
+    decoder=dict(width=64, depth=1, heads=4),
+    mask_ratio=0.75,
+    norm_pix_loss=True,
+    dtype="float32",
+  )
+  config.optimizer = dict(
+    name="adamw",
+    learning_rate=1e-3,
+    warmup_steps=200,
+    weight_decay=0.05,
+  )
+  root = "/usr/share/datasets/fashion-mnist"  # Debian: dataset-fashion-mnist
+  config.data.train = dict(name="idx", root=root, split="train")
+  config.data.test = dict(name="idx", root=root, split="test")
+  config.data.train_transforms = ("to_float",)
+  config.data.test_transforms = ("to_float",)
+  config.log_every = 100
+  config.checkpoint.every = 500
+  config.eval.every = 1000
+  return config
+
+
+def imagenet():
+  config = configs.defaults()
+  config.batch_size = 4096
+  epoch = 1281167 // config.get_ref("batch_size")
+  config.num_steps = 800 * epoch
+  config.objective = dict(
+    name="mae",
+    image_size=224,
+    channels=3,
+    patch_size=16,
+    encoder=dict(size="L"),
+    decoder=dict(width=512, depth=8, heads=16),
+    mask_ratio=0.75,
+    norm_pix_loss=True,
+    dtype="bfloat16",
+    scan=False,
+    remat=False,
+  )
+  config.optimizer = dict(
+    name="adamw",
+    learning_rate=1.5e-4 * config.get_ref("batch_size") / 256,
+    warmup_steps=40 * epoch,
+    b1=0.9,
+    b2=0.95,
+    weight_decay=0.05,
+  )
+  colours = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+  config.data.train = dict(name="tfds", dataset="imagenet2012", split="train")
+  config.data.test = dict(name="tfds", dataset="imagenet2012", split="validation")
+  config.data.train_transforms = (
+    dict(name="random_resized_crop", size=224, scale=(0.2, 1.0)),
+    "random_flip",
+    "to_float",
+    dict(name="normalize", **colours),
+  )
+  config.data.test_transforms = (
+    dict(name="resize", size=256),
+    dict(name="center_crop", size=224),
+    "to_float",
+    dict(name="normalize", **colours),
+  )
+  config.data.num_threads = 32
+  config.data.prefetch = 8
+  config.log_every = 100
+  config.checkpoint.every = 5 * epoch
+  config.eval.every = 20 * epoch
+  config.eval.batch_size = 4096
+  return config

@@ -1,0 +1,40 @@
+"""MaskJAX: masked-modelling systems in JAX.
+
+Hide, encode, predict, compare: a system is an objective whose loss is pure, and
+one loop trains it on any mesh. Importing this package sets no flags, opens no
+files and changes nothing in JAX.
+"""
+
+from maskjax import (
+  data,
+  evaluation,
+  losses,
+  masking,
+  models,
+  objectives,
+  sharding,
+  targets,
+  tokens,
+  training,
+)
+from maskjax.errors import RecordError, RunError, UserError
+from maskjax.training import fit
+
+__version__ = "0.1.0"
+
+__all__ = [
+  "RecordError",
+  "RunError",
+  "UserError",
+  "data",
+  "evaluation",
+  "fit",
+  "losses",
+  "masking",
+  "models",
+  "objectives",
+  "sharding",
+  "targets",
+  "tokens",
+  "training",
+]

@@ -1,0 +1,182 @@
+"""Configs: finding their files, their keys for every run, and comparing them."""
+
+import importlib.util
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from maskjax.errors import UserError
+from maskjax.resolve import did_you_mean
+
+# Changing these does not change what is learnt, so a run may go on with others.
+FREE_KEYS = (
+  "checkpoint",
+  "compilation_cache",
+  "data.num_threads",
+  "data.prefetch",
+  "eval",
+  "log_every",
+  "mesh",
+  "microbatches",
+  "profile",
+  "wandb_project",
+)
+
+
+def defaults() -> ConfigDict:
+  """The keys that every config has beside its own, with their usual values."""
+  config = ConfigDict()
+  config.seed = 0
+  config.num_steps = 0  # the config sets it
+  config.batch_size = 0  # over all devices; the config sets it
+  config.microbatches = 1  # parts of a batch computed one after the other
+  config.ema_decay = 0.0  # of an average of the parameters; 0 keeps none
+  config.init_from = ""  # a workdir whose parameters to begin with
+  config.objective = ConfigDict()  # `name` and its keywords
+  config.optimizer = ConfigDict()  # `name` and its keywords
+  config.data = ConfigDict(
+    {
+      "train": {},  # `name` of a source and its keywords
+      "test": {},
+      "train_transforms": (),  # each a name, or `name` and keywords
+      "test_transforms": (),
+      "on_bad_record": "raise",
+      "num_threads": 2,
+      "prefetch": 2,
+    }
+  )
+  # Devices: -1 takes all that the other axes leave.
+  config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+  config.log_every = 50
+  config.checkpoint = ConfigDict({"every": 500, "keep": 2})
+  config.eval = ConfigDict(
+    {"every": 0, "batch_size": 256, "probes": ("knn", "linear"), "pictures": 8}
+  )
+  config.profile = (0, 0)  # first and last step of a profile in the workdir
+  config.compilation_cache = ""  # a folder that spares compiling again
+  config.wandb_project = ""
+  return config
+
+
+def setting(
+  name: str | None, settings: Mapping[str, Callable[[], ConfigDict]]
+) -> ConfigDict:
+  """Makes the setting of a config file that its argument names.
+
+  Args:
+    name: what stands after the colon of `--config FILE:NAME`; the first setting
+      when None.
+    settings: functions by name.
+
+  Raises:
+    UserError: no such setting; lists those there are.
+  """
+  name = next(iter(settings)) if name is None else name
+  if name not in settings:
+    raise UserError(f"no setting {name!r}: {did_you_mean(name, settings)}")
+  return settings[name]()
+
+
+def find_file(path: str) -> Path:
+  """Finds a config file, here or among those that come with MaskJAX.
+
+  Args:
+    path: of a file, or of one of MaskJAX's own (`configs/image/mae.py`), which
+      are found from any folder.
+
+  Raises:
+    UserError: no such file.
+  """
+  package = Path(__file__).parent
+  inside = Path(*Path(path).parts[1:]) if Path(path).parts[:1] == ("configs",) else ""
+  # Own configs lie in the package when it is installed, beside it in a checkout.
+  places = [Path(path)]
+  places += [package / "configs" / inside, package.parent / "configs" / inside]
+  for place in places:
+    if place.is_file():
+      return place.absolute()
+  own = sorted(
+    str(Path("configs") / file.relative_to(root))
+    for root in (package / "configs", package.parent / "configs")
+    for file in root.rglob("*.py")
+  )
+  raise UserError(f"no config file {path!r}: {did_you_mean(path, own)}")
+
+
+def load(spec: str) -> ConfigDict:
+  """Loads `FILE` or `FILE:ARGUMENT`.
+
+  Raises:
+    UserError: no such file, no such argument, or the file has no `get_config`.
+
+  Example:
+    >>> load("configs/image/mae.py:digits").objective.name
+    'mae'
+  """
+  path, _, argument = spec.partition(":")
+  file = find_file(path)
+  loader = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
+  if loader is None or loader.loader is None:
+    raise UserError(f"{path}: expected a Python file")
+  module = importlib.util.module_from_spec(loader)
+  try:
+    loader.loader.exec_module(module)
+    get_config = module.get_config
+    arguments = (argument,) if argument else ()
+    inspect.signature(get_config).bind(*arguments)
+    return get_config(*arguments)
+  except UserError as error:
+    raise UserError(f"{path}: {error}") from error
+  except Exception as error:
+    raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The values of a config by their whole keys.
+
+  Example:
+    >>> flat(ConfigDict({"a": {"b": 1}, "c": (2,)}))
+    {'a.b': 1, 'c': (2,)}
+  """
+  values: dict[str, Any] = {}
+  for key, value in config.items():
+    if isinstance(value, Mapping | ConfigDict):
+      values.update({f"{key}.{rest}": v for rest, v in flat(value).items()})
+    else:
+      values[key] = value
+  return values
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+  """The config as JSON knows it: dicts, lists, strings, numbers.
+
+  Raises:
+    UserError: a value that JSON does not know.
+  """
+  try:
+    return json.loads(config.to_json())
+  except TypeError as error:
+    raise UserError(f"a config holds what JSON cannot: {error}") from error
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+  """The keys in which a run's config differs from another one, less free ones.
+
+  Args:
+    old: a config as `plain` gives it.
+    new: another.
+
+  Returns:
+    Texts like `optimizer.learning_rate: 0.1, now 0.2`.
+  """
+  old, new = flat(old), flat(new)
+  return [
+    f"{key}: {old.get(key)!r}, now {new.get(key)!r}"
+    for key in sorted({**old, **new})
+    if old.get(key) != new.get(key)
+    and not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+  ]

@@ -1,0 +1,118 @@
+"""RandAugment, the chain of random Pillow operations used in fine-tuning."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from maskjax.data.sources import Record
+from maskjax.data.transforms import get_image
+from maskjax.errors import UserError
+
+# An operation takes the image, its strength in 0 to 1, a random sign and the grey
+# of pixels that come from outside.
+Operation = Callable[[Image.Image, float, int, int], Image.Image]
+
+
+def _affine(
+  image: Image.Image, rows: tuple[float, float, float, float, float, float], fill: int
+) -> Image.Image:
+  return image.transform(
+    image.size,
+    Image.Transform.AFFINE,
+    rows,
+    resample=Image.Resampling.BICUBIC,
+    fillcolor=_grey(image, fill),
+  )
+
+
+def _rotate(image: Image.Image, degrees: float, fill: int) -> Image.Image:
+  return image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=_grey(image, fill))
+
+
+def _grey(image: Image.Image, level: int) -> int | tuple[int, ...]:
+  return level if image.mode == "L" else (level,) * 3
+
+
+def _solarize_add(image: Image.Image, add: int) -> Image.Image:
+  table = [min(255, level + add) if level < 128 else level for level in range(256)]
+  return image.point(table * len(image.getbands()))
+
+
+def _enhance(enhancer: Callable[[Image.Image], Any]) -> Operation:
+  return lambda x, m, sign, fill: enhancer(x).enhance(max(0.1, 1 + sign * 0.9 * m))
+
+
+# The "increasing" set of timm, where a greater magnitude is always a greater
+# change. `m` is the strength.
+_OPERATIONS: dict[str, Operation] = {
+  "autocontrast": lambda x, m, sign, fill: ImageOps.autocontrast(x),
+  "equalize": lambda x, m, sign, fill: ImageOps.equalize(x),
+  "invert": lambda x, m, sign, fill: ImageOps.invert(x),
+  "rotate": lambda x, m, sign, fill: _rotate(x, sign * 30 * m, fill),
+  # timm would keep no bit at the greatest strength, a black image; Pillow refuses.
+  "posterize": lambda x, m, sign, fill: ImageOps.posterize(x, max(1, 4 - int(4 * m))),
+  "solarize": lambda x, m, sign, fill: ImageOps.solarize(x, 256 - int(256 * m)),
+  "solarize_add": lambda x, m, sign, fill: _solarize_add(x, int(110 * m)),
+  "color": _enhance(ImageEnhance.Color),
+  "contrast": _enhance(ImageEnhance.Contrast),
+  "brightness": _enhance(ImageEnhance.Brightness),
+  "sharpness": _enhance(ImageEnhance.Sharpness),
+  "shear_x": lambda x, m, sign, fill: _affine(x, (1, sign * 0.3 * m, 0, 0, 1, 0), fill),
+  "shear_y": lambda x, m, sign, fill: _affine(x, (1, 0, 0, sign * 0.3 * m, 1, 0), fill),
+  "translate_x": lambda x, m, sign, fill: _affine(
+    x, (1, 0, sign * 0.45 * m * x.width, 0, 1, 0), fill
+  ),
+  "translate_y": lambda x, m, sign, fill: _affine(
+    x, (1, 0, 0, 0, 1, sign * 0.45 * m * x.height), fill
+  ),
+}
+
+
+def rand_augment(
+  record: Record,
+  rng: np.random.Generator,
+  *,
+  num_ops: int = 2,
+  magnitude: float = 9.0,
+  magnitude_std: float = 0.5,
+  prob: float = 0.5,
+  fill: int = 128,
+) -> Record:
+  """Applies random operations of one strength (Cubuk et al. 2020).
+
+  The defaults are MAE's for fine-tuning, `rand-m9-mstd0.5-inc1` in timm: each of
+  `num_ops` operations is drawn with replacement out of fifteen, applied with
+  probability `prob`, at a strength drawn around `magnitude`.
+
+  Args:
+    record: `image` uint8 `[H, W, C]` of 1 or 3 channels.
+    rng: the randomness.
+    num_ops: operations drawn.
+    magnitude: the mean strength, from 0 to 10.
+    magnitude_std: the deviation of the strength.
+    prob: how often an operation that is drawn is applied.
+    fill: the grey level of pixels from outside the image.
+
+  Returns:
+    The record with `image` uint8 `[H, W, C]`.
+
+  Raises:
+    UserError: the image is not uint8 of 1 or 3 channels.
+  """
+  image = get_image(record, "rand_augment")
+  if image.dtype != np.uint8 or image.shape[2] not in (1, 3):
+    raise UserError(
+      "rand_augment needs a uint8 image of 1 or 3 channels (put it before "
+      f"'to_float'), got {image.dtype} {list(image.shape)}"
+    )
+  # Pillow's grey images have no channel axis: [H, W] or [H, W, 3].
+  picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+  for name in rng.choice(list(_OPERATIONS), num_ops):
+    applied = rng.random() < prob
+    strength = float(np.clip(rng.normal(magnitude, magnitude_std), 0, 10)) / 10
+    sign = int(rng.choice((-1, 1)))
+    if applied:
+      picture = _OPERATIONS[name](picture, strength, sign, fill)
+  return {**record, "image": np.asarray(picture).reshape(image.shape)}

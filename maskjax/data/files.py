@@ -1,0 +1,262 @@
+"""Sources of records that lie in files and are decoded when they are read."""
+
+import dataclasses
+import difflib
+import glob
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+
+from maskjax.data.sources import Record
+from maskjax.errors import RecordError, UserError
+from maskjax.resolve import find
+
+_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp")
+_MODES = {1: "L", 3: "RGB"}
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ImageFolder:
+  """The image files of a folder; `image_folder` makes it.
+
+  Attributes:
+    root: the folder.
+    files: the path of each record.
+    classes: the name of each class; empty where there are no labels.
+    labels: the class of each record, int32 `[N]`; None where there are none.
+    channels: 1 or 3.
+  """
+
+  root: str
+  files: Sequence[str]
+  classes: Sequence[str]
+  labels: np.ndarray | None
+  channels: int
+
+  def __len__(self) -> int:
+    return len(self.files)
+
+  def __getitem__(self, index: int) -> Record:
+    record = {"image": _decode_image(self.files[index], self.channels)}
+    if self.labels is not None:
+      record["label"] = np.asarray(self.labels[index])
+    return record
+
+  def __repr__(self) -> str:
+    return f"image_folder(root={self.root!r})"
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Decoded:
+  """Another library's random-access source, through a function to records."""
+
+  raw: Any
+  decode: Callable[[Any], Record]
+  name: str
+
+  def __len__(self) -> int:
+    return len(self.raw)
+
+  def __getitem__(self, index: int) -> Record:
+    return self.decode(self.raw[index])
+
+  def __repr__(self) -> str:
+    return self.name
+
+
+def image_folder(*, root: str, channels: int = 3) -> ImageFolder:
+  """The image files under a folder, with a label where there are class folders.
+
+  If any folder in `root` holds images, at any depth, every folder in `root` is a
+  class, numbered in the order of the sorted names. Otherwise the images lie in
+  `root` itself and have no labels. Names that begin with a dot do not count.
+
+  Args:
+    root: the folder.
+    channels: 1 for grey, 3 for RGB.
+
+  Returns:
+    A source of `image` uint8 `[H, W, channels]`, in the sizes of the files, and
+    with class folders `label` int32. Its `classes` are the folders' names.
+
+  Raises:
+    UserError: no such folder, no images in it, or images both in it and in class
+      folders. (A file that cannot be decoded raises RecordError when it is read.)
+  """
+  if channels not in _MODES:
+    raise UserError(f"image_folder takes channels=1 or 3, got {channels!r}")
+  if not os.path.isdir(root):
+    raise UserError(f"image_folder: no folder {root!r}")
+  classes = [
+    name
+    for name in sorted(os.listdir(root))
+    if os.path.isdir(os.path.join(root, name)) and not name.startswith(".")
+  ]
+  flat = _images(root, deep=False)
+  by_class = [_images(os.path.join(root, name), deep=True) for name in classes]
+  files = [file for members in by_class for file in members]
+  if flat and files:
+    raise UserError(
+      f"image_folder: {root!r} holds images ({os.path.basename(flat[0])!r}) beside "
+      f"class folders ({os.path.relpath(files[0], root)!r}): keep one of the two"
+    )
+  if not flat and not files:
+    raise UserError(
+      f"image_folder: no images in {root!r} or the folders in it; looked for "
+      f"{', '.join(_EXTENSIONS)}"
+    )
+  if flat:
+    return ImageFolder(root, flat, (), None, channels)
+  counts = [len(members) for members in by_class]
+  labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
+  return ImageFolder(root, files, classes, labels, channels)
+
+
+def array_record(
+  *, paths: str | Sequence[str], decode: str | Callable[[bytes], Record]
+) -> Decoded:
+  """The records of ArrayRecord files.
+
+  Args:
+    paths: a glob pattern, read in sorted order, or the files themselves.
+    decode: from a record's bytes to a dict of arrays; a function, or its import
+      path such as `"my_lab.records:decode"`.
+
+  Returns:
+    A source of the files' records, one file after the other.
+
+  Raises:
+    UserError: no such files, not ArrayRecord files, or no such `decode`.
+  """
+  from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+  import maskjax.data  # not above: that package is importing this file
+
+  name = f"array_record(paths={paths!r})"
+  files = sorted(glob.glob(paths)) if isinstance(paths, str) else list(paths)
+  missing = [file for file in files if not os.path.isfile(file)]
+  if missing or not files:
+    raise UserError(f"{name}: no file {missing[0] if missing else paths!r}")
+  function = find(maskjax.data, decode) if isinstance(decode, str) else decode
+  try:
+    raw = ArrayRecordDataSource(files)
+  except Exception as error:  # the C++ reader raises RuntimeError, ValueError, ...
+    raise UserError(f"cannot open {name}: {error}") from error
+  return Decoded(raw, function, name)
+
+
+def tfds(
+  *,
+  name: str,
+  split: str,
+  data_dir: str | None = None,
+  image_key: str = "image",
+  label_key: str | None = "label",
+) -> Decoded:
+  """A data set that TensorFlow Datasets has prepared as ArrayRecord files.
+
+  Reading needs no TensorFlow. Preparing does, for most of its data sets.
+
+  Args:
+    name: the data set, with config and version if wanted: `"cifar10:3.0.2"`.
+    split: a split or a slice of one: `"train"`, `"train[:10%]"`.
+    data_dir: where data sets are prepared; None for the library's own default.
+    image_key: the feature that is the image.
+    label_key: the feature that is the label; None for records without one.
+
+  Returns:
+    A source of `image` `[H, W, C]` in its feature's dtype, and `label` int32.
+
+  Raises:
+    UserError: no such data set, split or feature, or one that is not prepared.
+  """
+  import tensorflow_datasets
+
+  where = f"tfds(name={name!r}, split={split!r})"
+  try:
+    builder = tensorflow_datasets.builder(
+      name, data_dir=data_dir, file_format="array_record"
+    )
+  except tensorflow_datasets.core.DatasetNotFoundError as error:
+    # Its message lists some hundreds of names, a line each. (Asking the library
+    # for the list would import TensorFlow.)
+    near = difflib.get_close_matches(name, re.findall(r"\t- (\w+)", str(error)))
+    hint = f"did you mean {' or '.join(near)}?" if near else "no name is near it"
+    raise UserError(f"{where}: TensorFlow Datasets has no {name!r}; {hint}") from error
+  except Exception as error:  # no such version or config: several types
+    raise UserError(f"cannot open {where}: {error}") from error
+  command = f"tfds build {name} --file_format=array_record"
+  if data_dir is not None:
+    command += f" --data_dir={data_dir}"
+  if not builder.is_prepared():
+    raise UserError(
+      f"{where} is not prepared in {str(builder.data_dir)!r}; with "
+      f"tensorflow-cpu and importlib_resources installed, run: {command}"
+    )
+  info = builder.info
+  for key in (image_key, label_key):
+    if key is not None and key not in info.features:
+      raise UserError(f"{where} has no feature {key!r}: it has {sorted(info.features)}")
+  try:
+    expected = info.splits[split].num_examples
+  except (KeyError, ValueError) as error:
+    raise UserError(f"{where}: no such split, it has {sorted(info.splits)}") from error
+  try:
+    raw = builder.as_data_source(split)
+    found = len(raw)
+  except Exception as error:
+    raise UserError(
+      f"cannot open {where}: {error}; to prepare it: {command}"
+    ) from error
+  # Some of the library's file formats lose records without a word.
+  if found != expected:
+    raise UserError(
+      f"{where} should have {expected} records, but {found} are in "
+      f"{str(builder.data_dir)!r}; prepare it again: {command}"
+    )
+
+  def decode(example: Mapping[str, Any]) -> Record:
+    record = {"image": np.asarray(example[image_key])}
+    if label_key is not None:
+      record["label"] = np.asarray(example[label_key], np.int32)
+    return record
+
+  return Decoded(raw, decode, where)
+
+
+def _images(folder: str, *, deep: bool) -> list[str]:
+  """The image files in `folder`, and if `deep` in the folders within it."""
+  found = []
+  for path, folders, names in os.walk(folder, followlinks=True):
+    # os.walk goes on into the folders that this list is left with.
+    folders[:] = [name for name in folders if deep and not name.startswith(".")]
+    found += [
+      os.path.join(path, name)
+      for name in names
+      if name.lower().endswith(_EXTENSIONS) and not name.startswith(".")
+    ]
+  return sorted(found)
+
+
+def _decode_image(path: str, channels: int) -> np.ndarray:
+  from PIL import Image
+
+  try:
+    with Image.open(path) as image:
+      # Pillow would clip the 16 and 32 bits of these modes to a byte.
+      if image.mode[0] in "IF":
+        raise RecordError(f"{path!r} is not an 8-bit image (mode {image.mode!r})")
+      # [H, W] or [H, W, 3]
+      pixels = np.asarray(image.convert(_MODES[channels]))
+  except RecordError:
+    raise
+  except Exception as error:
+    raise RecordError(
+      f"cannot decode {path!r}: {type(error).__name__}: {error}"
+    ) from error
+  return pixels.reshape(*pixels.shape[:2], channels)

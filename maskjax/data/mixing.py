@@ -1,0 +1,104 @@
+"""Mixing of whole batches for fine-tuning: mixup, CutMix and label smoothing."""
+
+import jax
+import jax.numpy as jnp
+
+from maskjax.errors import UserError
+
+
+def mixup_cutmix(
+  key: jax.Array,
+  images: jax.Array,
+  targets: jax.Array,
+  *,
+  mixup_alpha: float = 0.8,
+  cutmix_alpha: float = 1.0,
+  prob: float = 1.0,
+  switch_prob: float = 0.5,
+) -> tuple[jax.Array, jax.Array]:
+  """Mixes every image with its partner from the reversed batch.
+
+  mixup (Zhang et al. 2018) averages the two images; CutMix (Yun et al. 2019) puts
+  a box of the partner on the image. As in timm's batch mode, one choice, one share
+  and one box hold for the whole batch, and the targets are averaged by the share
+  of pixels that each image really has.
+
+  Args:
+    key: the randomness.
+    images: floating `[B, H, W, C]`.
+    targets: floating `[B, K]`, one-hot or smoothed.
+    mixup_alpha: the share in mixup is drawn from Beta(alpha, alpha); 0 for no
+      mixup.
+    cutmix_alpha: the same for CutMix.
+    prob: how often a batch is mixed at all.
+    switch_prob: how often it is CutMix rather than mixup, where both are on.
+
+  Returns:
+    The mixed `images` and `targets`, of the same shapes and dtypes.
+
+  Raises:
+    UserError: integer images or targets, or both alphas are 0.
+  """
+  for name, array in (("images", images), ("targets", targets)):
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+      raise UserError(f"mixup_cutmix needs floating {name}, got {array.dtype}")
+  if mixup_alpha <= 0 and cutmix_alpha <= 0:
+    raise UserError("mixup_cutmix needs mixup_alpha or cutmix_alpha above 0")
+  if mixup_alpha <= 0:
+    switch_prob = 1.0
+  elif cutmix_alpha <= 0:
+    switch_prob = 0.0
+  key_on, key_switch, key_mixup, key_cutmix = jax.random.split(key, 4)
+  height, width = images.shape[1:3]
+
+  # The share of the image itself, rather than of its partner, at each pixel [H, W].
+  own = jnp.ones((height, width))
+  if mixup_alpha > 0:
+    own *= jax.random.beta(key_mixup, mixup_alpha, mixup_alpha)
+  if cutmix_alpha > 0:
+    cut = _outside_box(key_cutmix, height, width, cutmix_alpha)
+    own = jnp.where(jax.random.uniform(key_switch) < switch_prob, cut, own)
+  own = jnp.where(jax.random.uniform(key_on) < prob, own, 1.0)
+
+  # [H, W, 1] against [B, H, W, C], and a scalar against [B, K]
+  mixed_images = _mix(images, own[..., None])
+  return mixed_images, _mix(targets, own.mean())
+
+
+def smooth_labels(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
+  """One-hot targets that keep `smoothing` of their weight for all classes.
+
+  Args:
+    labels: int `[B]`.
+    num_classes: K.
+    smoothing: the weight spread evenly over the K classes (Szegedy et al. 2016).
+
+  Returns:
+    float32 `[B, K]`, rows of sum 1.
+
+  Example:
+    >>> smooth_labels(jnp.array([1]), num_classes=2, smoothing=0.5).tolist()
+    [[0.25, 0.75]]
+  """
+  one_hot = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+  return one_hot * (1 - smoothing) + smoothing / num_classes
+
+
+def _outside_box(key: jax.Array, height: int, width: int, alpha: float) -> jax.Array:
+  """1 outside a random box and 0 in it: float32 `[height, width]`."""
+  key_share, key_y, key_x = jax.random.split(key, 3)
+  side = jnp.sqrt(1 - jax.random.beta(key_share, alpha, alpha))
+
+  def inside(key: jax.Array, length: int) -> jax.Array:
+    half = jnp.floor(length * side).astype(jnp.int32) // 2
+    center = jax.random.randint(key, (), 0, length)
+    at = jnp.arange(length)
+    return (at >= center - half) & (at < center + half)
+
+  box = inside(key_y, height)[:, None] & inside(key_x, width)[None, :]
+  return 1.0 - box
+
+
+def _mix(batch: jax.Array, own: jax.Array) -> jax.Array:
+  own = own.astype(batch.dtype)
+  return batch * own + batch[::-1] * (1 - own)

@@ -1,0 +1,318 @@
+"""Transforms of single records, on NumPy arrays, before they are batched.
+
+A transform is a function of a record, or of a record and an `rng`, with its
+hyperparameters as keywords. It returns a new record. The pipeline gives an
+`np.random.Generator` to those that have a parameter named `rng`; the same
+generator gives the same result. A size is an int or `(height, width)`.
+
+All of them work on the record's `"image"`, uint8 or float32 `[H, W, C]`.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from maskjax.data.sources import Record
+from maskjax.errors import UserError
+from maskjax.resolve import did_you_mean
+
+Size = int | Sequence[int]
+
+_METHODS = {method.name.lower(): method for method in Image.Resampling}
+
+
+def resize(record: Record, *, size: Size, method: str = "bicubic") -> Record:
+  """Resizes the image with antialiasing.
+
+  Args:
+    record: `image` uint8 or float32 `[H, W, C]`.
+    size: an int for the short side, keeping the aspect, or exactly `(h, w)`.
+    method: a filter of Pillow: `"bicubic"`, `"bilinear"`, `"lanczos"`, ...
+
+  Returns:
+    The record with `image` `[h, w, C]`.
+
+  Raises:
+    UserError: not such an image, or no such filter.
+
+  Example:
+    >>> record = {"image": np.zeros((20, 30, 3), np.uint8)}
+    >>> resize(record, size=10)["image"].shape
+    (10, 15, 3)
+  """
+  image = get_image(record, "resize")
+  height, width = image.shape[:2]
+  if isinstance(size, int):
+    short = min(height, width)
+    # The long side is rounded down, as torchvision does.
+    new = size * height // short, size * width // short
+  else:
+    new = _pair(size)
+  return {**record, "image": _resized(image, new, method)}
+
+
+def center_crop(record: Record, *, size: Size) -> Record:
+  """Cuts out the middle of the image.
+
+  Args:
+    record: `image` uint8 or float32 `[H, W, C]`.
+    size: of the cut.
+
+  Returns:
+    The record with `image` `[h, w, C]`.
+
+  Raises:
+    UserError: the image is smaller than `size`.
+  """
+  image = get_image(record, "center_crop")
+  height, width = _fitting(image, _pair(size), "center_crop")
+  # round() is torchvision's: a half goes to the even number.
+  top = round((image.shape[0] - height) / 2)
+  left = round((image.shape[1] - width) / 2)
+  return {**record, "image": image[top : top + height, left : left + width]}
+
+
+def random_crop(
+  record: Record, rng: np.random.Generator, *, size: Size, padding: int = 0
+) -> Record:
+  """Cuts the image at a uniformly random place.
+
+  Args:
+    record: `image` uint8 or float32 `[H, W, C]`.
+    rng: the randomness.
+    size: of the cut.
+    padding: pixels of zeros put on every side first.
+
+  Returns:
+    The record with `image` `[h, w, C]`.
+
+  Raises:
+    UserError: the padded image is smaller than `size`.
+  """
+  image = get_image(record, "random_crop")
+  image = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+  height, width = _fitting(image, _pair(size), "random_crop")
+  top = rng.integers(image.shape[0] - height + 1)
+  left = rng.integers(image.shape[1] - width + 1)
+  return {**record, "image": image[top : top + height, left : left + width]}
+
+
+def random_resized_crop(
+  record: Record,
+  rng: np.random.Generator,
+  *,
+  size: Size,
+  scale: tuple[float, float] = (0.08, 1.0),
+  ratio: tuple[float, float] = (3 / 4, 4 / 3),
+  method: str = "bicubic",
+) -> Record:
+  """Cuts a random part of the image and resizes it (Szegedy et al. 2015).
+
+  MAE pre-trains with `scale=(0.2, 1.0)`, and fine-tunes with the default.
+
+  Args:
+    record: `image` uint8 or float32 `[H, W, C]`.
+    rng: the randomness.
+    size: of the result.
+    scale: the least and greatest share of the image's area.
+    ratio: the least and greatest width by height, drawn on a log scale.
+    method: see `resize`.
+
+  Returns:
+    The record with `image` `[h, w, C]`.
+
+  Raises:
+    UserError: not such an image, or no such filter.
+  """
+  image = get_image(record, "random_resized_crop")
+  top, left, height, width = _random_box(image.shape[:2], rng, scale, ratio)
+  cut = image[top : top + height, left : left + width]
+  return {**record, "image": _resized(cut, _pair(size), method)}
+
+
+def random_flip(
+  record: Record, rng: np.random.Generator, *, prob: float = 0.5
+) -> Record:
+  """Mirrors the image left to right with probability `prob`.
+
+  Args:
+    record: `image` uint8 or float32 `[H, W, C]`.
+    rng: the randomness.
+    prob: how often.
+
+  Returns:
+    The record with `image` `[H, W, C]`.
+  """
+  image = get_image(record, "random_flip")
+  return {**record, "image": image[:, ::-1] if rng.random() < prob else image}
+
+
+def random_erasing(
+  record: Record,
+  rng: np.random.Generator,
+  *,
+  prob: float = 0.25,
+  scale: tuple[float, float] = (0.02, 1 / 3),
+  ratio: tuple[float, float] = (0.3, 1 / 0.3),
+) -> Record:
+  """Puts normal noise on a random rectangle (Zhong et al. 2020).
+
+  The noise has the mean 0 and deviation 1 of a normalized image, so this belongs
+  after `normalize`.
+
+  Args:
+    record: `image` float32 `[H, W, C]`.
+    rng: the randomness.
+    prob: how often.
+    scale: the least and greatest share of the image's area.
+    ratio: the least and greatest height by width, drawn on a log scale.
+
+  Returns:
+    The record with `image` float32 `[H, W, C]`.
+
+  Raises:
+    UserError: the image is not float32.
+  """
+  image = get_image(record, "random_erasing")
+  if image.dtype != np.float32:
+    raise UserError("random_erasing needs float32: put it after 'normalize'")
+  if rng.random() >= prob:
+    return record
+  for _ in range(10):
+    area = rng.uniform(*scale) * image.shape[0] * image.shape[1]
+    aspect = math.exp(rng.uniform(*np.log(ratio)))
+    height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+    if height < image.shape[0] and width < image.shape[1]:
+      top = rng.integers(image.shape[0] - height + 1)
+      left = rng.integers(image.shape[1] - width + 1)
+      noise = rng.standard_normal((height, width, image.shape[2]), np.float32)
+      erased = image.copy()
+      erased[top : top + height, left : left + width] = noise
+      return {**record, "image": erased}
+  return record
+
+
+def to_float(record: Record) -> Record:
+  """Turns a uint8 image in 0 to 255 into float32 in 0 to 1.
+
+  Args:
+    record: `image` uint8 `[H, W, C]`.
+
+  Returns:
+    The record with `image` float32 `[H, W, C]`.
+
+  Raises:
+    UserError: the image is float32 already.
+  """
+  image = get_image(record, "to_float")
+  if image.dtype != np.uint8:
+    raise UserError(f"to_float needs a uint8 image, got {image.dtype}")
+  return {**record, "image": image.astype(np.float32) / np.float32(255)}
+
+
+def normalize(
+  record: Record, *, mean: float | Sequence[float], std: float | Sequence[float]
+) -> Record:
+  """Subtracts `mean` and divides by `std`, per channel.
+
+  Args:
+    record: `image` float32 `[H, W, C]`.
+    mean: one number, or one for each channel.
+    std: likewise.
+
+  Returns:
+    The record with `image` float32 `[H, W, C]`.
+
+  Raises:
+    UserError: the image is uint8, or the channels do not agree.
+  """
+  image = get_image(record, "normalize")
+  if image.dtype != np.float32:
+    raise UserError("normalize needs a float32 image: put 'to_float' before it")
+  for name, numbers in (("mean", mean), ("std", std)):
+    if np.ndim(numbers) and np.shape(numbers) != image.shape[2:]:
+      raise UserError(
+        f"normalize: {name}={numbers} for an image of {image.shape[2]} channels"
+      )
+  image = (image - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+  return {**record, "image": image}
+
+
+def get_image(record: Record, user: str) -> np.ndarray:
+  """The record's image, checked.
+
+  Args:
+    record: a record.
+    user: the transform that asks, for the message.
+
+  Returns:
+    uint8 or float32 `[H, W, C]`.
+
+  Raises:
+    UserError: the record has no image, or one of another form.
+  """
+  if "image" not in record:
+    raise UserError(f"{user} needs records with an 'image', got {sorted(record)}")
+  image = record["image"]
+  if image.ndim != 3 or image.dtype not in (np.uint8, np.float32):
+    raise UserError(
+      f"{user} needs an image of uint8 or float32 [H, W, C], got {image.dtype} "
+      f"{list(image.shape)}"
+    )
+  return image
+
+
+def _pair(size: Size) -> tuple[int, int]:
+  sizes = (size, size) if isinstance(size, int) else tuple(size)
+  if len(sizes) != 2:
+    raise UserError(f"a size is an int or (height, width), got {size!r}")
+  return sizes
+
+
+def _fitting(image: np.ndarray, size: tuple[int, int], user: str) -> tuple[int, int]:
+  if size[0] > image.shape[0] or size[1] > image.shape[1]:
+    raise UserError(
+      f"{user} to {size} of an image of {image.shape[:2]}: put 'resize' before it"
+    )
+  return size
+
+
+def _random_box(
+  shape: Sequence[int],
+  rng: np.random.Generator,
+  scale: tuple[float, float],
+  ratio: tuple[float, float],
+) -> tuple[int, int, int, int]:
+  """Draws `top, left, height, width`, trying ten times as torchvision does."""
+  for _ in range(10):
+    area = rng.uniform(*scale) * shape[0] * shape[1]
+    aspect = math.exp(rng.uniform(*np.log(ratio)))
+    height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+    if 0 < height <= shape[0] and 0 < width <= shape[1]:
+      top = int(rng.integers(shape[0] - height + 1))
+      left = int(rng.integers(shape[1] - width + 1))
+      return top, left, height, width
+  # The image is too long or too tall for the ratios: take what is in its middle.
+  height = min(shape[0], max(1, round(shape[1] / min(ratio))))
+  width = min(shape[1], max(1, round(shape[0] * max(ratio))))
+  return (shape[0] - height) // 2, (shape[1] - width) // 2, height, width
+
+
+def _resized(image: np.ndarray, size: tuple[int, int], method: str) -> np.ndarray:
+  if method not in _METHODS:
+    raise UserError(f"no filter {method!r}: {did_you_mean(method, _METHODS)}")
+  if image.shape[:2] == size:
+    return image
+
+  def resized(pixels: np.ndarray) -> np.ndarray:
+    picture = Image.fromarray(pixels)
+    return np.asarray(picture.resize(size[::-1], _METHODS[method]))
+
+  # Pillow takes three channels at once in uint8 alone, and weights a fourth by
+  # opacity; anything else goes channel by channel.
+  if image.shape[2] == 3 and image.dtype == np.uint8:
+    return resized(image)
+  channels = np.moveaxis(image, -1, 0)
+  return np.stack([resized(channel) for channel in channels], axis=-1)

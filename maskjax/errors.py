@@ -1,0 +1,29 @@
+"""The one exception for mistakes that the user can mend."""
+
+
+class UserError(ValueError):
+  """Something in a config, a file or a command is not as expected.
+
+  The message is one line that names the key, file or value and says what was
+  expected. The command line prints it without a traceback and exits with
+  code 2; library callers catch it as a `ValueError`. It takes the message
+  alone, so that it survives the pickling between data-loading processes.
+  """
+
+  def __init__(self, message: str):
+    super().__init__(" ".join(message.split()))
+
+
+class RunError(RuntimeError):
+  """A run had to stop, through nobody's mistake in writing its config.
+
+  A loss that is no number, a disk that is full. The command line prints the one
+  line without a traceback and exits with code 1.
+  """
+
+  def __init__(self, message: str):
+    super().__init__(" ".join(message.split()))
+
+
+class RecordError(UserError):
+  """A record of a data source could not be read or decoded."""

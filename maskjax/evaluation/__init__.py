@@ -1,0 +1,17 @@
+"""What a trained model is worth: held-out loss, probes, pictures."""
+
+from maskjax.evaluation.features import pooled_features
+from maskjax.evaluation.held_out import held_out_loss, mean_target_loss
+from maskjax.evaluation.knn import knn_accuracy
+from maskjax.evaluation.linear import linear_probe_accuracy
+from maskjax.evaluation.probes import probe_table, run_probes
+
+__all__ = [
+  "held_out_loss",
+  "knn_accuracy",
+  "linear_probe_accuracy",
+  "mean_target_loss",
+  "pooled_features",
+  "probe_table",
+  "run_probes",
+]

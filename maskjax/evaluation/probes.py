@@ -1,0 +1,80 @@
+"""Probes of an encoder, beside the same encoder untrained and beside the pixels."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jax import Array
+from jax.sharding import Mesh
+
+from maskjax import resolve
+from maskjax.errors import UserError
+from maskjax.evaluation import knn, linear
+from maskjax.evaluation.features import Batch, pooled_features
+from maskjax.evaluation.held_out import Batches
+
+PROBES = {"knn": knn.knn_accuracy, "linear": linear.linear_probe_accuracy}
+
+Scores = dict[str, dict[str, float]]
+
+
+def run_probes(
+  objective: Any,
+  variants: Mapping[str, Any],
+  train: Batches,
+  test: Batches,
+  *,
+  mesh: Mesh,
+  probes: Sequence[str] = ("knn", "linear"),
+) -> Scores:
+  """Probes several sets of parameters, and the inputs themselves.
+
+  Args:
+    objective: has `features(params, batch)`.
+    variants: parameters by name, for example `trained` and `untrained`.
+    train: labelled data that the probes learn from, see `evaluation_batches`.
+    test: labelled data that they are judged on.
+    mesh: the devices.
+    probes: names in `PROBES`.
+
+  Returns:
+    Accuracies by variant (and `raw pixels`) and probe, from 0 to 1.
+
+  Raises:
+    UserError: no such probe.
+  """
+  for name in probes:
+    if name not in PROBES:
+      raise UserError(
+        f"no probe {name!r}: {resolve.did_you_mean(name, PROBES)}"
+      )
+
+  def pixels(batch: Batch) -> Array:
+    return batch["image"].reshape(len(batch["image"]), -1)
+
+  def bound(params: Any) -> Callable[[Batch], Array]:
+    return lambda batch: objective.features(params, batch)
+
+  rows = {name: bound(params) for name, params in variants.items()}
+  rows["raw pixels"] = pixels
+  scores: Scores = {}
+  for row, features in rows.items():
+    known = pooled_features(features, train, mesh)
+    asked = pooled_features(features, test, mesh)
+    scores[row] = {name: PROBES[name](*known, *asked) for name in probes}
+  return scores
+
+
+def probe_table(scores: Scores) -> str:
+  """Writes scores as a table for people, in percent.
+
+  Example:
+    >>> print(probe_table({"trained": {"knn": 0.5, "linear": 0.75}}))
+    encoder         knn  linear
+    trained        50.0    75.0
+  """
+  names = list(next(iter(scores.values())))
+  lines = [f"{'encoder':<11}" + "".join(f"{name:>8}" for name in names)]
+  for row, values in scores.items():
+    numbers = "".join(f"{100 * values[name]:>8.1f}" for name in names)
+    lines.append(f"{row:<11}" + numbers)
+  return "\n".join(lines)

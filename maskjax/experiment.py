@@ -1,0 +1,331 @@
+"""From a config to a trained, evaluated run in a workdir."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from maskjax import config as configs
+from maskjax import data, evaluation, keys, metrics, objectives, plots
+from maskjax import resolve, sharding
+from maskjax.errors import UserError
+from maskjax.training import TrainState, fit, optimizers, transfer
+from maskjax.training.checkpoints import Checkpoints
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+  """The parts that a config names, checked against each other.
+
+  Attributes:
+    config: the config.
+    objective: the system.
+    optimizer: changes its parameters.
+    mesh: the devices.
+    train: shuffled, transformed training batches without end.
+    train_once: the training data once, in order, transformed like the test data.
+    test: the held-out data once, in order; None where the config has none.
+  """
+
+  config: ConfigDict
+  objective: Any
+  optimizer: optax.GradientTransformation
+  mesh: Mesh
+  train: data.Pipeline
+  train_once: data.Pipeline
+  test: data.Pipeline | None
+
+  @functools.cached_property
+  def example(self) -> dict[str, np.ndarray]:
+    """A batch, for its shapes."""
+    with self.train(0) as batches:
+      return next(batches)
+
+  @property
+  def key(self) -> jax.Array:
+    """The run's key."""
+    return jax.random.key(self.config.seed)
+
+  def untrained(self) -> objectives.Variables:
+    """The variables that the run begins with."""
+    key = keys.named(self.key, "init")
+    return jax.jit(self.objective.init)(key, self.example)
+
+
+def prepare(config: ConfigDict) -> Experiment:
+  """Builds what a config names; touches no file but the data's.
+
+  Raises:
+    UserError: names the key that is wrong and says what was expected.
+  """
+  for key in ("num_steps", "batch_size", "log_every"):
+    if config[key] < 1:
+      raise UserError(f"config.{key}={config[key]}: expected at least 1")
+  objective = resolve.build(objectives, config.objective)
+  optimizer = resolve.build(optimizers, config.optimizer, num_steps=config.num_steps)
+  mesh = sharding.make_mesh(**config.mesh)
+  sharding.check_batch(mesh, config.batch_size, config.microbatches)
+  sharding.check_batch(mesh, config.eval.batch_size, 1)
+
+  def pipeline(source: Any, transforms: Sequence[Any], **keywords: Any) -> Any:
+    return data.Pipeline(
+      source=source,
+      transforms=[resolve.bind(data, t) for t in transforms],
+      seed=config.seed,
+      on_bad_record=config.data.on_bad_record,
+      num_threads=config.data.num_threads,
+      prefetch=config.data.prefetch,
+      **keywords,
+    )
+
+  once = functools.partial(
+    pipeline,
+    transforms=config.data.test_transforms,
+    batch_size=config.eval.batch_size,
+    shuffle=False,
+    repeat=False,
+  )
+  source = resolve.build(data, config.data.train)
+  experiment = Experiment(
+    config=config,
+    objective=objective,
+    optimizer=optimizer,
+    mesh=mesh,
+    train=pipeline(
+      source, config.data.train_transforms, batch_size=config.batch_size
+    ),
+    train_once=once(source),
+    test=once(resolve.build(data, config.data.test))
+    if config.data.test
+    else None,
+  )
+  # Shapes that do not fit are found here, before a workdir is touched.
+  jax.eval_shape(objective.init, experiment.key, experiment.example)
+  return experiment
+
+
+def train(config: ConfigDict, workdir: str | Path) -> None:
+  """Trains a config in a workdir, from where it stopped before.
+
+  Leaves there `config.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/`
+  and, of a system that can draw them, `reconstructions.png`; prints the probes.
+
+  Raises:
+    UserError: see `prepare`; or the workdir belongs to another config.
+    RunError: see `maskjax.training.fit`.
+  """
+  experiment = prepare(config)
+  initial = None
+  if config.init_from:
+    _, pretrained = _checkpoints(config.init_from, config).restore_weights()
+    initial = functools.partial(transfer.overlay, pretrained=pretrained)
+    jax.eval_shape(initial, experiment.untrained().params)
+  folder = open_workdir(workdir, config)
+  checkpoints = _checkpoints(folder, config)
+  start = (checkpoints.steps() or [0])[-1]
+  writer = _writer(folder, config, start)
+  try:
+    state = fit(
+      experiment.objective,
+      experiment.train,
+      optimizer=experiment.optimizer,
+      num_steps=config.num_steps,
+      seed=config.seed,
+      mesh=experiment.mesh,
+      microbatches=config.microbatches,
+      ema_decay=config.ema_decay,
+      initial=initial,
+      writer=writer,
+      log_every=config.log_every,
+      evaluate=functools.partial(_held_out, experiment) if experiment.test else None,
+      eval_every=config.eval.every,
+      checkpoints=checkpoints,
+      checkpoint_every=config.checkpoint.every,
+      profile=tuple(config.profile),
+      profile_folder=folder / "profile",
+    )
+    _report(experiment, state.best_params, config.num_steps, folder, writer)
+  finally:
+    writer.close()
+    checkpoints.close()
+
+
+def evaluate(
+  workdir: str | Path, *, config: ConfigDict | None = None, step: int | None = None
+) -> None:
+  """Probes a checkpoint, and draws its reconstructions.
+
+  Args:
+    workdir: of a run, or of imported weights.
+    config: another config than the workdir's own, for example with other data.
+    step: which checkpoint; the newest when None.
+
+  Raises:
+    UserError: no such workdir or checkpoint, or it does not fit the config.
+  """
+  folder = Path(workdir)
+  config = read_config(folder) if config is None else config
+  experiment = prepare(config)
+  step, params = _checkpoints(folder, config).restore_weights(step)
+  transfer.check_same(params, experiment.untrained().params, folder)
+  writer = metrics.JsonLines(folder / "metrics.jsonl")
+  if experiment.test:
+    state = TrainState(
+      step=step, params=params, extra=experiment.untrained().extra, opt_state=()
+    )
+    values = _held_out(experiment, step, state)
+    writer.write(step, values)
+    _say("  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+  _report(experiment, params, step, folder, writer)
+
+
+def open_workdir(workdir: str | Path, config: ConfigDict) -> Path:
+  """Makes a workdir for a config, or opens one that is of the same config.
+
+  Raises:
+    UserError: it belongs to another config (says which keys differ), or cannot be
+      written.
+  """
+  folder = Path(workdir)
+  written = configs.plain(config)
+  try:
+    if (folder / "config.json").exists():
+      found = configs.differences(configs.plain(read_config(folder)), written)
+      if found:
+        raise UserError(
+          f"workdir {folder} belongs to another config: {'; '.join(found)}; "
+          "expected the same config, or another workdir"
+        )
+    elif (folder / "checkpoints").exists():
+      raise UserError(f"workdir {folder} has checkpoints but no config.json")
+    if jax.process_index() == 0:
+      folder.mkdir(parents=True, exist_ok=True)
+      fresh = folder / "config.json.tmp"
+      fresh.write_text(json.dumps(written, indent=2) + "\n")
+      fresh.replace(folder / "config.json")
+  except OSError as error:
+    raise UserError(
+      f"workdir {folder} cannot be written: {error.strerror}"
+    ) from error
+  return folder
+
+
+def read_config(workdir: str | Path) -> ConfigDict:
+  """Reads the config of a workdir.
+
+  Raises:
+    UserError: it has none, or one that cannot be read.
+  """
+  path = Path(workdir) / "config.json"
+  try:
+    return ConfigDict(json.loads(path.read_text()))
+  except FileNotFoundError:
+    raise UserError(f"{workdir}: expected a workdir with a config.json") from None
+  except (OSError, ValueError) as error:
+    raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def _checkpoints(workdir: str | Path, config: ConfigDict) -> Checkpoints:
+  return Checkpoints(Path(workdir) / "checkpoints", keep=config.checkpoint.keep)
+
+
+def _writer(folder: Path, config: ConfigDict, start: int) -> metrics.Writers:
+  """All writers of a run; none but in the first process."""
+  if jax.process_index() != 0:
+    return metrics.Writers()
+  writers: list[metrics.Writer] = [
+    metrics.Terminal(config.num_steps, start_step=start),
+    metrics.JsonLines(folder / "metrics.jsonl", resume_step=start),
+    metrics.TensorBoard(folder, resume_step=start),
+  ]
+  if config.wandb_project:
+    writers.append(
+      metrics.WeightsAndBiases(
+        project=config.wandb_project, folder=folder, config=configs.plain(config)
+      )
+    )
+  return metrics.Writers(writers)
+
+
+def _held_out(
+  experiment: Experiment, step: int, state: TrainState
+) -> dict[str, float]:
+  """Numbers on the held-out data, as `eval/...`."""
+  del step
+  numbers = evaluation.held_out_loss(
+    experiment.objective,
+    state.best_params,
+    state.extra,
+    experiment.test,
+    key=experiment.key,
+    mesh=experiment.mesh,
+  )
+  return {f"eval/{name}": value for name, value in numbers.items()}
+
+
+def _report(
+  experiment: Experiment,
+  params: Any,
+  step: int,
+  folder: Path,
+  writer: metrics.Writer,
+) -> None:
+  """Probes and draws the parameters of a step."""
+  objective, test = experiment.objective, experiment.test
+  values: dict[str, float] = {}
+  if test and hasattr(objective, "targets"):
+    values["eval/mean_target_loss"] = evaluation.mean_target_loss(
+      objective, experiment.train_once, test, key=experiment.key, mesh=experiment.mesh
+    )
+  if test and hasattr(objective, "features") and "label" in experiment.example:
+    variants = {"trained": params, "untrained": experiment.untrained().params}
+    scores = evaluation.run_probes(
+      objective,
+      variants,
+      experiment.train_once,
+      test,
+      mesh=experiment.mesh,
+      probes=experiment.config.eval.probes,
+    )
+    for row, accuracies in scores.items():
+      prefix = "" if row == "trained" else row.replace(" ", "_") + "_"
+      values.update({f"eval/{prefix}{name}": v for name, v in accuracies.items()})
+    _say(evaluation.probe_table(scores))
+  if values:
+    writer.write(step, values)
+  if hasattr(objective, "reconstruct") and experiment.config.eval.pictures:
+    path = folder / "reconstructions.png"
+    picture = _reconstructions(experiment, params)
+    if jax.process_index() == 0:
+      plots.save_png(path, picture)
+      writer.image(step, "reconstructions", picture)
+    _say(f"reconstructions of step {step}: {path}")
+
+
+def _reconstructions(experiment: Experiment, params: Any) -> np.ndarray:
+  """Draws the first held-out images, in the colours they had in their files."""
+  config = experiment.config
+  with (experiment.test or experiment.train_once)(0) as batches:
+    batch = {k: v[: config.eval.pictures] for k, v in next(batches).items()}
+  key = keys.named(experiment.key, "eval")
+  images = jax.jit(experiment.objective.reconstruct)(params, batch, key)
+  changes = [t for t in config.data.test_transforms if not isinstance(t, str)]
+  normal = next((t for t in changes if t["name"] == "normalize"), None)
+  colours = {"mean": normal["mean"], "deviation": normal["std"]} if normal else {}
+  order = ("original", "masked", "reconstructed")
+  return plots.side_by_side(
+    {name: np.asarray(images[name]) for name in order}, **colours
+  )
+
+
+def _say(text: str) -> None:
+  if jax.process_index() == 0:
+    print(text, flush=True)

@@ -1,0 +1,96 @@
+"""How far off: per-token errors, and the sums that a step divides once."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mean:
+  """A mean that is not divided yet, so that parts of a batch can be added.
+
+  Attributes:
+    sum: float32 scalar.
+    weight: float32 scalar, what to divide the sum by.
+  """
+
+  sum: Array
+  weight: Array
+
+  @classmethod
+  def of(cls, values: Array, where: Array | None = None) -> "Mean":
+    """The mean of all values, or of those where `where` is True.
+
+    Example:
+      >>> float(Mean.of(jnp.array([1.0, 3.0, 8.0])).value())
+      4.0
+    """
+    values = values.astype(jnp.float32)
+    if where is None:
+      return cls(values.sum(), jnp.float32(values.size))
+    where = jnp.broadcast_to(where, values.shape)
+    return cls(
+      jnp.where(where, values, 0).sum(), where.sum(dtype=jnp.float32)
+    )
+
+  def value(self) -> Array:
+    """The mean; 0 where nothing had weight."""
+    return self.sum / jnp.where(self.weight == 0, 1, self.weight)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Loss:
+  """What an objective says of a batch.
+
+  The loss is `sum / weight`, divided by the training step alone: the mean of
+  two microbatches' means is wrong as soon as they hide different numbers of
+  tokens.
+
+  Attributes:
+    sum: float32 scalar, differentiated by the step.
+    weight: float32 scalar, never differentiated; usually the hidden tokens.
+    metrics: further means to report beside the loss, by name.
+  """
+
+  sum: Array
+  weight: Array
+  metrics: Mapping[str, Mean] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def of(cls, mean: Mean, **metrics: Mean) -> "Loss":
+    """The loss that a mean over tokens or examples makes."""
+    return cls(mean.sum, mean.weight, metrics)
+
+  def value(self) -> Array:
+    """The loss itself, for use outside a training step."""
+    return Mean(self.sum, self.weight).value()
+
+
+def squared_error(predictions: Array, targets: Array) -> Array:
+  """Mean squared error of each token, in float32: two [..., D] to [...].
+
+  Example:
+    >>> float(squared_error(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
+    2.0
+  """
+  chex.assert_equal_shape([predictions, targets])
+  difference = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
+  return jnp.square(difference).mean(axis=-1)
+
+
+def cross_entropy(logits: Array, targets: Array) -> Array:
+  """Cross-entropy with soft targets, in float32 nats: two [..., K] to [...].
+
+  Example:
+    >>> float(cross_entropy(jnp.zeros(4), jnp.array([0.0, 1.0, 0.0, 0.0])).round(4))
+    1.3863
+  """
+  chex.assert_equal_shape([logits, targets])
+  log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+  return -(targets * log_p).sum(axis=-1)

@@ -1,0 +1,202 @@
+"""The command line: `maskjax train|eval|convert|list`."""
+
+import dataclasses
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from maskjax import config as configs
+from maskjax.errors import RunError, UserError
+from maskjax.resolve import did_you_mean
+
+USAGE = """\
+usage: maskjax COMMAND [flags]
+
+  maskjax train --config FILE[:ARG] --workdir DIR [--config.any.key=value ...]
+      trains, or goes on where an earlier run in DIR stopped
+  maskjax eval --workdir DIR [--step N] [--config FILE[:ARG] ...]
+      probes a checkpoint again, and draws its reconstructions
+  maskjax convert --from_hf DIR --config FILE[:ARG] --workdir DIR
+  maskjax convert --workdir DIR [--step N] --to_hf DIR
+      reads or writes weights in the Hugging Face layout
+  maskjax list [--json]
+      the systems, their papers and configs"""
+
+
+def train(options: flags.FlagValues, config: ConfigDict | None) -> None:
+  """`maskjax train`."""
+  from maskjax import experiment
+
+  experiment.train(_given("config", config), _given("workdir", options.workdir))
+
+
+def evaluate(options: flags.FlagValues, config: ConfigDict | None) -> None:
+  """`maskjax eval`."""
+  from maskjax import experiment
+
+  workdir = _given("workdir", options.workdir)
+  experiment.evaluate(workdir, config=config, step=options.step)
+
+
+def convert(options: flags.FlagValues, config: ConfigDict | None) -> None:
+  """`maskjax convert`."""
+  from maskjax import experiment
+
+  workdir = _given("workdir", options.workdir)
+  if (options.from_hf is None) == (options.to_hf is None):
+    raise UserError("maskjax convert: expected either --from_hf or --to_hf")
+  if options.from_hf is not None:
+    experiment.import_weights(options.from_hf, _given("config", config), workdir)
+  else:
+    experiment.export_weights(workdir, options.to_hf, step=options.step)
+
+
+def list_systems(options: flags.FlagValues, config: ConfigDict | None) -> None:
+  """`maskjax list`."""
+  del config
+  from maskjax.systems import systems
+
+  rows = [dataclasses.asdict(system) for system in systems()]
+  if options.json:
+    print(json.dumps(rows, indent=2))
+    return
+  columns = list(rows[0])
+  width = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns}
+  for row in [dict(zip(columns, columns, strict=True)), *rows]:
+    print("  ".join(f"{row[c]:<{width[c]}}" for c in columns).rstrip())
+
+
+COMMANDS = {"train": train, "eval": evaluate, "convert": convert, "list": list_systems}
+
+
+def main() -> None:
+  """Runs the command of `sys.argv`; exits with 2 after a mistake of the user."""
+  # Orbax and JAX report their progress as warnings and information.
+  logging.getLogger("absl").setLevel(logging.ERROR)
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  try:
+    sys.exit(_run(sys.argv))
+  except UserError as error:
+    _fail(error, 2)
+  except RunError as error:
+    _fail(error, 1)
+  except OSError as error:
+    where = f" {error.filename}" if error.filename else ""
+    _fail(f"cannot read or write{where}: {error.strerror or error}", 2)
+  except KeyboardInterrupt:
+    _fail("interrupted; the same command goes on from the last checkpoint", 130)
+
+
+def _run(argv: Sequence[str]) -> int:
+  if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
+    print(USAGE)
+    return 0 if len(argv) > 1 else 2
+  name = argv[1]
+  if name not in COMMANDS:
+    raise UserError(f"no command {name!r}: {did_you_mean(name, COMMANDS)}")
+  options, config = _parse(argv[2:])
+  if config is not None and config.get("compilation_cache"):
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
+  COMMANDS[name](options, config)
+  return 0
+
+
+def _parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict | None]:
+  """Reads the flags, and the config that they name and change.
+
+  The flags are not absl's global ones, so that importing MaskJAX defines none.
+  """
+  options = flags.FlagValues()
+  flags.DEFINE_string("workdir", None, "where a run lives", flag_values=options)
+  flags.DEFINE_integer("step", None, "which checkpoint", flag_values=options)
+  flags.DEFINE_string("from_hf", None, "a folder to read", flag_values=options)
+  flags.DEFINE_string("to_hf", None, "a folder to write", flag_values=options)
+  flags.DEFINE_boolean("json", False, "print JSON", flag_values=options)
+  spec, rest = _take_config(arguments)
+  config = None
+  sys.argv = ["maskjax", *rest]  # where ml_collections looks for overrides
+  if spec is not None:
+    config = configs.load(spec)
+    _check_keys(rest, config)
+    config_flags.DEFINE_config_dict("config", config, flag_values=options)
+  elif any(argument.startswith("--config.") for argument in rest):
+    raise UserError("--config.key=value: expected --config FILE as well")
+  try:
+    left = options(sys.argv)[1:]
+  except flags.IllegalFlagValueError as error:
+    raise UserError(_wrong_type(str(error), config)) from error
+  except flags.Error as error:
+    raise UserError(str(error)) from error
+  if left:
+    raise UserError(f"expected flags alone after the command, found {left[0]!r}")
+  return options, None if config is None else config.copy_and_resolve_references()
+
+
+def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+  """Splits `--config FILE` or `--config=FILE` from the other arguments."""
+  spec, rest, waiting = None, [], False
+  for argument in arguments:
+    if waiting:
+      spec, waiting = argument, False
+    elif argument == "--config":
+      waiting = True
+    elif argument.startswith("--config="):
+      spec = argument.partition("=")[2]
+    else:
+      rest.append(argument)
+  if waiting:
+    raise UserError("--config: expected FILE or FILE:ARG after it")
+  return spec, rest
+
+
+def _check_keys(arguments: Sequence[str], config: ConfigDict) -> None:
+  """Raises a `UserError` for a key that the config does not have."""
+  for argument in arguments:
+    match = re.match(r"--(?:no)?config\.([^=\[]+)", argument)
+    if not match:
+      continue
+    at: Any = config
+    for part in match[1].split("."):
+      if not isinstance(at, ConfigDict) or part not in at:
+        known = configs.flat(config)
+        near = did_you_mean(match[1], known).split(" (")[0]
+        hint = near if near.startswith("did") else f"the config has {', '.join(known)}"
+        raise UserError(f"no key --config.{match[1]}: {hint}")
+      at = at[part]
+
+
+def _wrong_type(message: str, config: ConfigDict | None) -> str:
+  """Says which type a flag has, in place of how parsing it failed."""
+  match = re.match(r"flag --config\.([^=]+)=(.*?): ", message)
+  known = {} if config is None else configs.flat(config)
+  if not match or match[1] not in known:
+    return message
+  value = known[match[1]]
+  return (
+    f"--config.{match[1]}={match[2]}: expected {type(value).__name__}, "
+    f"for example {value!r}"
+  )
+
+
+def _given(name: str, value: Any) -> Any:
+  if value is None:
+    raise UserError(f"--{name} is missing: expected it with this command")
+  return value
+
+
+def _fail(message: object, code: int) -> None:
+  print(f"maskjax: {message}", file=sys.stderr)
+  sys.exit(code)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,238 @@
+"""Where numbers go: the terminal, JSON lines, TensorBoard, Weights & Biases."""
+
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+
+Values = Mapping[str, float]
+
+
+class Writer(Protocol):
+  """Takes a run's numbers and pictures."""
+
+  def advance(self, step: int) -> None:
+    """Learns that a step is done."""
+
+  def write(self, step: int, values: Values) -> None:
+    """Takes numbers by name, after `step` steps."""
+
+  def image(self, step: int, name: str, picture: np.ndarray) -> None:
+    """Takes a picture, uint8 [H, W, 3]."""
+
+  def close(self) -> None:
+    """Writes what is still to be written."""
+
+
+class Writers:
+  """Several writers as one."""
+
+  def __init__(self, writers: Sequence[Writer] = ()):
+    self._writers = list(writers)
+
+  def advance(self, step: int) -> None:
+    """See `Writer`."""
+    for writer in self._writers:
+      writer.advance(step)
+
+  def write(self, step: int, values: Values) -> None:
+    """See `Writer`."""
+    for writer in self._writers:
+      writer.write(step, values)
+
+  def image(self, step: int, name: str, picture: np.ndarray) -> None:
+    """See `Writer`."""
+    for writer in self._writers:
+      writer.image(step, name, picture)
+
+  def close(self) -> None:
+    """See `Writer`."""
+    for writer in self._writers:
+      writer.close()
+
+
+class JsonLines:
+  """One JSON object a line, with `step` and the numbers.
+
+  Args:
+    path: the file.
+    resume_step: lines of later steps are dropped, and half a line at the end, so
+      that a run that was killed leaves the same file as one that was not.
+  """
+
+  def __init__(self, path: str | Path, *, resume_step: int = 0):
+    self._path = Path(path)
+    kept = [line for line in read_json_lines(path) if line["step"] <= resume_step]
+    fresh = self._path.with_suffix(".tmp")
+    fresh.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    fresh.replace(self._path)
+
+  def advance(self, step: int) -> None:
+    """Single steps are not written."""
+
+  def write(self, step: int, values: Values) -> None:
+    """Adds a line."""
+    with self._path.open("a") as file:
+      file.write(json.dumps({"step": step, **values}) + "\n")
+
+  def image(self, step: int, name: str, picture: np.ndarray) -> None:
+    """Pictures are not for this file."""
+
+  def close(self) -> None:
+    """Nothing is left open."""
+
+
+def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+  """Reads a metrics file, less a last line that was cut off."""
+  if not Path(path).exists():
+    return []
+  lines = []
+  for line in Path(path).read_text().splitlines():
+    try:
+      lines.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return lines
+
+
+class TensorBoard:
+  """TensorBoard event files.
+
+  Args:
+    folder: where they go.
+    resume_step: events of later steps, from before an interruption, are hidden.
+  """
+
+  def __init__(self, folder: str | Path, *, resume_step: int = 0):
+    import tensorboardX
+
+    self._writer = tensorboardX.SummaryWriter(
+      str(folder), purge_step=resume_step + 1, write_to_disk=True
+    )
+
+  def advance(self, step: int) -> None:
+    """Single steps are not written."""
+
+  def write(self, step: int, values: Values) -> None:
+    """Adds a point to each curve."""
+    for name, value in values.items():
+      self._writer.add_scalar(name, value, step)
+
+  def image(self, step: int, name: str, picture: np.ndarray) -> None:
+    """Adds a picture."""
+    self._writer.add_image(name, picture, step, dataformats="HWC")
+
+  def close(self) -> None:
+    """Writes what is still in memory."""
+    self._writer.close()
+
+
+class WeightsAndBiases:
+  """A Weights & Biases run, when `wandb` is installed.
+
+  Args:
+    project: the project's name.
+    folder: the run's workdir; its name is the run's.
+    config: the run's config.
+  """
+
+  def __init__(self, *, project: str, folder: str | Path, config: Mapping[str, Any]):
+    import wandb
+
+    folder = Path(folder)
+    self._wandb = wandb
+    self._run = wandb.init(
+      project=project,
+      name=folder.name,
+      id=folder.name,
+      dir=str(folder),
+      config=dict(config),
+      resume="allow",
+    )
+
+  def advance(self, step: int) -> None:
+    """Single steps are not written."""
+
+  def write(self, step: int, values: Values) -> None:
+    """Adds a point to each curve."""
+    self._run.log(dict(values), step=step)
+
+  def image(self, step: int, name: str, picture: np.ndarray) -> None:
+    """Adds a picture."""
+    self._run.log({name: self._wandb.Image(picture)}, step=step)
+
+  def close(self) -> None:
+    """Ends the run."""
+    self._run.finish()
+
+
+def has_wandb() -> bool:
+  """Whether Weights & Biases is installed."""
+  return importlib.util.find_spec("wandb") is not None
+
+
+class Terminal:
+  """A progress bar with loss, examples a second and time left.
+
+  Where the output is no terminal it is a plain line for each write instead.
+
+  Args:
+    num_steps: steps of the whole run.
+    start_step: steps done before.
+    stream: where it goes; standard output when None.
+  """
+
+  def __init__(
+    self, num_steps: int, *, start_step: int = 0, stream: TextIO | None = None
+  ):
+    from tqdm import tqdm
+
+    self._stream = sys.stdout if stream is None else stream
+    self._num_steps = num_steps
+    self._start = start_step
+    self._since = time.monotonic()
+    self._is_terminal = self._stream.isatty()
+    self._bar = tqdm(
+      total=num_steps,
+      initial=start_step,
+      unit="step",
+      file=self._stream,
+      disable=not self._is_terminal,
+      dynamic_ncols=True,
+    )
+
+  def advance(self, step: int) -> None:
+    """Moves the bar on to `step`; tqdm tells the time left."""
+    if self._is_terminal:
+      self._bar.update(step - self._bar.n)
+
+  def write(self, step: int, values: Values) -> None:
+    """Shows losses and speed beside the bar, or prints a line."""
+    speed = "train/examples_per_second"
+    if self._is_terminal:
+      shown = {k: f"{v:.4g}" for k, v in values.items() if k.endswith("loss")}
+      if speed in values:
+        shown["examples/s"] = f"{values[speed]:.0f}"
+      self._bar.set_postfix(shown)
+      return
+    numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+    self._stream.write(f"step {step}/{self._num_steps}  {numbers}{self._left(step)}\n")
+    self._stream.flush()
+
+  def _left(self, step: int) -> str:
+    """Time left, by the mean pace since the start."""
+    done = step - self._start
+    seconds = (time.monotonic() - self._since) / max(done, 1)
+    return f"  left {self._bar.format_interval(seconds * (self._num_steps - step))}"
+
+  def image(self, step: int, name: str, picture: np.ndarray) -> None:
+    """Terminals show no pictures."""
+
+  def close(self) -> None:
+    """Leaves the bar where it is."""
+    self._bar.close()

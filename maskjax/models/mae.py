@@ -1,0 +1,102 @@
+"""The masked autoencoder: an encoder of what is visible and a light decoder."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import FrozenDict
+from jax import Array
+from jax.typing import DTypeLike
+
+from maskjax.masking import Mask
+from maskjax.models.attention import INIT
+from maskjax.models.transformer import Transformer
+from maskjax.models.vit import VisionEncoder
+from maskjax.tokens import sincos
+
+
+class Decoder(nn.Module):
+  """Predicts patches from encoded visible tokens and mask tokens.
+
+  Attributes:
+    grid: rows and columns of patches of a whole image; N is their product.
+    patch_dim: length P of a prediction.
+    width: number of channels D.
+    depth: number of blocks.
+    heads: number of attention heads.
+    norm_epsilon: added to the variance in layer normalisation.
+    options: further fields of `Transformer`.
+    dtype: type of the computation.
+  """
+
+  grid: tuple[int, ...]
+  patch_dim: int
+  width: int
+  depth: int
+  heads: int
+  norm_epsilon: float = 1e-6
+  options: Mapping[str, Any] = FrozenDict()
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, encoded: Array, mask: Mask, visible_too: bool) -> Array:
+    """Predicts hidden patches, or all.
+
+    Args:
+      encoded: [B, 1 + V, E] from the encoder.
+      mask: the mask under which it was encoded.
+      visible_too: predict the visible patches as well.
+
+    Returns:
+      float32 [B, M, P], or [B, N, P] when `visible_too`, in order of place.
+    """
+    positions = jnp.asarray(sincos(self.grid, self.width), self.dtype)
+    x = nn.Dense(self.width, dtype=self.dtype, kernel_init=INIT, name="embed")(encoded)
+    token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width))
+    # Attention does not mind the order of tokens: the hidden ones stand last, and
+    # nothing need be put back in its place. [B, 1 + V + M, D]
+    x = jnp.concatenate(
+      [
+        x[:, :1],
+        x[:, 1:] + positions[mask.visible_ids],
+        token.astype(self.dtype) + positions[mask.hidden_ids],
+      ],
+      axis=1,
+    )
+    wanted = mask.hidden.shape[1] if visible_too else mask.hidden_ids.shape[1]
+    x = Transformer(
+      depth=self.depth,
+      heads=self.heads,
+      norm_epsilon=self.norm_epsilon,
+      dtype=self.dtype,
+      name="transformer",
+      **self.options,
+    )(x, wanted)
+    x = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")(x)
+    head = nn.Dense(self.patch_dim, dtype=self.dtype, kernel_init=INIT, name="head")
+    x = head(x).astype(jnp.float32)
+    if visible_too:
+      num_visible = mask.visible_ids.shape[1]
+      x = mask.restore(x[:, :num_visible], x[:, num_visible:])
+    return x
+
+
+class MaskedAutoencoder(nn.Module):
+  """The network of MAE (https://arxiv.org/abs/2111.06377, section 3).
+
+  Attributes:
+    encoder: sees the visible patches only.
+    decoder: sees their codes and mask tokens.
+  """
+
+  encoder: VisionEncoder
+  decoder: Decoder
+
+  def __call__(self, patches: Array, mask: Mask, visible_too: bool = False) -> Array:
+    """Predicts hidden patches: [B, N, P] to float32 [B, M, P], see `Decoder`."""
+    return self.decoder(self.encoder(patches, mask), mask, visible_too)
+
+  def encode(self, patches: Array) -> Array:
+    """Encodes whole images: [B, N, P] to [B, 1 + N, D]."""
+    return self.encoder(patches)

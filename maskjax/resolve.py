@@ -1,0 +1,103 @@
+"""From the name of a part, as a config writes it, to the part itself.
+
+A part is named by a short public name of its room (`"random"` in
+`maskjax.masking`) or by import path (`"my_lab.losses:huber"`).
+"""
+
+import difflib
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+from maskjax.errors import UserError
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+  """Says which of `choices` is nearest to `word`, and what they all are.
+
+  Example:
+    >>> did_you_mean("rnadom", ["block", "random"])
+    "did you mean 'random'? (there are: block, random)"
+  """
+  choices = sorted(choices)
+  near = difflib.get_close_matches(word, choices, n=1)
+  listed = f"there are: {', '.join(choices)}"
+  return f"did you mean {near[0]!r}? ({listed})" if near else listed
+
+
+def find(room: ModuleType, name: str) -> Callable[..., Any]:
+  """Finds a function by its name in `room.__all__`, or by import path.
+
+  Args:
+    room: the module whose public functions may be named without a path.
+    name: a public name of the room, or `"module.path:attribute"`.
+
+  Returns:
+    The callable that bears the name.
+
+  Raises:
+    UserError: nothing bears that name; the message lists the room's names.
+
+  Example:
+    >>> from maskjax.masking import samplers
+    >>> find(samplers, "random").__name__
+    'random'
+  """
+  if ":" not in name:
+    names = [n for n in room.__all__ if inspect.isfunction(getattr(room, n))]
+    if name not in names:
+      raise UserError(
+        f"no {name!r} in {room.__name__}: {did_you_mean(name, names)}; "
+        "or give an import path like 'my_lab.module:name'"
+      )
+    return getattr(room, name)
+  module_name, _, attribute = name.partition(":")
+  try:
+    return getattr(importlib.import_module(module_name), attribute)
+  except (ImportError, AttributeError, ValueError) as error:
+    raise UserError(f"cannot import {name!r}: {error}") from error
+
+
+def build(room: ModuleType, spec: str | Mapping[str, Any], **more: Any) -> Any:
+  """Calls the part that `spec` names, with the keywords that `spec` holds.
+
+  Args:
+    room: see `find`.
+    spec: the part's name, or a mapping of `name` and the part's keywords.
+    **more: further keywords, which `spec` may override.
+
+  Raises:
+    UserError: no such part, or a keyword that it does not take.
+  """
+  part, keywords = _split(room, spec, more)
+  return part(**keywords)
+
+
+def bind(
+  room: ModuleType, spec: str | Mapping[str, Any], **more: Any
+) -> Callable[..., Any]:
+  """Like `build`, but for functions called later: binds the keywords only."""
+  part, keywords = _split(room, spec, more)
+  return functools.partial(part, **keywords)
+
+
+def _split(
+  room: ModuleType, spec: str | Mapping[str, Any], more: Mapping[str, Any]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+  spec = {"name": spec} if isinstance(spec, str) else dict(spec)
+  if "name" not in spec:
+    raise UserError(f"a part needs a 'name' beside {sorted(spec)}")
+  name = spec.pop("name")
+  part = find(room, name)
+  keywords = {**more, **spec}
+  parameters = inspect.signature(part).parameters
+  if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    for key in keywords:
+      if key not in parameters:
+        raise UserError(
+          f"{name!r} takes no {key!r}: {did_you_mean(key, parameters)}"
+        )
+  return part, keywords

@@ -1,0 +1,157 @@
+"""The device mesh, and which array lies where on it.
+
+The mesh has three axes. Batches are split over `data` and `fsdp` together;
+parameters and optimizer state over `fsdp` and, inside wide layers, `tensor`.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from maskjax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = P(("data", "fsdp"))
+
+Rules = Sequence[tuple[str, Sequence[Any]]]
+
+# The first rule whose pattern is found in an array's path names the mesh axes of
+# its LAST dimensions: layers stacked by a scan only add a dimension in front.
+TRANSFORMER_RULES: Rules = (
+  (r"(query|key|value|up)/kernel", ("fsdp", "tensor")),
+  (r"(query|key|value|up)/bias", ("tensor",)),
+  (r"(out|down)/kernel", ("tensor", "fsdp")),
+  (r"kernel", ("fsdp", None)),
+)
+
+
+def make_mesh(
+  *,
+  data: int = -1,
+  fsdp: int = 1,
+  tensor: int = 1,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+  """Arranges devices as a mesh of axes `data`, `fsdp` and `tensor`.
+
+  Args:
+    data: devices that hold the same parameters; -1 takes all that are left.
+    fsdp: devices that share the parameters and split the batch.
+    tensor: devices that share the wide layers of one example.
+    devices: the devices to use; all of them when None.
+
+  Raises:
+    UserError: the axes do not multiply to the number of devices.
+
+  Example:
+    >>> make_mesh(devices=jax.devices()[:1]).axis_names
+    ('data', 'fsdp', 'tensor')
+  """
+  devices = jax.devices() if devices is None else devices
+  sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+  known = math.prod(size for size in sizes.values() if size != -1)
+  if known > 0 and list(sizes.values()).count(-1) == 1:
+    free = next(axis for axis, size in sizes.items() if size == -1)
+    sizes[free] = len(devices) // known
+  if min(sizes.values()) < 1 or math.prod(sizes.values()) != len(devices):
+    asked = ", ".join(f"mesh.{k}={v}" for k, v in sizes.items())
+    raise UserError(
+      f"{asked}: expected sizes that multiply to the {len(devices)} devices "
+      "(one of them may be -1)"
+    )
+  # Auto, because Linen's Embed and Dropout fail under make_mesh's own default.
+  return jax.make_mesh(
+    tuple(sizes.values()), AXES, (AxisType.Auto,) * 3, devices=devices
+  )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """The sharding of every array of a batch: its first axis over the mesh."""
+  return NamedSharding(mesh, BATCH)
+
+
+def check_batch(mesh: Mesh, batch_size: int, microbatches: int) -> None:
+  """Raises a `UserError` unless each device gets a whole part of a microbatch."""
+  parts = mesh.shape["data"] * mesh.shape["fsdp"]
+  if microbatches < 1 or batch_size % (parts * microbatches):
+    raise UserError(
+      f"batch_size={batch_size}: expected a multiple of {parts * microbatches} "
+      f"(mesh.data={mesh.shape['data']} x mesh.fsdp={mesh.shape['fsdp']} "
+      f"x microbatches={microbatches})"
+    )
+
+
+def global_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+  """Makes global arrays of the rows that each process holds.
+
+  Args:
+    mesh: the mesh whose devices the rows go to.
+    batch: this process's rows of the batch, [B / processes, ...] each.
+
+  Returns:
+    The batch as global arrays [B, ...], split over `data` and `fsdp`.
+  """
+  sharding = batch_sharding(mesh)
+  return {
+    name: jax.make_array_from_process_local_data(sharding, np.asarray(rows))
+    for name, rows in batch.items()
+  }
+
+
+def shardings(tree: Any, mesh: Mesh, rules: Rules = TRANSFORMER_RULES) -> Any:
+  """The sharding of each array of a state, by the rules.
+
+  Args:
+    tree: arrays or their shapes. The path of an array in the optimizer's state
+      ends with the path of its parameter, so both find the same rule.
+    mesh: the mesh.
+    rules: pairs of a regular expression and mesh axes. An axis that does not
+      divide its dimension is left out; no rule at all means a copy everywhere.
+
+  Returns:
+    The same tree with a `NamedSharding` for each leaf.
+  """
+  compiled = [(re.compile(pattern), axes) for pattern, axes in rules]
+
+  def one(path: tuple, leaf: Any) -> NamedSharding:
+    name = path_name(path)
+    axes = next((a for pattern, a in compiled if pattern.search(name)), ())
+    lead = len(leaf.shape) - len(axes)
+    if lead < 0:
+      return NamedSharding(mesh, P())
+    fitting = [
+      axis if axis and size % mesh.shape[axis] == 0 else None
+      for axis, size in zip(axes, leaf.shape[lead:], strict=True)
+    ]
+    return NamedSharding(mesh, P(*[None] * lead, *fitting))
+
+  return jax.tree.map_with_path(one, tree)
+
+
+def path_name(path: tuple) -> str:
+  """Writes a tree path as names with slashes between them.
+
+  Example:
+    >>> jax.tree.leaves(jax.tree.map_with_path(
+    ...     lambda path, _: path_name(path), {"norm": {"scale": 1}}))
+    ['norm/scale']
+  """
+  return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def constrain_batch(x: jax.Array) -> jax.Array:
+  """Keeps the first axis of an activation split as the batch is.
+
+  Without it the compiler loses the batch's sharding in a scan over layers.
+  Outside a mesh (`jax.set_mesh`) it does nothing.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or "data" not in mesh.axis_names:
+    return x
+  return jax.lax.with_sharding_constraint(x, BATCH)

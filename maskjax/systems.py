@@ -1,0 +1,31 @@
+"""The list of systems, read off the files that hold them."""
+
+import dataclasses
+import importlib
+import pkgutil
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class System:
+  """A row of the list of systems.
+
+  Attributes:
+    name: as the paper is known.
+    family: one of the families of systems, for example `image`.
+    paper: where it was published, for example `arXiv:2111.06377`.
+    config: the config that trains it.
+  """
+
+  name: str
+  family: str
+  paper: str
+  config: str
+
+
+def systems() -> list[System]:
+  """All systems: the `SYSTEM` of each module of `maskjax.objectives` with one."""
+  from maskjax import objectives
+
+  names = sorted(module.name for module in pkgutil.iter_modules(objectives.__path__))
+  modules = (importlib.import_module(f"{objectives.__name__}.{n}") for n in names)
+  return [module.SYSTEM for module in modules if hasattr(module, "SYSTEM")]

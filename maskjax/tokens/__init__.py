@@ -1,0 +1,6 @@
+"""From signals to tokens [B, N, ...] and back."""
+
+from maskjax.tokens.patches import grid_of, patchify, unpatchify
+from maskjax.tokens.positions import sincos
+
+__all__ = ["grid_of", "patchify", "sincos", "unpatchify"]

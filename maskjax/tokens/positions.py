@@ -1,0 +1,44 @@
+"""Fixed position embeddings."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from maskjax.errors import UserError
+
+
+def sincos(grid: Sequence[int], width: int) -> np.ndarray:
+  """Sine-cosine embeddings of the places of a grid of any rank.
+
+  Each axis has an equal share of the channels, the last axis of the grid first:
+  sines of the place at geometrically spaced frequencies, then cosines
+  (https://arxiv.org/abs/1706.03762, section 3.5, in the arrangement of
+  https://arxiv.org/abs/2111.06377 for two axes).
+
+  Args:
+    grid: sides of the token grid; N is their product.
+    width: number of channels D, a multiple of twice the grid's rank.
+
+  Returns:
+    float32 [N, D], places in row-major order.
+
+  Raises:
+    UserError: the width does not divide into sines and cosines for each axis.
+
+  Example:
+    >>> sincos((2, 3), 8).shape
+    (6, 8)
+  """
+  if width % (2 * len(grid)):
+    raise UserError(
+      f"width={width}: expected a multiple of {2 * len(grid)} for sine-cosine "
+      f"positions on a grid of {len(grid)} axes"
+    )
+  frequencies = width // (2 * len(grid))
+  omega = 1.0 / 10000 ** (np.arange(frequencies, dtype=np.float64) / frequencies)
+  places = np.meshgrid(*(np.arange(side) for side in grid), indexing="ij")
+  channels = []
+  for place in reversed(places):
+    angle = place.reshape(-1, 1) * omega  # [N, frequencies]
+    channels += [np.sin(angle), np.cos(angle)]
+  return np.concatenate(channels, axis=1).astype(np.float32)

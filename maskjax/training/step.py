@@ -1,0 +1,145 @@
+"""The state of a run, and the one step that changes it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from maskjax import keys
+from maskjax.losses import Loss, Mean
+from maskjax.objectives import Batch, Objective
+
+Metrics = Mapping[str, Mean]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainState:
+  """All that a run must remember; the rest follows from the config and the step.
+
+  Attributes:
+    step: int32 scalar, optimizer steps done.
+    params: what the optimizer changes.
+    extra: what the objective itself changes.
+    opt_state: the optimizer's memory.
+    ema: exponential moving average of the parameters; None without one.
+  """
+
+  step: Array
+  params: Any
+  extra: Any
+  opt_state: Any
+  ema: Any = None
+
+  @property
+  def best_params(self) -> Any:
+    """The averaged parameters where there are such, else the parameters."""
+    return self.params if self.ema is None else self.ema
+
+
+def init_state(
+  objective: Objective,
+  optimizer: optax.GradientTransformation,
+  batch: Batch,
+  key: Array,
+  *,
+  ema: bool = False,
+) -> TrainState:
+  """The state before the first step.
+
+  Args:
+    objective: the system.
+    optimizer: changes the parameters.
+    batch: of the shape that will be trained on.
+    key: the run's key.
+    ema: whether to keep an average of the parameters.
+  """
+  params, extra = objective.init(keys.named(key, "init"), batch)
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    extra=extra,
+    opt_state=optimizer.init(params),
+    ema=jax.tree.map(jnp.copy, params) if ema else None,
+  )
+
+
+def train_step(
+  state: TrainState,
+  batch: Batch,
+  *,
+  objective: Objective,
+  optimizer: optax.GradientTransformation,
+  key: Array,
+  microbatches: int = 1,
+  ema_decay: float = 0.0,
+) -> tuple[TrainState, Metrics]:
+  """One optimizer step; pure, to be compiled by the caller.
+
+  Args:
+    state: before the step.
+    batch: arrays [B, ...].
+    objective: the system.
+    optimizer: changes the parameters.
+    key: the run's key.
+    microbatches: parts of the batch that are computed one after the other. Sums,
+      weights and gradients are added up and divided once.
+    ema_decay: of the average of the parameters; 0 keeps none.
+
+  Returns:
+    The state after the step, and `loss`, `grad_norm` and the objective's metrics.
+  """
+  step_key = jax.random.fold_in(keys.named(key, "train"), state.step)
+  rows = len(next(iter(batch.values())))
+  batch = {"index": jnp.arange(rows), **batch}
+
+  def loss_sum(params: Any, part: Batch) -> tuple[Array, Loss]:
+    loss = objective.loss(params, state.extra, part, step_key)
+    return loss.sum, jax.lax.stop_gradient(loss)
+
+  def gradient(part: Batch) -> tuple[Loss, Any]:
+    (_, loss), grads = jax.value_and_grad(loss_sum, has_aux=True)(state.params, part)
+    return loss, grads
+
+  if microbatches == 1:
+    loss, grads = gradient(batch)
+  else:
+    # Row r goes to part r % microbatches, so that each device splits its own rows:
+    # [B, ...] -> [B / microbatches, microbatches, ...] -> [microbatches, ...]
+    parts = jax.tree.map(
+      lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), batch
+    )
+    first = jax.tree.map(lambda x: x[0], parts)
+    zero = jax.tree.map(
+      lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(gradient, first)
+    )
+    (loss, grads), _ = jax.lax.scan(
+      lambda total, part: (jax.tree.map(jnp.add, total, gradient(part)), None),
+      zero,
+      parts,
+    )
+  scale = 1 / jnp.where(loss.weight == 0, 1, loss.weight)
+  grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
+
+  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  extra, ema = state.extra, state.ema
+  if hasattr(objective, "update_extra"):
+    extra = objective.update_extra(params, extra, state.step)
+  if ema is not None:
+    ema = optax.incremental_update(params, ema, 1 - ema_decay)
+  metrics = {
+    "loss": Mean(loss.sum, loss.weight),
+    "grad_norm": Mean(optax.global_norm(grads), jnp.float32(1)),
+    **loss.metrics,
+  }
+  return (
+    TrainState(
+      step=state.step + 1, params=params, extra=extra, opt_state=opt_state, ema=ema
+    ),
+    metrics,
+  )

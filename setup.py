@@ -1,0 +1,51 @@
+"""Packaging. The configs travel inside the package, as `maskjax/configs`."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+CONFIGS = sorted({f"maskjax.{f.parent}".replace("/", ".") for f in Path("configs").rglob("*.py")})
+
+setup(
+  name="maskjax",
+  version="0.1.0",
+  description="Masked-modelling systems in JAX",
+  long_description=Path("README.md").read_text(),
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  python_requires=">=3.11",
+  packages=[*find_packages(include=["maskjax", "maskjax.*"]), "maskjax.configs", *CONFIGS],
+  package_dir={"maskjax.configs": "configs"},
+  package_data={"maskjax": ["py.typed"]},
+  install_requires=[
+    "absl-py",
+    "array_record",
+    "chex",
+    "flax>=0.12.8",
+    "grain>=0.2.18",
+    "jax>=0.10.2",
+    "ml-collections>=1.1",
+    "numpy",
+    "optax>=0.2.8",
+    "orbax-checkpoint>=0.12.8",
+    "pillow",
+    "safetensors",
+    "scikit-learn",
+    "tensorboardX",
+    "tensorflow-datasets>=4.9.10",
+    "tqdm",
+  ],
+  extras_require={
+    "test": [
+      "hypothesis",
+      "mypy",
+      "pytest",
+      "ruff",
+      "tensorboard",
+      "torch==2.13.0",
+      "transformers>=5.23",
+    ],
+    "wandb": ["wandb"],
+  },
+  entry_points={"console_scripts": ["maskjax = maskjax.main:main"]},
+)
