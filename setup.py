@@ -4,7 +4,9 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-CONFIGS = sorted({f"maskjax.{f.parent}".replace("/", ".") for f in Path("configs").rglob("*.py")})
+CONFIGS = sorted(
+  {f"maskjax.{f.parent}".replace("/", ".") for f in Path("configs").rglob("*.py")}
+)
 
 setup(
   name="maskjax",
@@ -14,7 +16,11 @@ setup(
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   python_requires=">=3.11",
-  packages=[*find_packages(include=["maskjax", "maskjax.*"]), "maskjax.configs", *CONFIGS],
+  packages=[
+    *find_packages(include=["maskjax", "maskjax.*"]),
+    "maskjax.configs",
+    *CONFIGS,
+  ],
   package_dir={"maskjax.configs": "configs"},
   package_data={"maskjax": ["py.typed"]},
   install_requires=[

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,19 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from maskjax import config as configs
-from maskjax import data, evaluation, keys, metrics, objectives, plots
-from maskjax import resolve, sharding
+from maskjax import (
+  data,
+  evaluation,
+  keys,
+  metrics,
+  objectives,
+  plots,
+  resolve,
+  sharding,
+)
+from maskjax import workdir as workdirs
 from maskjax.errors import UserError
 from maskjax.training import TrainState, fit, optimizers, transfer
-from maskjax.training.checkpoints import Checkpoints
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +85,7 @@ def prepare(config: ConfigDict) -> Experiment:
   def pipeline(source: Any, transforms: Sequence[Any], **keywords: Any) -> Any:
     return data.Pipeline(
       source=source,
-      transforms=[resolve.bind(data, t) for t in transforms],
+      transforms=[resolve.bind(data.transforms, t) for t in transforms],
       seed=config.seed,
       on_bad_record=config.data.on_bad_record,
       num_threads=config.data.num_threads,
@@ -93,17 +100,15 @@ def prepare(config: ConfigDict) -> Experiment:
     shuffle=False,
     repeat=False,
   )
-  source = resolve.build(data, config.data.train)
+  source = resolve.build(data.sources, config.data.train)
   experiment = Experiment(
     config=config,
     objective=objective,
     optimizer=optimizer,
     mesh=mesh,
-    train=pipeline(
-      source, config.data.train_transforms, batch_size=config.batch_size
-    ),
+    train=pipeline(source, config.data.train_transforms, batch_size=config.batch_size),
     train_once=once(source),
-    test=once(resolve.build(data, config.data.test))
+    test=once(resolve.build(data.sources, config.data.test))
     if config.data.test
     else None,
   )
@@ -125,11 +130,11 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   experiment = prepare(config)
   initial = None
   if config.init_from:
-    _, pretrained = _checkpoints(config.init_from, config).restore_weights()
+    _, pretrained = workdirs.checkpoints(config.init_from, config).restore_weights()
     initial = functools.partial(transfer.overlay, pretrained=pretrained)
     jax.eval_shape(initial, experiment.untrained().params)
-  folder = open_workdir(workdir, config)
-  checkpoints = _checkpoints(folder, config)
+  folder = workdirs.open_for(config, workdir)
+  checkpoints = workdirs.checkpoints(folder, config)
   start = (checkpoints.steps() or [0])[-1]
   writer = _writer(folder, config, start)
   try:
@@ -172,69 +177,22 @@ def evaluate(
     UserError: no such workdir or checkpoint, or it does not fit the config.
   """
   folder = Path(workdir)
-  config = read_config(folder) if config is None else config
+  config = workdirs.read_config(folder) if config is None else config
   experiment = prepare(config)
-  step, params = _checkpoints(folder, config).restore_weights(step)
+  step, params = workdirs.checkpoints(folder, config).restore_weights(step)
   transfer.check_same(params, experiment.untrained().params, folder)
   writer = metrics.JsonLines(folder / "metrics.jsonl")
   if experiment.test:
     state = TrainState(
-      step=step, params=params, extra=experiment.untrained().extra, opt_state=()
+      step=jax.numpy.int32(step),
+      params=params,
+      extra=experiment.untrained().extra,
+      opt_state=(),
     )
     values = _held_out(experiment, step, state)
     writer.write(step, values)
     _say("  ".join(f"{name} {value:.4g}" for name, value in values.items()))
   _report(experiment, params, step, folder, writer)
-
-
-def open_workdir(workdir: str | Path, config: ConfigDict) -> Path:
-  """Makes a workdir for a config, or opens one that is of the same config.
-
-  Raises:
-    UserError: it belongs to another config (says which keys differ), or cannot be
-      written.
-  """
-  folder = Path(workdir)
-  written = configs.plain(config)
-  try:
-    if (folder / "config.json").exists():
-      found = configs.differences(configs.plain(read_config(folder)), written)
-      if found:
-        raise UserError(
-          f"workdir {folder} belongs to another config: {'; '.join(found)}; "
-          "expected the same config, or another workdir"
-        )
-    elif (folder / "checkpoints").exists():
-      raise UserError(f"workdir {folder} has checkpoints but no config.json")
-    if jax.process_index() == 0:
-      folder.mkdir(parents=True, exist_ok=True)
-      fresh = folder / "config.json.tmp"
-      fresh.write_text(json.dumps(written, indent=2) + "\n")
-      fresh.replace(folder / "config.json")
-  except OSError as error:
-    raise UserError(
-      f"workdir {folder} cannot be written: {error.strerror}"
-    ) from error
-  return folder
-
-
-def read_config(workdir: str | Path) -> ConfigDict:
-  """Reads the config of a workdir.
-
-  Raises:
-    UserError: it has none, or one that cannot be read.
-  """
-  path = Path(workdir) / "config.json"
-  try:
-    return ConfigDict(json.loads(path.read_text()))
-  except FileNotFoundError:
-    raise UserError(f"{workdir}: expected a workdir with a config.json") from None
-  except (OSError, ValueError) as error:
-    raise UserError(f"{path} cannot be read: {error}") from error
-
-
-def _checkpoints(workdir: str | Path, config: ConfigDict) -> Checkpoints:
-  return Checkpoints(Path(workdir) / "checkpoints", keep=config.checkpoint.keep)
 
 
 def _writer(folder: Path, config: ConfigDict, start: int) -> metrics.Writers:
@@ -255,11 +213,10 @@ def _writer(folder: Path, config: ConfigDict, start: int) -> metrics.Writers:
   return metrics.Writers(writers)
 
 
-def _held_out(
-  experiment: Experiment, step: int, state: TrainState
-) -> dict[str, float]:
+def _held_out(experiment: Experiment, step: int, state: TrainState) -> dict[str, float]:
   """Numbers on the held-out data, as `eval/...`."""
   del step
+  assert experiment.test is not None
   numbers = evaluation.held_out_loss(
     experiment.objective,
     state.best_params,

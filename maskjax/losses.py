@@ -34,9 +34,10 @@ class Mean:
     if where is None:
       return cls(values.sum(), jnp.float32(values.size))
     where = jnp.broadcast_to(where, values.shape)
-    return cls(
-      jnp.where(where, values, 0).sum(), where.sum(dtype=jnp.float32)
-    )
+    return cls(jnp.where(where, values, 0).sum(), where.sum(dtype=jnp.float32))
+
+  def __add__(self, other: "Mean") -> "Mean":
+    return Mean(self.sum + other.sum, self.weight + other.weight)
 
   def value(self) -> Array:
     """The mean; 0 where nothing had weight."""

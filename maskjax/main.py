@@ -47,15 +47,15 @@ def evaluate(options: flags.FlagValues, config: ConfigDict | None) -> None:
 
 def convert(options: flags.FlagValues, config: ConfigDict | None) -> None:
   """`maskjax convert`."""
-  from maskjax import experiment
+  from maskjax.convert import weights
 
   workdir = _given("workdir", options.workdir)
   if (options.from_hf is None) == (options.to_hf is None):
     raise UserError("maskjax convert: expected either --from_hf or --to_hf")
   if options.from_hf is not None:
-    experiment.import_weights(options.from_hf, _given("config", config), workdir)
+    weights.import_weights(options.from_hf, _given("config", config), workdir)
   else:
-    experiment.export_weights(workdir, options.to_hf, step=options.step)
+    weights.export_weights(workdir, options.to_hf, step=options.step)
 
 
 def list_systems(options: flags.FlagValues, config: ConfigDict | None) -> None:

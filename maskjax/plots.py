@@ -17,8 +17,8 @@ def side_by_side(
   """Draws images in columns, one a name, with the names above.
 
   Args:
-    images: by name, float [K, H, W, C] with C of 1 or 3 (else the first channel is
-      drawn), in [0, 1] after denormalisation.
+    images: by name, float [K, H, W, C], the first channel alone where C is not 3, in
+      [0, 1] after denormalisation.
     mean: what the pixels were reduced by, a channel each or one for all.
     deviation: what they were divided by afterwards.
 
@@ -27,8 +27,8 @@ def side_by_side(
   """
   from PIL import Image, ImageDraw
 
-  names, stacks = list(images), [np.asarray(x, np.float32) for x in images.values()]
-  shown = [_to_bytes(x * np.float32(deviation) + np.float32(mean)) for x in stacks]
+  names = list(images)
+  shown = [_to_bytes(x * np.asarray(deviation) + mean) for x in images.values()]
   count, height, width, _ = shown[0].shape
   scale = max(1, -(-SMALLEST_SIDE // height))
   tile_height, tile_width = height * scale, width * scale
@@ -61,6 +61,6 @@ def save_png(path: object, picture: np.ndarray) -> None:
 
 
 def _to_bytes(x: np.ndarray) -> np.ndarray:
-  """float [K, H, W, C] in [0, 1] to uint8 [K, H, W, 3]."""
+  """Float [K, H, W, C] in [0, 1] to uint8 [K, H, W, 3]."""
   x = x if x.shape[-1] == 3 else np.repeat(x[..., :1], 3, axis=-1)
   return np.round(np.clip(x, 0, 1) * 255).astype(np.uint8)

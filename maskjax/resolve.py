@@ -97,7 +97,5 @@ def _split(
   if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
     for key in keywords:
       if key not in parameters:
-        raise UserError(
-          f"{name!r} takes no {key!r}: {did_you_mean(key, parameters)}"
-        )
+        raise UserError(f"{name!r} takes no {key!r}: {did_you_mean(key, parameters)}")
   return part, keywords

@@ -175,11 +175,11 @@ def test_read_names_the_bad_file(tmp_path, case):
 
 
 def test_read_names_what_is_not_there(tmp_path):
-  with pytest.raises(UserError, match="no folder .*absent"):
+  with pytest.raises(UserError, match=r"no folder .*absent"):
     safetensors.read(tmp_path / "absent")
   (tmp_path / "config.json").write_text("{}")
   (tmp_path / "pytorch_model.bin").write_bytes(b"")
-  with pytest.raises(UserError, match="no file .*model.safetensors.*only"):
+  with pytest.raises(UserError, match=r"no file .*model.safetensors.*only"):
     safetensors.read(tmp_path)
 
 

@@ -162,7 +162,7 @@ def _read_tensors(path: Path) -> dict[str, np.ndarray]:
   # its own errors for broken files.
   try:
     with safe_open(path, framework="numpy") as file:
-      return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+      return {name: file.get_tensor(name) for name in file.keys()}
   except Exception as error:
     raise UserError(f"{path}: cannot read: {error}") from error
 

@@ -1,17 +1,17 @@
 """From files to batches: sources, transforms of records, the pipeline, mixing.
 
-A config names a source or a transform by one of the names below, or by the import
-path of a function of one's own.
+A config names a source of `maskjax.data.sources` or a transform of
+`maskjax.data.transforms`, or the import path of a function of one's own.
 """
 
-from maskjax.data.augment import rand_augment
-from maskjax.data.files import array_record, image_folder, tfds
+from maskjax.data import sources, transforms
 from maskjax.data.mixing import mixup_cutmix, smooth_labels
 from maskjax.data.pipeline import Pipeline
-from maskjax.data.sources import arrays, digits, idx
+from maskjax.data.sources import array_record, arrays, digits, idx, image_folder, tfds
 from maskjax.data.transforms import (
   center_crop,
   normalize,
+  rand_augment,
   random_crop,
   random_erasing,
   random_flip,
@@ -37,6 +37,8 @@ __all__ = [
   "random_resized_crop",
   "resize",
   "smooth_labels",
+  "sources",
   "tfds",
   "to_float",
+  "transforms",
 ]

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from maskjax.data.sources import Record
-from maskjax.data.transforms import get_image
+from maskjax.data.records import Record, get_image
 from maskjax.errors import UserError
 
 # An operation takes the image, its strength in 0 to 1, a random sign and the grey

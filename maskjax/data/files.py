@@ -10,7 +10,7 @@ from typing import Any, final
 
 import numpy as np
 
-from maskjax.data.sources import Record
+from maskjax.data.records import Record
 from maskjax.errors import RecordError, UserError
 from maskjax.resolve import find
 
@@ -152,7 +152,7 @@ def array_record(
 
 def tfds(
   *,
-  name: str,
+  dataset: str,
   split: str,
   data_dir: str | None = None,
   image_key: str = "image",
@@ -163,7 +163,7 @@ def tfds(
   Reading needs no TensorFlow. Preparing does, for most of its data sets.
 
   Args:
-    name: the data set, with config and version if wanted: `"cifar10:3.0.2"`.
+    dataset: its name, with config and version if wanted: `"cifar10:3.0.2"`.
     split: a split or a slice of one: `"train"`, `"train[:10%]"`.
     data_dir: where data sets are prepared; None for the library's own default.
     image_key: the feature that is the image.
@@ -177,20 +177,22 @@ def tfds(
   """
   import tensorflow_datasets
 
-  where = f"tfds(name={name!r}, split={split!r})"
+  where = f"tfds(dataset={dataset!r}, split={split!r})"
   try:
     builder = tensorflow_datasets.builder(
-      name, data_dir=data_dir, file_format="array_record"
+      dataset, data_dir=data_dir, file_format="array_record"
     )
   except tensorflow_datasets.core.DatasetNotFoundError as error:
     # Its message lists some hundreds of names, a line each. (Asking the library
     # for the list would import TensorFlow.)
-    near = difflib.get_close_matches(name, re.findall(r"\t- (\w+)", str(error)))
+    near = difflib.get_close_matches(dataset, re.findall(r"\t- (\w+)", str(error)))
     hint = f"did you mean {' or '.join(near)}?" if near else "no name is near it"
-    raise UserError(f"{where}: TensorFlow Datasets has no {name!r}; {hint}") from error
+    raise UserError(
+      f"{where}: TensorFlow Datasets has no {dataset!r}; {hint}"
+    ) from error
   except Exception as error:  # no such version or config: several types
     raise UserError(f"cannot open {where}: {error}") from error
-  command = f"tfds build {name} --file_format=array_record"
+  command = f"tfds build {dataset} --file_format=array_record"
   if data_dir is not None:
     command += f" --data_dir={data_dir}"
   if not builder.is_prepared():

@@ -12,7 +12,7 @@ from typing import Any, final
 
 import numpy as np
 
-from maskjax.data.sources import Record, Source
+from maskjax.data.records import Record, Source
 from maskjax.errors import RecordError, UserError
 from maskjax.resolve import did_you_mean
 
@@ -48,7 +48,7 @@ class Pipeline:
     process_count: of how many processes; None for JAX's own.
 
   Example:
-    >>> from maskjax.data.sources import arrays
+    >>> from maskjax.data import arrays
     >>> pipeline = Pipeline(source=arrays(label=range(10)), batch_size=4)
     >>> with pipeline(start_step=7) as batches:
     ...   batch = next(batches)

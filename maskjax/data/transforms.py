@@ -14,9 +14,22 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from maskjax.data.sources import Record
+from maskjax.data.augment import rand_augment
+from maskjax.data.records import Record, get_image
 from maskjax.errors import UserError
 from maskjax.resolve import did_you_mean
+
+__all__ = [
+  "center_crop",
+  "normalize",
+  "rand_augment",
+  "random_crop",
+  "random_erasing",
+  "random_flip",
+  "random_resized_crop",
+  "resize",
+  "to_float",
+]
 
 Size = int | Sequence[int]
 
@@ -238,30 +251,6 @@ def normalize(
       )
   image = (image - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
   return {**record, "image": image}
-
-
-def get_image(record: Record, user: str) -> np.ndarray:
-  """The record's image, checked.
-
-  Args:
-    record: a record.
-    user: the transform that asks, for the message.
-
-  Returns:
-    uint8 or float32 `[H, W, C]`.
-
-  Raises:
-    UserError: the record has no image, or one of another form.
-  """
-  if "image" not in record:
-    raise UserError(f"{user} needs records with an 'image', got {sorted(record)}")
-  image = record["image"]
-  if image.ndim != 3 or image.dtype not in (np.uint8, np.float32):
-    raise UserError(
-      f"{user} needs an image of uint8 or float32 [H, W, C], got {image.dtype} "
-      f"{list(image.shape)}"
-    )
-  return image
 
 
 def _pair(size: Size) -> tuple[int, int]:

@@ -74,9 +74,7 @@ def mean_target_loss(
   def add_targets(batch: Mapping[str, Array]) -> Mean:
     where = batch["valid"][:, None, None]
     targets = objective.targets(batch)
-    return Mean(
-      jnp.where(where, targets, 0).sum(axis=0), where.sum(dtype=jnp.float32)
-    )
+    return Mean(jnp.where(where, targets, 0).sum(axis=0), where.sum(dtype=jnp.float32))
 
   def add_errors(batch: Mapping[str, Array], mean: Array) -> Mean:
     targets = objective.targets(batch)
@@ -89,7 +87,7 @@ def mean_target_loss(
     with jax.set_mesh(mesh):
       for batch in evaluation_batches(data, mesh):
         part = compute(batch, *more)
-        sum_ = part if sum_ is None else jax.tree.map(jnp.add, sum_, part)
+        sum_ = part if sum_ is None else sum_ + part
     assert sum_ is not None
     return sum_.value()
 

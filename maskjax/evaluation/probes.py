@@ -12,7 +12,10 @@ from maskjax.evaluation import knn, linear
 from maskjax.evaluation.features import Batch, pooled_features
 from maskjax.evaluation.held_out import Batches
 
-PROBES = {"knn": knn.knn_accuracy, "linear": linear.linear_probe_accuracy}
+PROBES: dict[str, Callable[..., float]] = {
+  "knn": knn.knn_accuracy,
+  "linear": linear.linear_probe_accuracy,
+}
 
 Scores = dict[str, dict[str, float]]
 
@@ -44,9 +47,7 @@ def run_probes(
   """
   for name in probes:
     if name not in PROBES:
-      raise UserError(
-        f"no probe {name!r}: {resolve.did_you_mean(name, PROBES)}"
-      )
+      raise UserError(f"no probe {name!r}: {resolve.did_you_mean(name, PROBES)}")
 
   def pixels(batch: Batch) -> Array:
     return batch["image"].reshape(len(batch["image"]), -1)

@@ -30,7 +30,7 @@ class Decoder(nn.Module):
     dtype: type of the computation.
   """
 
-  grid: tuple[int, ...]
+  grid: tuple[int, int]
   patch_dim: int
   width: int
   depth: int

@@ -53,7 +53,7 @@ class VisionEncoder(nn.Module):
     dtype: type of the computation.
   """
 
-  grid: tuple[int, ...]
+  grid: tuple[int, int]
   width: int
   depth: int
   heads: int
@@ -133,7 +133,7 @@ def vit_encoder(
   )
 
 
-def check_shape(role: str, shape: Mapping[str, Any]) -> dict[str, int]:
+def check_shape(role: str, shape: Mapping[str, Any]) -> dict[str, Any]:
   """Checks the `width`, `depth` and `heads` of a network called `role`."""
   for key in ("width", "depth", "heads"):
     if not isinstance(shape.get(key), int) or shape[key] < 1:

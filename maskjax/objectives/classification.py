@@ -7,7 +7,7 @@ learning-rate decay is the optimizer's. Config: `configs/image/finetune.py`.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from jax import Array
 
@@ -68,12 +68,12 @@ class Classification:
       self.patches({"image": images}),
       rngs={"drop_path": keys.named(draw, "drop_path")},
     )
-    return Loss.of(Mean.of(cross_entropy(logits, labels)))
+    return Loss.of(Mean.of(cross_entropy(cast(Array, logits), labels)))
 
   def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """Cross-entropy and accuracy on images as they are."""
     del extra, key
-    logits = self.model.apply({"params": params}, self.patches(batch))
+    logits = cast(Array, self.model.apply({"params": params}, self.patches(batch)))
     labels = smooth_labels(batch["label"], self.model.num_classes, 0.0)
     right = logits.argmax(axis=-1) == batch["label"]
     return Loss.of(
@@ -83,8 +83,10 @@ class Classification:
 
   def features(self, params: Any, batch: Batch) -> Array:
     """The encoder's codes of all patches: [B, N, D]."""
-    patches = self.patches(batch)
-    return self.model.encoder.apply({"params": params["encoder"]}, patches)[:, 1:]
+    tokens = self.model.encoder.apply(
+      {"params": params["encoder"]}, self.patches(batch)
+    )
+    return cast(Array, tokens)[:, 1:]
 
 
 def classification(

@@ -8,7 +8,7 @@ ones, each patch normalised by its own mean and deviation
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 from jax import Array
@@ -53,7 +53,7 @@ class MAE:
   patch_size: tuple[int, int]
 
   @property
-  def grid(self) -> tuple[int, ...]:
+  def grid(self) -> tuple[int, int]:
     """Rows and columns of patches."""
     return self.model.encoder.grid
 
@@ -85,15 +85,22 @@ class MAE:
   def loss_under(self, mask: Mask, params: Any, batch: Batch) -> Loss:
     """The loss of given masks."""
     patches = self.patches(batch)
-    predictions = self.model.apply({"params": params}, patches, mask)
-    errors = squared_error(predictions, self.target(mask.masked(patches)))
+    errors = squared_error(
+      self.predict(mask, params, patches), self.target(mask.masked(patches))
+    )
     return Loss.of(Mean.of(errors, valid(batch)[:, None]))
+
+  def predict(
+    self, mask: Mask, params: Any, patches: Array, *, visible_too: bool = False
+  ) -> Array:
+    """Predictions of the hidden patches of [B, N, P], or of all: [B, M or N, P]."""
+    predictions = self.model.apply({"params": params}, patches, mask, visible_too)
+    return cast(Array, predictions)
 
   def features(self, params: Any, batch: Batch) -> Array:
     """Codes of all patches, nothing hidden: [B, N, D]."""
-    patches = self.patches(batch)
-    tokens = self.model.apply({"params": params}, patches, method="encode")
-    return tokens[:, 1:]
+    tokens = self.model.apply({"params": params}, self.patches(batch), method="encode")
+    return cast(Array, tokens)[:, 1:]
 
   def targets(self, batch: Batch) -> Array:
     """What would be compared at each patch: [B, N, P]."""
@@ -106,7 +113,7 @@ class MAE:
     """
     patches = self.patches(batch)
     mask = self.mask(batch, key)
-    predictions = self.model.apply({"params": params}, patches, mask)
+    predictions = self.predict(mask, params, patches)
     if self.target is targets.normalized_pixels:
       mean, deviation = patch_statistics(mask.masked(patches))
       predictions = predictions * deviation + mean

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from maskjax.errors import UserError
-
 from maskjax.losses import Loss
 from maskjax.tokens import patchify
 

@@ -108,9 +108,7 @@ class Checkpoints:
     if like.ema is not None:
       items["ema"] = ocp.args.StandardRestore(like.ema)
     read = self._read(step, items)
-    return TrainState(
-      params=read["params"], ema=read.get("ema"), **read["training"]
-    )
+    return TrainState(params=read["params"], ema=read.get("ema"), **read["training"])
 
   def restore_weights(self, step: int | None = None) -> tuple[int, Any]:
     """Reads the parameters that one would use: the average where there is one.

@@ -238,8 +238,8 @@ class _Log:
             "the checkpoints before it are kept"
           )
       for name, mean in metrics.items():
-        total = self._totals.get(name, Mean(np.float32(0), np.float32(0)))
-        self._totals[name] = Mean(total.sum + mean.sum, total.weight + mean.weight)
+        so_far = self._totals.get(name)
+        self._totals[name] = mean if so_far is None else so_far + mean
     now = time.monotonic()
     self._seconds, self._clock = self._seconds + now - self._clock, now
     self._pending = []

@@ -162,7 +162,7 @@ def tfds_dir(tmp_path_factory):
 def test_tfds(tfds_dir, monkeypatch):
   # So that any import of TensorFlow fails, even where it is installed.
   monkeypatch.setitem(sys.modules, "tensorflow", None)
-  source = maskjax.data.tfds(name="levels", split="train", data_dir=tfds_dir)
+  source = maskjax.data.tfds(dataset="levels", split="train", data_dir=tfds_dir)
   assert len(source) == 20
   records = [source[i] for i in range(20)]
   assert sorted(int(record["label"]) for record in records) == list(range(20))
@@ -172,7 +172,7 @@ def test_tfds(tfds_dir, monkeypatch):
       record["image"], np.full((4, 4, 1), record["label"], np.uint8)
     )
   part = maskjax.data.tfds(
-    name="levels", split="train[:25%]", data_dir=tfds_dir, label_key=None
+    dataset="levels", split="train[:25%]", data_dir=tfds_dir, label_key=None
   )
   assert len(part) == 5 and part[0].keys() == {"image"}
 
@@ -180,15 +180,15 @@ def test_tfds(tfds_dir, monkeypatch):
 @pytest.mark.parametrize(
   ("keywords", "message"),
   [
-    ({"name": "mnsit"}, "did you mean mnist"),
-    ({"name": "mnist"}, "not prepared in .*run: tfds build mnist .*--data_dir="),
-    ({"name": "mnist:9.9.9"}, "cannot open .*9.9.9"),
+    ({"dataset": "mnsit"}, "did you mean mnist"),
+    ({"dataset": "mnist"}, "not prepared in .*run: tfds build mnist .*--data_dir="),
+    ({"dataset": "mnist:9.9.9"}, "cannot open .*9.9.9"),
     ({"split": "tset"}, r"no such split, it has \['train'\]"),
     ({"label_key": "class"}, r"no feature 'class': it has \['image', 'label'\]"),
   ],
 )
 def test_tfds_mistakes(tfds_dir, keywords, message):
-  settings = {"name": "levels", "split": "train", "data_dir": tfds_dir, **keywords}
+  settings = {"dataset": "levels", "split": "train", "data_dir": tfds_dir, **keywords}
   with pytest.raises(UserError, match=message) as caught:
     maskjax.data.tfds(**settings)
   assert len(str(caught.value)) < 500
@@ -203,4 +203,4 @@ def test_tfds_notices_lost_records(tfds_dir, monkeypatch):
     lambda self, split: [{}] * 7,
   )
   with pytest.raises(UserError, match="should have 20 records, but 7"):
-    maskjax.data.tfds(name="levels", split="train", data_dir=tfds_dir)
+    maskjax.data.tfds(dataset="levels", split="train", data_dir=tfds_dir)

@@ -236,7 +236,7 @@ def test_ragged_images_need_a_transform(folder):
     next(batches)
   # The short side alone still leaves them ragged.
   specs = [{"name": "resize", "size": 16}, {"name": "center_crop", "size": 16}]
-  transforms = [bind(maskjax.data, spec) for spec in specs]
+  transforms = [bind(maskjax.data.transforms, spec) for spec in specs]
   batch = read(make(source=source, batch_size=4, transforms=transforms), 1)[0]
   assert batch["image"].shape == (4, 16, 16, 3)
 

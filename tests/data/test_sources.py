@@ -82,7 +82,9 @@ def test_idx_reads_what_was_written(tmp_path, suffix):
   label = rng.integers(0, 10, 7)
   write_idx(tmp_path / f"t10k-images-idx3-ubyte{suffix}", image)
   write_idx(tmp_path / f"t10k-labels-idx1-ubyte{suffix}", label)
-  source = build(maskjax.data, {"name": "idx", "root": str(tmp_path), "split": "test"})
+  source = build(
+    maskjax.data.sources, {"name": "idx", "root": str(tmp_path), "split": "test"}
+  )
   assert len(source) == 7
   np.testing.assert_array_equal(source[3]["image"], image[3][..., None])
   assert source[3]["label"] == label[3] and source[3]["label"].dtype == np.int32

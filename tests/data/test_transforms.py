@@ -29,7 +29,7 @@ def make_image(shape=(8, 10, 3), dtype=np.uint8, seed=0):
 
 def apply(name, image, rng=None, **keywords):
   """Applies the transform to a record that it must leave as it was."""
-  transform = bind(maskjax.data, {"name": name, **keywords})
+  transform = bind(maskjax.data.transforms, {"name": name, **keywords})
   record = {"image": image.copy(), "label": np.asarray(3)}
   result = transform(record, *(() if rng is None else (rng,)))
   np.testing.assert_array_equal(record["image"], image)
@@ -281,8 +281,9 @@ def test_random_transforms_depend_on_the_generator_alone(name):
 
 
 def test_randomness_is_told_by_the_signature():
-  rooms = [getattr(maskjax.data, name) for name in maskjax.data.__all__]
-  random = {f.__name__ for f in rooms if "rng" in inspect.signature(f).parameters}
+  room = maskjax.data.transforms
+  functions = [getattr(room, name) for name in room.__all__]
+  random = {f.__name__ for f in functions if "rng" in inspect.signature(f).parameters}
   assert random == {*RANDOM, "random_erasing"}
 
 
