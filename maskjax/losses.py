@@ -89,7 +89,7 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
   """Cross-entropy with soft targets, in float32 nats: two [..., K] to [...].
 
   Example:
-    >>> float(cross_entropy(jnp.zeros(4), jnp.array([0.0, 1.0, 0.0, 0.0])).round(4))
+    >>> print(f"{cross_entropy(jnp.zeros(4), jnp.array([0.0, 1.0, 0.0, 0.0])):.4f}")
     1.3863
   """
   chex.assert_equal_shape([logits, targets])

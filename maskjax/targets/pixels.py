@@ -24,8 +24,8 @@ def normalized_pixels(patches: Array) -> Array:
     float32 [..., P].
 
   Example:
-    >>> normalized_pixels(jnp.array([1.0, 3.0])).round(3).tolist()
-    [-0.707, 0.707]
+    >>> normalized_pixels(jnp.array([1.0, 3.0]))
+    Array([-0.7071066,  0.7071066], dtype=float32)
   """
   mean, deviation = patch_statistics(patches)
   return (patches - mean) / deviation
