@@ -8,6 +8,7 @@ files and changes nothing in JAX.
 from maskjax import (
   data,
   evaluation,
+  keys,
   losses,
   masking,
   models,
@@ -29,6 +30,7 @@ __all__ = [
   "data",
   "evaluation",
   "fit",
+  "keys",
   "losses",
   "masking",
   "models",

@@ -111,7 +111,8 @@ def load(spec: str) -> ConfigDict:
   """Loads `FILE` or `FILE:ARGUMENT`.
 
   Raises:
-    UserError: no such file, no such argument, or the file has no `get_config`.
+    UserError: no such file, no such argument, or the file has no `get_config`
+      that gives a whole config.
 
   Example:
     >>> load("configs/image/mae.py:digits").objective.name
@@ -128,11 +129,28 @@ def load(spec: str) -> ConfigDict:
     get_config = module.get_config
     arguments = (argument,) if argument else ()
     inspect.signature(get_config).bind(*arguments)
-    return get_config(*arguments)
+    return complete(get_config(*arguments))
   except UserError as error:
     raise UserError(f"{path}: {error}") from error
   except Exception as error:
     raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def complete(config: Any) -> ConfigDict:
+  """Gives a config back if it has the keys that every config has.
+
+  Raises:
+    UserError: it is no config, or lacks a key; names it.
+  """
+  if not isinstance(config, ConfigDict):
+    raise UserError(f"a config is of type {type(config).__name__}: expected a ConfigDict")
+  missing = [key for key in defaults() if key not in config]
+  if missing:
+    raise UserError(
+      f"a config lacks {', '.join(missing)}: expected one that begins with "
+      "maskjax.config.defaults()"
+    )
+  return config
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from maskjax import (
   sharding,
 )
 from maskjax import workdir as workdirs
-from maskjax.errors import UserError
+from maskjax.errors import RunError, UserError
+from maskjax.evaluation.probes import PROBES
 from maskjax.training import TrainState, fit, optimizers, transfer
 
 
@@ -73,14 +74,32 @@ def prepare(config: ConfigDict) -> Experiment:
   Raises:
     UserError: names the key that is wrong and says what was expected.
   """
-  for key in ("num_steps", "batch_size", "log_every"):
-    if config[key] < 1:
-      raise UserError(f"config.{key}={config[key]}: expected at least 1")
+  values = configs.flat(config)
+  for key in (
+    "num_steps",
+    "batch_size",
+    "log_every",
+    "checkpoint.keep",
+    "eval.batch_size",
+  ):
+    if values[key] < 1:
+      raise UserError(f"config.{key}={values[key]}: expected at least 1")
+  for probe in config.eval.probes:
+    if probe not in PROBES:
+      hint = resolve.did_you_mean(probe, PROBES)
+      raise UserError(f"config.eval.probes: no probe {probe!r}: {hint}")
+  if config.wandb_project and not metrics.has_wandb():
+    raise UserError(
+      f"config.wandb_project={config.wandb_project!r}: expected the package wandb"
+    )
   objective = resolve.build(objectives, config.objective)
   optimizer = resolve.build(optimizers, config.optimizer, num_steps=config.num_steps)
   mesh = sharding.make_mesh(**config.mesh)
   sharding.check_batch(mesh, config.batch_size, config.microbatches)
-  sharding.check_batch(mesh, config.eval.batch_size, 1)
+  try:
+    sharding.check_batch(mesh, config.eval.batch_size, 1)
+  except UserError as error:
+    raise UserError(f"eval.{error}") from None
 
   def pipeline(source: Any, transforms: Sequence[Any], **keywords: Any) -> Any:
     return data.Pipeline(
@@ -133,10 +152,12 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     _, pretrained = workdirs.checkpoints(config.init_from, config).restore_weights()
     initial = functools.partial(transfer.overlay, pretrained=pretrained)
     jax.eval_shape(initial, experiment.untrained().params)
+  checkpoints = workdirs.checkpoints(workdir, config)
+  saved = checkpoints.steps()
+  if saved:
+    checkpoints.check_whole(saved[-1])
   folder = workdirs.open_for(config, workdir)
-  checkpoints = workdirs.checkpoints(folder, config)
-  start = (checkpoints.steps() or [0])[-1]
-  writer = _writer(folder, config, start)
+  writer = _writer(folder, config, saved[-1] if saved else 0)
   try:
     state = fit(
       experiment.objective,
@@ -158,6 +179,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
       profile_folder=folder / "profile",
     )
     _report(experiment, state.best_params, config.num_steps, folder, writer)
+  except OSError as error:
+    raise RunError(f"workdir {folder} cannot be written: {error.strerror}") from error
   finally:
     writer.close()
     checkpoints.close()
@@ -242,7 +265,9 @@ def _report(
     values["eval/mean_target_loss"] = evaluation.mean_target_loss(
       objective, experiment.train_once, test, key=experiment.key, mesh=experiment.mesh
     )
-  if test and hasattr(objective, "features") and "label" in experiment.example:
+  probes = experiment.config.eval.probes
+  labelled = hasattr(objective, "features") and "label" in experiment.example
+  if test and probes and labelled:
     variants = {"trained": params, "untrained": experiment.untrained().params}
     scores = evaluation.run_probes(
       objective,
@@ -250,7 +275,7 @@ def _report(
       experiment.train_once,
       test,
       mesh=experiment.mesh,
-      probes=experiment.config.eval.probes,
+      probes=probes,
     )
     for row, accuracies in scores.items():
       prefix = "" if row == "trained" else row.replace(" ", "_") + "_"

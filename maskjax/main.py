@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Any
 
 from absl import flags
@@ -78,9 +79,10 @@ COMMANDS = {"train": train, "eval": evaluate, "convert": convert, "list": list_s
 
 def main() -> None:
   """Runs the command of `sys.argv`; exits with 2 after a mistake of the user."""
-  # Orbax and JAX report their progress as warnings and information.
-  logging.getLogger("absl").setLevel(logging.ERROR)
+  # Orbax reports its progress as warnings, and what it raises once more in full.
+  logging.getLogger("absl").setLevel(logging.CRITICAL)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  sys.excepthook = _print_exception
   try:
     sys.exit(_run(sys.argv))
   except UserError as error:
@@ -172,6 +174,9 @@ def _check_keys(arguments: Sequence[str], config: ConfigDict) -> None:
         hint = near if near.startswith("did") else f"the config has {', '.join(known)}"
         raise UserError(f"no key --config.{match[1]}: {hint}")
       at = at[part]
+    if isinstance(at, ConfigDict):
+      keys = ", ".join(f"--config.{match[1]}.{key}" for key in configs.flat(at))
+      raise UserError(f"--config.{match[1]} is no single value: expected {keys}")
 
 
 def _wrong_type(message: str, config: ConfigDict | None) -> str:
@@ -191,6 +196,14 @@ def _given(name: str, value: Any) -> Any:
   if value is None:
     raise UserError(f"--{name} is missing: expected it with this command")
   return value
+
+
+def _print_exception(
+  kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+  # On a full disk TensorStore reports writes to an event loop that Orbax has left.
+  if str(error) != "Event loop is closed":
+    sys.__excepthook__(kind, error, trace)
 
 
 def _fail(message: object, code: int) -> None:

@@ -62,12 +62,17 @@ class JsonLines:
   Args:
     path: the file.
     resume_step: lines of later steps are dropped, and half a line at the end, so
-      that a run that was killed leaves the same file as one that was not.
+      that a run that was killed leaves the same file as one that was not; None
+      drops no step.
   """
 
-  def __init__(self, path: str | Path, *, resume_step: int = 0):
+  def __init__(self, path: str | Path, *, resume_step: int | None = None):
     self._path = Path(path)
-    kept = [line for line in read_json_lines(path) if line["step"] <= resume_step]
+    kept = [
+      line
+      for line in read_json_lines(path)
+      if resume_step is None or line["step"] <= resume_step
+    ]
     fresh = self._path.with_suffix(".tmp")
     fresh.write_text("".join(json.dumps(line) + "\n" for line in kept))
     fresh.replace(self._path)
@@ -109,11 +114,16 @@ class TensorBoard:
   """
 
   def __init__(self, folder: str | Path, *, resume_step: int = 0):
-    import tensorboardX
+    from tensorboardX import event_file_writer, summary
+    from tensorboardX.proto import event_pb2
 
-    self._writer = tensorboardX.SummaryWriter(
-      str(folder), purge_step=resume_step + 1, write_to_disk=True
-    )
+    # Not its SummaryWriter, whose thread keeps events in memory and meets a full
+    # disk with tracebacks of its own.
+    self._summary = summary
+    self._event = event_pb2.Event
+    self._file = event_file_writer.EventsWriter(str(Path(folder) / "events"))
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._add(resume_step + 1, session_log=start)
 
   def advance(self, step: int) -> None:
     """Single steps are not written."""
@@ -121,15 +131,20 @@ class TensorBoard:
   def write(self, step: int, values: Values) -> None:
     """Adds a point to each curve."""
     for name, value in values.items():
-      self._writer.add_scalar(name, value, step)
+      self._add(step, summary=self._summary.scalar(name, value))
+    self._file.flush()
 
   def image(self, step: int, name: str, picture: np.ndarray) -> None:
     """Adds a picture."""
-    self._writer.add_image(name, picture, step, dataformats="HWC")
+    self._add(step, summary=self._summary.image(name, picture, dataformats="HWC"))
+    self._file.flush()
 
   def close(self) -> None:
-    """Writes what is still in memory."""
-    self._writer.close()
+    """Closes the file."""
+    self._file.close()
+
+  def _add(self, step: int, **what: Any) -> None:
+    self._file.write_event(self._event(wall_time=time.time(), step=step, **what))
 
 
 class WeightsAndBiases:
@@ -208,6 +223,8 @@ class Terminal:
 
   def advance(self, step: int) -> None:
     """Moves the bar on to `step`; tqdm tells the time left."""
+    if step == self._start + 1:
+      self._since = time.monotonic()  # the first step is mostly compilation
     if self._is_terminal:
       self._bar.update(step - self._bar.n)
 
@@ -226,7 +243,7 @@ class Terminal:
 
   def _left(self, step: int) -> str:
     """Time left, by the mean pace since the start."""
-    done = step - self._start
+    done = step - self._start - 1
     seconds = (time.monotonic() - self._since) / max(done, 1)
     return f"  left {self._bar.format_interval(seconds * (self._num_steps - step))}"
 

@@ -33,8 +33,11 @@ def open_for(config: ConfigDict, workdir: str | Path) -> Path:
     if jax.process_index() == 0:
       folder.mkdir(parents=True, exist_ok=True)
       fresh = folder / "config.json.tmp"
-      fresh.write_text(json.dumps(written, indent=2) + "\n")
-      fresh.replace(folder / "config.json")
+      try:
+        fresh.write_text(json.dumps(written, indent=2) + "\n")
+        fresh.replace(folder / "config.json")
+      finally:
+        fresh.unlink(missing_ok=True)
   except OSError as error:
     raise UserError(f"workdir {folder} cannot be written: {error.strerror}") from error
   return folder
@@ -48,7 +51,7 @@ def read_config(workdir: str | Path) -> ConfigDict:
   """
   path = Path(workdir) / "config.json"
   try:
-    return ConfigDict(json.loads(path.read_text()))
+    return configs.complete(ConfigDict(json.loads(path.read_text())))
   except FileNotFoundError:
     raise UserError(f"{workdir}: expected a workdir with a config.json") from None
   except (OSError, ValueError) as error:

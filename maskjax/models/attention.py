@@ -6,6 +6,8 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
+from maskjax.models.dense import Dense
+
 
 def attend(query: Array, key: Array, value: Array) -> Array:
   """Scaled dot-product attention, softmax in float32.
@@ -56,7 +58,7 @@ class SelfAttention(nn.Module):
     width = x.shape[-1]
 
     def project(tokens: Array, name: str) -> Array:
-      y = nn.Dense(width, dtype=self.dtype, kernel_init=INIT, name=name)(tokens)
+      y = Dense(width, dtype=self.dtype, name=name)(tokens)
       # [B, N, D] -> [B, heads, N, D / heads]
       return y.reshape(*y.shape[:2], self.heads, -1).swapaxes(1, 2)
 
@@ -64,7 +66,4 @@ class SelfAttention(nn.Module):
     y = attend(project(asking, "query"), project(x, "key"), project(x, "value"))
     # [B, heads, N, D / heads] -> [B, N, D]
     y = y.swapaxes(1, 2).reshape(asking.shape)
-    return nn.Dense(width, dtype=self.dtype, kernel_init=INIT, name="out")(y)
-
-
-INIT = nn.initializers.xavier_uniform()
+    return Dense(width, dtype=self.dtype, name="out")(y)

@@ -10,8 +10,8 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.masking import Mask
-from maskjax.models.attention import INIT
-from maskjax.models.transformer import Transformer
+from maskjax.models.dense import Dense
+from maskjax.models.transformer import LayerNorm, Transformer
 from maskjax.models.vit import VisionEncoder
 from maskjax.tokens import sincos
 
@@ -52,7 +52,7 @@ class Decoder(nn.Module):
       float32 [B, M, P], or [B, N, P] when `visible_too`, in order of place.
     """
     positions = jnp.asarray(sincos(self.grid, self.width), self.dtype)
-    x = nn.Dense(self.width, dtype=self.dtype, kernel_init=INIT, name="embed")(encoded)
+    x = Dense(self.width, dtype=self.dtype, name="embed")(encoded)
     token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width))
     # Attention does not mind the order of tokens: the hidden ones stand last, and
     # nothing need be put back in its place. [B, 1 + V + M, D]
@@ -73,8 +73,8 @@ class Decoder(nn.Module):
       name="transformer",
       **self.options,
     )(x, wanted)
-    x = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")(x)
-    head = nn.Dense(self.patch_dim, dtype=self.dtype, kernel_init=INIT, name="head")
+    x = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")(x)
+    head = Dense(self.patch_dim, dtype=self.dtype, name="head")
     x = head(x).astype(jnp.float32)
     if visible_too:
       num_visible = mask.visible_ids.shape[1]

@@ -11,8 +11,8 @@ from jax.typing import DTypeLike
 
 from maskjax.errors import UserError
 from maskjax.masking import Mask
-from maskjax.models.attention import INIT
-from maskjax.models.transformer import Transformer
+from maskjax.models.dense import Dense
+from maskjax.models.transformer import LayerNorm, Transformer
 from maskjax.resolve import did_you_mean
 from maskjax.tokens import grid_of, sincos
 
@@ -77,7 +77,7 @@ class VisionEncoder(nn.Module):
     if mask is not None:
       patches = mask.visible(patches)
       positions = positions[mask.visible_ids]
-    x = nn.Dense(self.width, dtype=self.dtype, kernel_init=INIT, name="embed")(patches)
+    x = Dense(self.width, dtype=self.dtype, name="embed")(patches)
     x = x + positions
     cls = self.param("cls", nn.initializers.normal(0.02), (1, 1, self.width))
     cls = jnp.broadcast_to(cls.astype(self.dtype), (x.shape[0], 1, self.width))
@@ -91,7 +91,7 @@ class VisionEncoder(nn.Module):
       **self.options,
     )(x)
     if self.final_norm:
-      x = nn.LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")(x)
+      x = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")(x)
     return x
 
 
@@ -183,6 +183,6 @@ class Classifier(nn.Module):
   def __call__(self, patches: Array) -> Array:
     """Classifies patches [B, N, P]: float32 logits [B, K]."""
     x = self.encoder(patches)[:, 1:].astype(jnp.float32).mean(axis=1)
-    x = nn.LayerNorm(epsilon=self.encoder.norm_epsilon, name="norm")(x)
+    x = LayerNorm(epsilon=self.encoder.norm_epsilon, name="norm")(x)
     init = nn.initializers.truncated_normal(2e-5)
     return nn.Dense(self.num_classes, kernel_init=init, name="head")(x)

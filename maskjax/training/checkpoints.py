@@ -6,6 +6,7 @@ and imported weights are a checkpoint too.
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from maskjax.errors import RunError, UserError
 from maskjax.training.step import TrainState
 
 WEIGHTS = ("params", "ema")
+ITEMS = (*WEIGHTS, "training")
 
 
 class Checkpoints:
@@ -33,26 +35,35 @@ class Checkpoints:
   def __init__(self, folder: str | Path, *, keep: int = 2, best: str = "eval/loss"):
     self.folder = Path(folder).absolute()
 
-    def score(info: Any) -> float:
-      value = (info.metrics or {}).get(best, math.nan)
+    def score(metrics: dict[str, float]) -> float:
+      value = metrics.get(best, math.nan)
       return -math.inf if math.isnan(value) else -value
 
     policy = checkpoint_managers.AnyPreservationPolicy(
       [
         checkpoint_managers.LatestN(keep),
-        checkpoint_managers.BestN(get_metric_fn=score, n=1),
+        checkpoint_managers.BestN(
+          get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False
+        ),
       ]
     )
+    # Without `best_fn` the metrics would not outlive the process.
     self._options = ocp.CheckpointManagerOptions(
-      preservation_policy=policy, cleanup_tmp_directories=True
+      best_fn=score, preservation_policy=policy, cleanup_tmp_directories=True
     )
     self._opened: ocp.CheckpointManager | None = None
+    self._begun: int | None = None
 
   @property
   def _manager(self) -> ocp.CheckpointManager:
     if self._opened is None:
       try:
-        self._opened = ocp.CheckpointManager(self.folder, options=self._options)
+        # Without handlers it could not tell the shapes of what others wrote.
+        self._opened = ocp.CheckpointManager(
+          self.folder,
+          options=self._options,
+          item_handlers={name: ocp.StandardCheckpointHandler() for name in ITEMS},
+        )
       except Exception as error:
         raise RunError(f"cannot use {self.folder} for checkpoints: {error}") from error
     return self._opened
@@ -73,18 +84,20 @@ class Checkpoints:
     if state.ema is not None:
       items["ema"] = ocp.args.StandardSave(state.ema)
     items["training"] = ocp.args.StandardSave(_training(state))
-    self._writing(
-      step,
-      lambda: self._manager.save(
-        step, args=ocp.args.Composite(**items), metrics=metrics, force=True
-      ),
-    )
+    self._begin(step, items, metrics)
 
   def save_weights(self, step: int, params: Any) -> None:
     """Writes a checkpoint of parameters alone, and waits for it."""
-    args = ocp.args.Composite(params=ocp.args.StandardSave(params))
-    self._writing(step, lambda: self._manager.save(step, args=args, force=True))
+    self._begin(step, {"params": ocp.args.StandardSave(params)}, {})
     self.wait()
+
+  def check_whole(self, step: int) -> None:
+    """Raises a `UserError` where a checkpoint holds weights alone."""
+    if not (self.folder / str(step) / "training").exists():
+      raise UserError(
+        f"{self.folder / str(step)} holds weights alone: expected a run's state; "
+        "to start from weights, give their workdir as --config.init_from"
+      )
 
   def restore(self, step: int, like: TrainState) -> TrainState:
     """Reads a whole state.
@@ -96,11 +109,7 @@ class Checkpoints:
     Raises:
       UserError: the checkpoint does not hold a state of these shapes.
     """
-    if not (self.folder / str(step) / "training").exists():
-      raise UserError(
-        f"{self.folder / str(step)} holds weights alone: expected a run's state; "
-        "to start from weights, give their workdir as --config.init_from"
-      )
+    self.check_whole(step)
     items = {
       "params": ocp.args.StandardRestore(like.params),
       "training": ocp.args.StandardRestore(_training(like)),
@@ -145,7 +154,7 @@ class Checkpoints:
     Raises:
       RunError: one could not be written.
     """
-    self._writing(None, self._manager.wait_until_finished)
+    self._writing(self._manager.wait_until_finished)
 
   def close(self) -> None:
     """Waits, and lets go of the folder."""
@@ -162,14 +171,21 @@ class Checkpoints:
         f"{self.folder / str(step)} does not fit this config: {_brief(error)}"
       ) from error
 
-  def _writing(self, step: int | None, write: Any) -> None:
+  def _begin(self, step: int, items: dict[str, Any], metrics: dict[str, float]) -> None:
+    self.wait()  # so that an error is known to be of the checkpoint begun last
+    self._begun = step
+    args = ocp.args.Composite(**items)
+    self._writing(
+      lambda: self._manager.save(step, args=args, metrics=metrics, force=True)
+    )
+
+  def _writing(self, write: Callable[[], Any]) -> None:
     try:
       write()
     except Exception as error:
-      which = "a checkpoint" if step is None else f"the checkpoint of step {step}"
       raise RunError(
-        f"{which} could not be written to {self.folder}: {_brief(error)}; "
-        "the checkpoints before it are kept"
+        f"the checkpoint of step {self._begun} could not be written to "
+        f"{self.folder}: {_brief(error)}; the checkpoints before it are kept"
       ) from error
 
 

@@ -134,7 +134,7 @@ def train_step(
     ema = optax.incremental_update(params, ema, 1 - ema_decay)
   metrics = {
     "loss": Mean(loss.sum, loss.weight),
-    "grad_norm": Mean(optax.global_norm(grads), jnp.float32(1)),
+    "grad_norm": Mean(optax.tree.norm(grads), jnp.float32(1)),
     **loss.metrics,
   }
   return (

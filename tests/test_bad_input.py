@@ -1,0 +1,594 @@
+"""Mistakes of users: one line that names them, and not a file changed."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskjax import config as configs
+from maskjax import experiment, main
+from maskjax import workdir as workdirs
+
+ROOT = Path(__file__).parent.parent
+DIGITS = "configs/image/mae.py:digits"
+TINY = (
+  "--config.num_steps=2",
+  "--config.batch_size=16",
+  "--config.optimizer.warmup_steps=0",
+  "--config.objective.encoder.depth=1",
+  "--config.objective.decoder.depth=1",
+  "--config.checkpoint.every=1",
+  "--config.eval.probes=()",
+  "--config.eval.pictures=0",
+)
+OTHER_SOURCE = """
+from maskjax import config as configs
+
+def get_config(root):
+  config = configs.load("configs/image/mae.py:digits")
+  config.batch_size = 8
+  config.data.train = dict(name="image_folder", root=root, channels=1)
+  config.data.test = {}
+  return config
+"""
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def call(
+  monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+  """Runs a command in this process: exit code, standard output, standard error."""
+
+  def run(*arguments: object) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["maskjax", *map(str, arguments)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+      main.main()
+    written = capsys.readouterr()
+    assert isinstance(stop.value.code, int)
+    return stop.value.code, written.out, written.err
+
+  return run
+
+
+@pytest.fixture
+def refused(call: Callable[..., tuple[int, str, str]]) -> Refused:
+  """Runs a command that must be refused with one line, and returns the line."""
+
+  def run(*arguments: object) -> str:
+    code, _, err = call(*arguments)
+    return check_refusal(code, err)
+
+  return run
+
+
+def check_refusal(code: int, err: str, *, expected: int = 2) -> str:
+  assert code == expected, err
+  assert err.endswith("\n") and err.count("\n") == 1, err
+  assert err.startswith("maskjax: ")
+  return err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+  """A run of two steps with a checkpoint of each."""
+  folder = tmp_path_factory.mktemp("runs") / "trained"
+  experiment.train(tiny_config(), folder)
+  return folder
+
+
+def tiny_config():
+  config = configs.load(DIGITS)
+  config.num_steps = 2
+  config.batch_size = 16
+  config.optimizer.warmup_steps = 0
+  config.objective.encoder.depth = 1
+  config.objective.decoder.depth = 1
+  config.checkpoint.every = 1
+  config.eval.probes = ()
+  config.eval.pictures = 0
+  return config
+
+
+@pytest.fixture
+def own_config(tmp_path: Path) -> Path:
+  file = tmp_path / "folder.py"
+  file.write_text(OTHER_SOURCE)
+  return file
+
+
+def listing(folder: Path) -> dict[str, str]:
+  """All that lies in a folder, with hashes of the files' contents."""
+  return {
+    str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+    if path.is_file()
+    else "folder"
+    for path in sorted(folder.rglob("*"))
+  }
+
+
+def images(folder: Path, count: int = 8, *, shape: tuple[int, ...] = (8, 8)) -> Path:
+  folder.mkdir(parents=True, exist_ok=True)
+  rng = np.random.default_rng(0)
+  for i in range(count):
+    pixels = rng.integers(0, 256, shape, np.uint8)
+    Image.fromarray(pixels).save(folder / f"{i}.png")
+  return folder
+
+
+# ---- what a config or a flag says -------------------------------------------------
+
+WRONG = {
+  "misspelt_key": (
+    ["--config.objective.mask_rati=0.5"],
+    ["--config.objective.mask_rati", "did you mean 'objective.mask_ratio'?"],
+  ),
+  "misspelt_group": (
+    ["--config.optimiser.learning_rate=0.5"],
+    ["--config.optimiser.learning_rate", "'optimizer.learning_rate'"],
+  ),
+  "key_below_a_value": (
+    ["--config.num_steps.more=1"],
+    ["--config.num_steps.more", "did you mean 'num_steps'?"],
+  ),
+  "key_like_no_other": (["--config.zzz=1"], ["--config.zzz", "num_steps"]),
+  "unknown_flag": (["--workdirr=/nowhere"], ["workdirr", "workdir"]),
+  "word_too_many": (["now"], ["'now'", "flags"]),
+  "whole_number": (
+    ["--config.num_steps=1e4"],
+    ["--config.num_steps=1e4", "expected int", "for example 2"],
+  ),
+  "number": (
+    ["--config.objective.mask_ratio=abc"],
+    ["--config.objective.mask_ratio=abc", "expected float", "0.75"],
+  ),
+  "truth": (
+    ["--config.objective.norm_pix_loss=maybe"],
+    ["--config.objective.norm_pix_loss=maybe", "expected bool", "False"],
+  ),
+  "whole_group": (
+    ["--config.optimizer=adamw"],
+    ["--config.optimizer ", "no single value", "--config.optimizer.name"],
+  ),
+  "tuple": (
+    ["--config.objective.image_size=big"],
+    ["--config.objective.image_size=big", "expected tuple", "(8, 8)"],
+  ),
+  "no_value": (["--config.seed"], ["config.seed", "value"]),
+  "step": (["--step=last"], ["step", "last", "int"]),
+  "no_steps": (["--config.num_steps=0"], ["num_steps=0", "at least 1"]),
+  "keeps_none": (
+    ["--config.checkpoint.keep=0"],
+    ["checkpoint.keep=0", "at least 1"],
+  ),
+  "no_eval_batch": (
+    ["--config.eval.batch_size=0"],
+    ["eval.batch_size=0", "at least 1"],
+  ),
+  "negative_seed": (["--config.seed=-1"], ["seed", "-1", "0 to 2**32 - 1"]),
+  "patch_size": (
+    ["--config.objective.patch_size=3"],
+    ["patch_size=3x3", "image_size=8x8", "divisor"],
+  ),
+  "hides_nothing": (["--config.objective.mask_ratio=0"], ["mask_ratio=0", "between"]),
+  "hides_all": (["--config.objective.mask_ratio=1"], ["mask_ratio=1", "between"]),
+  "above_one": (["--config.objective.mask_ratio=1.5"], ["mask_ratio=1.5", "between"]),
+  "below_zero": (
+    ["--config.objective.mask_ratio=-0.1"],
+    ["mask_ratio=-0.1", "between"],
+  ),
+  "no_number": (["--config.objective.mask_ratio=nan"], ["mask_ratio=nan", "between"]),
+  "hides_all_rounded": (
+    ["--config.objective.mask_ratio=0.99"],
+    ["mask_ratio=0.99", "16 of 16 tokens", "at least one"],
+  ),
+  "heads": (
+    ["--config.objective.encoder.heads=3"],
+    ["encoder.width=64", "encoder.heads=3", "multiple"],
+  ),
+  "decoder_heads": (
+    ["--config.objective.decoder.heads=3"],
+    ["decoder.width=32", "decoder.heads=3", "multiple"],
+  ),
+  "objective": (["--config.objective.name=mea"], ["'mea'", "did you mean 'mae'?"]),
+  "import_path": (
+    ["--config.objective.name=no_such_lab.mae:mae"],
+    ["no_such_lab.mae:mae", "No module named"],
+  ),
+  "optimizer": (["--config.optimizer.name=adam"], ["'adam'", "'adamw'"]),
+  "warmup": (
+    ["--config.optimizer.warmup_steps=9"],
+    ["warmup_steps=9", "fewer than", "num_steps=2"],
+  ),
+  "split": (["--config.data.test.split=tset"], ["'tset'", "did you mean 'test'?"]),
+  "transform": (["--config.data.train_transforms=('to_flot',)"], ["'to_float'"]),
+  "probe": (
+    ["--config.eval.probes=('kn',)"],
+    ["eval.probes", "'kn'", "did you mean 'knn'?"],
+  ),
+  "image_size": (
+    ["--config.objective.image_size=(16,16)"],
+    ["8x8x1", "expected 16x16x1", "objective.image_size"],
+  ),
+  "channels": (
+    ["--config.objective.channels=3"],
+    ["8x8x1", "expected 8x8x3", "objective.channels"],
+  ),
+  "batch_over_mesh": (
+    ["--config.batch_size=12", "--config.mesh.fsdp=2"],
+    ["batch_size=12", "multiple of 8", "mesh.data=4", "mesh.fsdp=2"],
+  ),
+  "batch_over_microbatches": (
+    ["--config.batch_size=32", "--config.microbatches=3"],
+    ["batch_size=32", "multiple of 24", "microbatches=3"],
+  ),
+  "no_microbatches": (["--config.microbatches=0"], ["microbatches=0"]),
+  "eval_batch_over_mesh": (
+    ["--config.eval.batch_size=12"],
+    ["eval.batch_size=12", "multiple of 8"],
+  ),
+  "mesh_fills_part": (
+    ["--config.mesh.fsdp=3"],
+    ["mesh.fsdp=3", "the 8 devices"],
+  ),
+  "mesh_too_large": (
+    ["--config.mesh.data=4", "--config.mesh.tensor=4"],
+    ["mesh.data=4", "mesh.tensor=4", "the 8 devices"],
+  ),
+  "init_from": (
+    ["--config.init_from=/no/such/run"],
+    ["/no/such/run", "expected", "checkpoint"],
+  ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_values_are_named_and_change_no_file(
+  case: str, refused: Refused, trained: Path, tmp_path: Path
+) -> None:
+  arguments, said = WRONG[case]
+  before = listing(trained)
+  for workdir in (tmp_path / "new", trained):
+    line = refused("train", "--config", DIGITS, "--workdir", workdir, *TINY, *arguments)
+    for words in said:
+      assert words in line
+  assert not (tmp_path / "new").exists()
+  assert listing(trained) == before
+
+
+def test_a_small_mask_ratio_hides_one_patch() -> None:
+  # 0.01 of 16 patches is rounded as MAE rounds it: up, to one.
+  config = tiny_config()
+  config.objective.mask_ratio = 0.01
+  assert experiment.prepare(config).objective.num_hidden == 1
+
+
+@pytest.mark.parametrize(
+  ("arguments", "said"),
+  [
+    (["--config=configs/image/mea.py"], ["did you mean 'configs/image/mae.py'?"]),
+    (["--config=configs/image/mae.py:digit"], ["did you mean 'digits'?"]),
+    (["--config"], ["--config", "expected FILE"]),
+    ([], ["--config is missing"]),
+    ([*TINY], ["--config.key=value", "expected --config FILE"]),
+  ],
+)
+def test_configs_that_cannot_be_found(
+  arguments: list[str], said: list[str], refused: Refused, tmp_path: Path
+) -> None:
+  line = refused("train", "--workdir", tmp_path / "new", *arguments)
+  for words in said:
+    assert words in line
+  assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+  ("text", "said"),
+  [
+    ("def get_config(:", "SyntaxError"),
+    ("import no_such_module", "No module named 'no_such_module'"),
+    ("x = 1", "get_config"),
+    ("def get_config(): return 1", "a config is of type int: expected a ConfigDict"),
+    (
+      "import ml_collections\n"
+      "def get_config(): return ml_collections.ConfigDict({'num_steps': 1})",
+      "lacks seed, batch_size",
+    ),
+    ("def get_config():\n  raise KeyError('gone')", "gone"),
+  ],
+)
+def test_config_files_that_are_wrong(
+  text: str, said: str, refused: Refused, tmp_path: Path
+) -> None:
+  file = tmp_path / "mine.py"
+  file.write_text(text)
+  line = refused("train", "--config", file, "--workdir", tmp_path / "new")
+  assert str(file) in line and said in line
+  assert not (tmp_path / "new").exists()
+
+
+def test_commands_and_folders_that_are_missing(
+  refused: Refused, trained: Path, tmp_path: Path
+) -> None:
+  before = listing(trained)
+  line = refused("trian")
+  assert "'trian'" in line and "did you mean 'train'?" in line
+  assert "--workdir is missing" in refused("train", "--config", DIGITS, *TINY)
+  assert "--workdir is missing" in refused("eval")
+  line = refused("eval", "--workdir", tmp_path)
+  assert str(tmp_path) in line and "config.json" in line
+  line = refused("eval", "--workdir", tmp_path / "none")
+  assert str(tmp_path / "none") in line and "config.json" in line
+  line = refused("eval", "--workdir", trained, "--step", 7)
+  assert "step 7" in line and "[1, 2]" in line
+  line = refused("convert", "--workdir", trained)
+  assert "--from_hf" in line and "--to_hf" in line
+  assert listing(trained) == before
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_that_does_not_fit_the_checkpoint(
+  refused: Refused, trained: Path
+) -> None:
+  before = listing(trained)
+  wider = [*TINY, "--config.objective.encoder.width=32"]
+  line = refused("eval", "--workdir", trained, "--config", DIGITS, *wider)
+  assert str(trained) in line and "encoder" in line and "64" in line and "32" in line
+  line = refused(
+    "train", "--config", DIGITS, "--workdir", trained.parent / "new", *wider,
+    f"--config.init_from={trained}",
+  )  # fmt: skip
+  assert "init_from" in line and "64" in line and "32" in line
+  assert not (trained.parent / "new").exists()
+  assert listing(trained) == before
+
+
+# ---- the data ---------------------------------------------------------------------
+
+
+def test_image_folders_that_are_missing_or_empty(
+  refused: Refused, own_config: Path, tmp_path: Path
+) -> None:
+  for name in ("missing", "empty"):
+    root = tmp_path / name
+    spec = f"{own_config}:{root}"
+    line = refused("train", "--config", spec, "--workdir", tmp_path / "new")
+    assert str(root) in line
+    assert ("no folder" if name == "missing" else "no images") in line
+    (tmp_path / "empty").mkdir(exist_ok=True)
+  assert not (tmp_path / "new").exists()
+
+
+def test_images_of_another_shape(
+  refused: Refused, own_config: Path, tmp_path: Path
+) -> None:
+  spec = f"{own_config}:{images(tmp_path / 'images', shape=(12, 10))}"
+  line = refused("train", "--config", spec, "--workdir", tmp_path / "new")
+  assert "12x10x1" in line and "expected 8x8x1" in line
+  Image.new("L", (8, 8)).save(tmp_path / "images" / "odd.png")
+  line = refused(
+    "train", "--config", spec, "--workdir", tmp_path / "new", "--config.batch_size=16"
+  )
+  assert "'image'" in line and "[8, 8, 1]" in line and "[12, 10, 1]" in line
+  assert not (tmp_path / "new").exists()
+
+
+def test_a_truncated_image_is_named(
+  refused: Refused, own_config: Path, tmp_path: Path
+) -> None:
+  broken = images(tmp_path / "images") / "3.png"
+  broken.write_bytes(broken.read_bytes()[:60])
+  spec = f"{own_config}:{broken.parent}"
+  line = refused("train", "--config", spec, "--workdir", tmp_path / "new")
+  assert "record 3" in line and str(broken) in line
+  assert not (tmp_path / "new").exists()
+
+
+def test_a_missing_fashion_mnist(refused: Refused, tmp_path: Path) -> None:
+  line = refused(
+    "train",
+    "--config=configs/image/mae.py:fashion_mnist",
+    "--config.data.train.root=/no/such/folder",
+    f"--workdir={tmp_path / 'new'}",
+  )
+  assert "/no/such/folder" in line and "dataset-fashion-mnist" in line
+  assert not (tmp_path / "new").exists()
+
+
+# ---- a workdir of something else --------------------------------------------------
+
+
+def test_another_config_in_a_workdir(refused: Refused, trained: Path) -> None:
+  before = listing(trained)
+  train = ["train", "--config", DIGITS, "--workdir", trained, *TINY]
+  line = refused(*train, "--config.optimizer.learning_rate=0.125")
+  assert str(trained) in line
+  assert "optimizer.learning_rate: 0.002, now 0.125" in line
+  line = refused(*train, "--config.num_steps=3", "--config.seed=1")
+  assert "num_steps: 2, now 3" in line and "seed: 0, now 1" in line
+  assert listing(trained) == before
+
+
+def test_free_keys_may_change(
+  call: Callable[..., tuple[int, str, str]], trained: Path, tmp_path: Path
+) -> None:
+  workdir = shutil.copytree(trained, tmp_path / "copy")
+  shutil.rmtree(workdir / "checkpoints" / "2")
+  code, out, err = call(
+    "train", "--config", DIGITS, "--workdir", workdir, *TINY,
+    "--config.log_every=1", "--config.mesh.fsdp=2", "--config.microbatches=2",
+  )  # fmt: skip
+  assert (code, err) == (0, "")
+  assert "step 2/2" in out and "step 1/2" not in out
+  assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["1", "2"]
+  written = json.loads((workdir / "config.json").read_text())
+  assert written["log_every"] == 1 and written["mesh"]["fsdp"] == 2
+
+
+def test_weights_alone_are_not_a_run(refused: Refused, tmp_path: Path) -> None:
+  config = tiny_config()
+  prepared = experiment.prepare(config)
+  workdir = workdirs.open_for(config, tmp_path / "weights")
+  checkpoints = workdirs.checkpoints(workdir, config)
+  checkpoints.save_weights(0, prepared.untrained().params)
+  checkpoints.close()
+  before = listing(workdir)
+  line = refused("train", "--config", DIGITS, "--workdir", workdir, *TINY)
+  assert str(workdir) in line and "weights alone" in line and "init_from" in line
+  assert listing(workdir) == before
+
+
+def test_a_workdir_without_its_config(
+  refused: Refused, trained: Path, tmp_path: Path
+) -> None:
+  workdir = shutil.copytree(trained, tmp_path / "copy")
+  (workdir / "config.json").unlink()
+  before = listing(workdir)
+  line = refused("train", "--config", DIGITS, "--workdir", workdir, *TINY)
+  assert str(workdir) in line and "config.json" in line
+  assert listing(workdir) == before
+  (workdir / "config.json").write_text("{")
+  line = refused("eval", "--workdir", workdir)
+  assert str(workdir / "config.json") in line
+
+
+def test_a_file_in_the_place_of_a_workdir(refused: Refused, tmp_path: Path) -> None:
+  (tmp_path / "file").write_text("mine")
+  for workdir in (tmp_path / "file", tmp_path / "file" / "below"):
+    line = refused("train", "--config", DIGITS, "--workdir", workdir, *TINY)
+    assert str(workdir) in line
+    assert "File exists" in line or "Not a directory" in line
+  assert (tmp_path / "file").read_text() == "mine"
+
+
+# ---- disks ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+  """Mounts a small disk in memory, or remounts it with other options."""
+  point = tmp_path / "disk"
+  point.mkdir()
+  mounted = False
+
+  def mount(options: str) -> Path:
+    nonlocal mounted
+    options = f"remount,{options}" if mounted else options
+    done = subprocess.run(
+      ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(point)],
+      capture_output=True,
+      text=True,
+    )
+    if done.returncode and not mounted:
+      pytest.skip(f"mounting is not permitted here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    mounted = True
+    return point
+
+  if shutil.which("mount") is None:
+    pytest.skip("there is no mount here")
+  yield mount
+  if mounted:
+    subprocess.run(["umount", "-l", str(point)], check=True)
+
+
+def fill(folder: Path) -> Path:
+  filler = folder / "filler"
+  with filler.open("wb", buffering=0) as file:
+    try:
+      while True:
+        file.write(bytes(4096))
+    except OSError:
+      pass
+  return filler
+
+
+def process(*arguments: object) -> tuple[int, str, str]:
+  """Runs a command as a process of its own with one device."""
+  done = subprocess.run(
+    [sys.executable, "-m", "maskjax.main", *map(str, arguments)],
+    env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  return done.returncode, done.stdout, done.stderr
+
+
+def test_a_full_disk_at_the_start(
+  refused: Refused, trained: Path, disk: Callable[[str], Path]
+) -> None:
+  root = disk("size=4m")
+  workdir = shutil.copytree(trained, root / "trained")
+  fill(root)
+  before = listing(workdir)
+  for name in ("new", "trained"):
+    line = refused("train", "--config", DIGITS, "--workdir", root / name, *TINY)
+    assert str(root / name) in line and "No space left" in line
+  assert listing(workdir) == before
+  assert not (root / "new" / "config.json").exists()
+
+
+def test_a_read_only_disk(
+  refused: Refused, trained: Path, disk: Callable[[str], Path]
+) -> None:
+  root = disk("size=4m")
+  workdir = shutil.copytree(trained, root / "trained")
+  disk("ro")
+  before = listing(root)
+  for name in ("new", "trained"):
+    line = refused("train", "--config", DIGITS, "--workdir", root / name, *TINY)
+    assert str(root / name) in line and "Read-only" in line
+  line = refused("eval", "--workdir", workdir)
+  assert str(workdir) in line and "Read-only" in line
+  assert listing(root) == before
+
+
+def test_a_disk_that_fills_up_during_a_checkpoint(
+  trained: Path, disk: Callable[[str], Path]
+) -> None:
+  size = sum(p.stat().st_size for p in (trained / "checkpoints/1").rglob("*"))
+  # Room for one checkpoint and for what else a run writes, but not for two.
+  root = disk(f"size={size * 17 // 10 // 1024}k")
+  train = ["train", "--config", DIGITS, "--workdir", root / "run", *TINY]
+  code, _, err = process(*train)
+  line = check_refusal(code, err, expected=1)
+  assert "step 2" in line and str(root / "run/checkpoints") in line
+  assert "kept" in line
+  saved = workdirs.checkpoints(root / "run", tiny_config())
+  assert saved.steps() == [1]
+  saved.close()
+  disk("size=64m")
+  assert process(*train)[::2] == (0, "")
+  saved = workdirs.checkpoints(root / "run", tiny_config())
+  assert saved.steps() == [1, 2]
+  saved.close()
+
+
+# ---- the whole process ------------------------------------------------------------
+
+
+def test_libraries_add_no_noise(own_config: Path, tmp_path: Path) -> None:
+  """A record that fails in a thread of the data pipeline."""
+  broken = images(tmp_path / "images") / "3.png"
+  broken.write_bytes(broken.read_bytes()[:60])
+  spec = f"{own_config}:{broken.parent}"
+  code, out, err = process("train", "--config", spec, "--workdir", tmp_path / "new")
+  assert str(broken) in check_refusal(code, err)
+  assert out == ""
+  assert not (tmp_path / "new").exists()
+
+
+def test_simulated_devices_are_counted() -> None:
+  assert jax.device_count() == 8  # what the messages above name

@@ -1,0 +1,206 @@
+"""Masks: the one convention, and what a mask may depend on."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from maskjax import keys, masking, sharding
+from maskjax.errors import UserError
+
+INDEX = np.array([3, 900, 0, 41, 7, 8, 12, 60_000])
+
+# Grids of each rank, and counts from one hidden to one visible.
+CASES = [((2,), 1), ((13,), 12), ((3, 5), 1), ((1, 4), 3), ((6, 4), 18), ((2, 3, 4), 9)]
+
+
+@functools.partial(jax.jit, static_argnames=("grid", "num_hidden"))
+def draw(example_keys, grid=(4, 5), num_hidden=13):
+  return masking.draw(masking.random, example_keys, grid, num_hidden=num_hidden)
+
+
+def keys_of(index, seed=0):
+  return keys.example_keys(jax.random.key(seed), {"index": jnp.asarray(index)})
+
+
+def assert_same(ours, theirs):
+  jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+@functools.partial(jax.jit, static_argnames=("grid", "num_hidden"))
+def draw_and_restore(example_keys, tokens, grid, num_hidden):
+  mask = draw(example_keys, grid, num_hidden)
+  shown, gone = mask.visible(tokens), mask.masked(tokens)
+  return mask, shown, gone, mask.restore(shown, gone)
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(case=st.sampled_from(CASES), seed=st.integers(0, 2**31))
+def test_the_convention_holds(case, seed):
+  (grid, num_hidden), length = case, math.prod(case[0])
+  tokens = np.random.default_rng(seed).normal(size=(3, length, 2)).astype(np.float32)
+  example_keys = jax.random.split(jax.random.key(seed), 3)
+  mask, shown, gone, restored = jax.device_get(
+    draw_and_restore(example_keys, tokens, grid, num_hidden)
+  )
+  assert mask.hidden.dtype == bool
+  assert {mask.visible_ids.dtype, mask.hidden_ids.dtype, mask.restore_ids.dtype} == {
+    jnp.dtype("int32")
+  }
+  np.testing.assert_array_equal(mask.hidden.sum(axis=1), [num_hidden] * 3)
+  for row in range(3):
+    # Ascending, disjoint and together complete.
+    visible_ids = np.flatnonzero(~mask.hidden[row])
+    hidden_ids = np.flatnonzero(mask.hidden[row])
+    np.testing.assert_array_equal(mask.visible_ids[row], visible_ids)
+    np.testing.assert_array_equal(mask.hidden_ids[row], hidden_ids)
+    places = np.concatenate([visible_ids, hidden_ids])
+    np.testing.assert_array_equal(places[mask.restore_ids[row]], range(length))
+    np.testing.assert_array_equal(shown[row], tokens[row, visible_ids])
+    np.testing.assert_array_equal(gone[row], tokens[row, hidden_ids])
+  np.testing.assert_array_equal(restored, tokens)
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (2, 5, 2, 2)])
+def test_gather_is_numpys(shape):
+  tokens = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+  ids = np.array([[4, 0, 0], [1, 3, 2]])
+  expected = np.stack([tokens[row][ids[row]] for row in range(2)])
+  np.testing.assert_array_equal(masking.gather(jnp.asarray(tokens), ids), expected)
+
+
+def test_random_is_the_papers_shuffle():
+  """MAE's own order: shuffle by noise, keep the first, hide the rest."""
+  example_keys = keys_of(INDEX)
+  mask = draw(example_keys)
+  noise = np.asarray(jax.vmap(lambda key: jax.random.uniform(key, (20,)))(example_keys))
+  for row in range(len(INDEX)):
+    ids_shuffle = np.argsort(noise[row])
+    expected = np.ones(20, bool)
+    expected[ids_shuffle[:7]] = False
+    np.testing.assert_array_equal(mask.hidden[row], expected)
+
+
+def test_random_is_uniform():
+  """Each token, and each pair of tokens, is hidden as often as any other.
+
+  By Hoeffding's inequality a frequency of K draws is off by more than t with a
+  probability of at most 2 exp(-2 K t^2); t is such that all 55 frequencies of a
+  uniform sampler stay within it but once in 10^9 seeds.
+  """
+  length, num_hidden, draws = 10, 7, 20_000
+  hidden = draw(jax.random.split(jax.random.key(3), draws), (2, 5), num_hidden).hidden
+  hidden = np.asarray(hidden, np.float64)
+  together = hidden.T @ hidden / draws
+  bound = math.sqrt(math.log(2 * 55 / 1e-9) / (2 * draws))
+  assert bound < 0.03
+  each = num_hidden / length
+  pair = each * (num_hidden - 1) / (length - 1)
+  expected = np.where(np.eye(length, dtype=bool), each, pair)
+  np.testing.assert_allclose(together, expected, rtol=0, atol=bound)
+
+
+def test_masks_differ_by_example_and_by_key():
+  hidden = np.asarray(draw(keys_of(INDEX)).hidden)
+  assert len(np.unique(hidden, axis=0)) == len(INDEX)
+  other = np.asarray(draw(keys_of(INDEX, seed=1)).hidden)
+  assert (hidden != other).any(axis=1).all()
+
+
+def test_a_mask_does_not_depend_on_its_batch():
+  whole = draw(keys_of(INDEX))
+  order = np.array([5, 0, 7, 2, 1, 6, 4, 3])
+  assert_same(draw(keys_of(INDEX[order])), jax.tree.map(lambda x: x[order], whole))
+  for size in (1, 4):
+    split = [draw(keys_of(INDEX[i : i + size])) for i in range(0, 8, size)]
+    assert_same(jax.tree.map(lambda *rows: np.concatenate(rows), *split), whole)
+  # The other rows of the batch do not matter either.
+  mixed = draw(keys_of(np.r_[INDEX[:4], 1, 2, 5, 6]))
+  assert_same(
+    jax.tree.map(lambda x: x[:4], mixed), jax.tree.map(lambda x: x[:4], whole)
+  )
+
+
+def test_a_mask_does_not_depend_on_its_microbatch():
+  @jax.jit
+  def in_parts(index):
+    # [B] -> [B / 4, 4] -> [4, B / 4], as the training step splits a batch
+    parts = index.reshape(-1, 4).swapaxes(0, 1)
+    return jax.lax.map(lambda part: draw(keys_of(part)), parts)
+
+  parts = in_parts(INDEX)
+  joined = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(8, -1), parts)
+  assert_same(joined, draw(keys_of(INDEX)))
+
+
+def test_a_mask_does_not_depend_on_the_devices():
+  drawn = []
+  for count in (1, 8):
+    mesh = sharding.make_mesh(devices=jax.devices()[:count])
+    index = sharding.global_batch(mesh, {"index": INDEX})["index"]
+    with jax.set_mesh(mesh):
+      mask = jax.jit(lambda index: draw(keys_of(index)))(index)
+    assert len(mask.hidden.sharding.device_set) == count
+    assert count == 1 or not mask.hidden.sharding.is_fully_replicated
+    drawn.append(jax.device_get(mask))
+  assert_same(*drawn)
+
+
+def test_a_batch_without_index_counts_its_rows():
+  key = jax.random.key(0)
+  counted = keys.example_keys(key, {"image": jnp.zeros((8, 2, 2, 1))})
+  np.testing.assert_array_equal(
+    jax.random.key_data(counted), jax.random.key_data(keys_of(range(8)))
+  )
+
+
+@given(length=st.integers(2, 2000), ratio=st.floats(1e-3, 1 - 1e-3))
+@settings(deadline=None, max_examples=200, derandomize=True)
+@example(length=100, ratio=0.9)  # 100 * (1 - 0.9) is a little below 10
+@example(length=10, ratio=0.9)  # and 10 * (1 - 0.9) below 1
+def test_num_hidden_keeps_as_many_as_mae(length, ratio):
+  len_keep = int(length * (1 - ratio))  # models_mae.py, random_masking
+  if len_keep == 0:
+    with pytest.raises(UserError, match=f"hides {length} of {length} tokens"):
+      masking.num_hidden(length, ratio)
+  else:
+    assert masking.num_hidden(length, ratio) == length - len_keep
+
+
+@pytest.mark.parametrize(
+  ("length", "ratio", "expected"),
+  [(196, 0.75, 147), (256, 0.75, 192), (16, 0.75, 12), (196, 0.6, 118), (100, 0.9, 91)],
+)
+def test_num_hidden_of_known_cases(length, ratio, expected):
+  assert masking.num_hidden(length, ratio) == expected
+
+
+@pytest.mark.parametrize("ratio", [0, 1, -0.1, 1.5, float("nan")])
+def test_ratios_outside_0_and_1(ratio):
+  with pytest.raises(UserError, match=f"mask_ratio={ratio}: expected a number between"):
+    masking.num_hidden(16, ratio)
+
+
+@pytest.mark.parametrize(("ratio", "hidden"), [(0.9, 4), (1e-20, 0)])
+def test_ratios_that_leave_nothing_to_do(ratio, hidden):
+  with pytest.raises(UserError, match=f"mask_ratio={ratio} hides {hidden} of 4"):
+    masking.num_hidden(4, ratio)
+
+
+@pytest.mark.parametrize(
+  ("output", "found"),
+  [
+    (jnp.zeros(6), r"float32\[2, 6\]"),
+    (jnp.zeros(6, jnp.int32), r"int32\[2, 6\]"),
+    (jnp.zeros(5, bool), r"bool\[2, 5\]"),
+    (jnp.zeros((2, 3), bool), r"bool\[2, 2, 3\]"),
+  ],
+)
+def test_samplers_that_give_something_else(output, found):
+  with pytest.raises(UserError, match=rf"gave {found}: expected bool\[2, 6\]"):
+    masking.draw(lambda *_: output, keys_of(range(2)), (2, 3), num_hidden=3)
