@@ -143,7 +143,9 @@ def complete(config: Any) -> ConfigDict:
     UserError: it is no config, or lacks a key; names it.
   """
   if not isinstance(config, ConfigDict):
-    raise UserError(f"a config is of type {type(config).__name__}: expected a ConfigDict")
+    raise UserError(
+      f"a config is of type {type(config).__name__}: expected a ConfigDict"
+    )
   missing = [key for key in defaults() if key not in config]
   if missing:
     raise UserError(

@@ -86,7 +86,7 @@ def prepare(config: ConfigDict) -> Experiment:
       raise UserError(f"config.{key}={values[key]}: expected at least 1")
   for probe in config.eval.probes:
     if probe not in PROBES:
-      hint = resolve.did_you_mean(probe, PROBES)
+      hint = resolve.did_you_mean(str(probe), PROBES)
       raise UserError(f"config.eval.probes: no probe {probe!r}: {hint}")
   if config.wandb_project and not metrics.has_wandb():
     raise UserError(

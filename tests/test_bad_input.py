@@ -13,10 +13,12 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from maskjax import config as configs
 from maskjax import experiment, main
 from maskjax import workdir as workdirs
+from maskjax.convert import weights
 
 ROOT = Path(__file__).parent.parent
 DIGITS = "configs/image/mae.py:digits"
@@ -27,6 +29,7 @@ TINY = (
   "--config.objective.encoder.depth=1",
   "--config.objective.decoder.depth=1",
   "--config.checkpoint.every=1",
+  "--config.eval.batch_size=360",
   "--config.eval.probes=()",
   "--config.eval.pictures=0",
 )
@@ -84,7 +87,8 @@ def check_refusal(code: int, err: str, *, expected: int = 2) -> str:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
   """A run of two steps with a checkpoint of each."""
   folder = tmp_path_factory.mktemp("runs") / "trained"
-  experiment.train(tiny_config(), folder)
+  code, _, err = process("train", "--config", DIGITS, "--workdir", folder, *TINY)
+  assert (code, err) == (0, "")
   return folder
 
 
@@ -96,6 +100,7 @@ def tiny_config():
   config.objective.encoder.depth = 1
   config.objective.decoder.depth = 1
   config.checkpoint.every = 1
+  config.eval.batch_size = 360
   config.eval.probes = ()
   config.eval.pictures = 0
   return config
@@ -162,8 +167,8 @@ WRONG = {
     ["--config.optimizer ", "no single value", "--config.optimizer.name"],
   ),
   "tuple": (
-    ["--config.objective.image_size=big"],
-    ["--config.objective.image_size=big", "expected tuple", "(8, 8)"],
+    ["--config.objective.image_size=16"],
+    ["image_size=(16,)", "(height, width)"],
   ),
   "no_value": (["--config.seed"], ["config.seed", "value"]),
   "step": (["--step=last"], ["step", "last", "int"]),
@@ -303,7 +308,7 @@ def test_configs_that_cannot_be_found(
     (
       "import ml_collections\n"
       "def get_config(): return ml_collections.ConfigDict({'num_steps': 1})",
-      "lacks seed, batch_size",
+      "lacks batch_size, checkpoint",
     ),
     ("def get_config():\n  raise KeyError('gone')", "gone"),
   ],
@@ -344,7 +349,8 @@ def test_a_config_that_does_not_fit_the_checkpoint(
   before = listing(trained)
   wider = [*TINY, "--config.objective.encoder.width=32"]
   line = refused("eval", "--workdir", trained, "--config", DIGITS, *wider)
-  assert str(trained) in line and "encoder" in line and "64" in line and "32" in line
+  assert str(trained) in line and "decoder/embed/kernel" in line
+  assert "[64, 32]" in line and "expected [32, 32]" in line
   line = refused(
     "train", "--config", DIGITS, "--workdir", trained.parent / "new", *wider,
     f"--config.init_from={trained}",
@@ -472,6 +478,85 @@ def test_a_file_in_the_place_of_a_workdir(refused: Refused, tmp_path: Path) -> N
   assert (tmp_path / "file").read_text() == "mine"
 
 
+# ---- weights of others ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hf_folder(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+  folder = tmp_path_factory.mktemp("hf") / "vit_mae"
+  weights.export_weights(trained, folder)
+  return folder
+
+
+def drop(tensors: dict[str, np.ndarray]) -> None:
+  del tensors["decoder.mask_token"]
+
+
+def add(tensors: dict[str, np.ndarray]) -> None:
+  tensors["vit.pooler.dense.bias"] = np.zeros(3, np.float32)
+
+
+def transpose(tensors: dict[str, np.ndarray]) -> None:
+  name = "decoder.decoder_embed.weight"
+  tensors[name] = np.ascontiguousarray(tensors[name].T)
+
+
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
+    (drop, ["1 missing (decoder.mask_token)"]),
+    (add, ["1 unknown (vit.pooler.dense.bias)"]),
+    (transpose, ["1 misshapen", "embed.weight: expected [32, 64], found [64, 32]"]),
+  ],
+)
+def test_tensors_that_do_not_fit(
+  change: Callable[[dict[str, np.ndarray]], None],
+  said: list[str],
+  refused: Refused,
+  hf_folder: Path,
+  tmp_path: Path,
+) -> None:
+  folder = shutil.copytree(hf_folder, tmp_path / "hf")
+  tensors = load_file(folder / "model.safetensors")
+  change(tensors)
+  save_file(tensors, folder / "model.safetensors")
+  line = refused(
+    "convert", "--from_hf", folder, "--config", DIGITS, "--workdir", tmp_path / "new"
+  )
+  for words in said:
+    assert words in line
+  assert not (tmp_path / "new").exists()
+
+
+def test_folders_of_weights_that_are_broken(
+  refused: Refused, trained: Path, hf_folder: Path, tmp_path: Path
+) -> None:
+  folder = shutil.copytree(hf_folder, tmp_path / "hf")
+  convert = ["convert", "--from_hf", folder, "--config", DIGITS, "--workdir"]
+  before = listing(trained)
+  line = refused(*convert, trained)
+  assert str(trained) in line and "expected a new one" in line
+  assert listing(trained) == before
+  file = folder / "model.safetensors"
+  file.write_bytes(file.read_bytes()[:-100])
+  assert str(file) in refused(*convert, tmp_path / "new")
+  file.unlink()
+  assert str(file) in refused(*convert, tmp_path / "new")
+  (folder / "config.json").write_text('{"model_type": "vit"}')
+  (folder / "model.safetensors").write_bytes((hf_folder / file.name).read_bytes())
+  line = refused(*convert, tmp_path / "new")
+  assert "model_type='vit'" in line and "expected 'vit_mae'" in line
+  (folder / "config.json").unlink()
+  assert str(folder / "config.json") in refused(*convert, tmp_path / "new")
+  shutil.rmtree(folder)
+  assert str(folder) in refused(*convert, tmp_path / "new")
+  assert not (tmp_path / "new").exists()
+  before = listing(hf_folder)
+  line = refused("convert", "--workdir", trained, "--to_hf", hf_folder)
+  assert str(hf_folder) in line and "exists already" in line
+  assert listing(hf_folder) == before
+
+
 # ---- disks ------------------------------------------------------------------------
 
 
@@ -558,9 +643,13 @@ def test_a_read_only_disk(
 def test_a_disk_that_fills_up_during_a_checkpoint(
   trained: Path, disk: Callable[[str], Path]
 ) -> None:
-  size = sum(p.stat().st_size for p in (trained / "checkpoints/1").rglob("*"))
-  # Room for one checkpoint and for what else a run writes, but not for two.
-  root = disk(f"size={size * 17 // 10 // 1024}k")
+  root = disk("size=64m")
+  shutil.copytree(trained, root / "run")
+  shutil.rmtree(root / "run/checkpoints/2")
+  # Room for half a checkpoint, but for all else that a run writes.
+  size = sum(p.stat().st_size for p in (root / "run/checkpoints/1").rglob("*"))
+  used = (os.statvfs(root).f_blocks - os.statvfs(root).f_bfree) * 4096
+  disk(f"size={used + size // 2}")
   train = ["train", "--config", DIGITS, "--workdir", root / "run", *TINY]
   code, _, err = process(*train)
   line = check_refusal(code, err, expected=1)

@@ -16,7 +16,7 @@ from maskjax.errors import UserError
 INDEX = np.array([3, 900, 0, 41, 7, 8, 12, 60_000])
 
 # Grids of each rank, and counts from one hidden to one visible.
-CASES = [((2,), 1), ((13,), 12), ((3, 5), 1), ((1, 4), 3), ((6, 4), 18), ((2, 3, 4), 9)]
+CASES = [((13,), 12), ((3, 5), 1), ((6, 4), 18), ((2, 1, 4), 4)]
 
 
 @functools.partial(jax.jit, static_argnames=("grid", "num_hidden"))

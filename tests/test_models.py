@@ -143,12 +143,13 @@ def test_block_by_hand(num_queries):
 
 def make_transformer(**more):
   return Transformer(
-    **{"depth": 3, "heads": HEADS, "norm_epsilon": EPSILON, "mlp_ratio": 2.0, **more}
+    **{"depth": 2, "heads": HEADS, "norm_epsilon": EPSILON, "mlp_ratio": 2.0, **more}
   )
 
 
-def make_params():
-  shapes = jax.eval_shape(make_transformer().init, jax.random.key(0), random(B, N, D))
+def make_params(depth=2):
+  model = make_transformer(depth=depth)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), random(B, N, D))
   return shaken(shapes["params"])
 
 
@@ -174,7 +175,7 @@ def run_transformer(num_queries=None, **options):
 
 def test_transformer_by_hand():
   params, x = make_params(), random(B, N, D).astype(np.float64)
-  for i in range(3):
+  for i in range(2):
     x = block_by_hand(params[f"block_{i}"], x)
   assert_close(run_transformer()[0], x[:, -3:])
 
@@ -246,7 +247,7 @@ def test_keep_drops_whole_examples_and_scales_the_others():
 
 @pytest.mark.parametrize("scan", [False, True])
 def test_drop_path_rises_from_0_over_the_blocks(scan):
-  model, params = make_transformer(drop_path=0.5, scan=scan), make_params()
+  model, params = make_transformer(depth=3, drop_path=0.5, scan=scan), make_params(3)
   x = np.tile(random(1, N, D), (32, 1, 1))
 
   @jax.jit
@@ -290,7 +291,7 @@ HIDDEN = np.array([[1, 0, 1, 1, 0, 1], [0, 1, 1, 0, 1, 1]], bool)
 MASK = Mask.from_hidden(jnp.asarray(HIDDEN), num_hidden=4)
 
 
-def make_autoencoder(dtype=jnp.float32):
+def make_autoencoder(dtype="float32"):
   small = {"grid": GRID, "depth": 1, "heads": HEADS, "dtype": dtype}
   return MaskedAutoencoder(
     encoder=VisionEncoder(width=8, **small),
@@ -298,58 +299,61 @@ def make_autoencoder(dtype=jnp.float32):
   )
 
 
-@functools.cache
-def run_autoencoder():
-  model = make_autoencoder()
-  shapes = jax.eval_shape(model.init, jax.random.key(0), random(2, 6, PATCH), MASK)
-  params = shaken(shapes["params"])
+def test_computing_hidden_tokens_alone_changes_nothing():
+  """The decoder's last block leaves out what nobody asked for."""
+  decoder, encoded = make_autoencoder().decoder, random(2, 1 + 2, 8)
+  shapes = jax.eval_shape(
+    lambda key: decoder.init(key, encoded, MASK, False), jax.random.key(0)
+  )
+  weights = random(2, 4, PATCH)
 
-  @functools.partial(jax.jit, static_argnums=1)
-  def run(patches, visible_too):
-    def predict(params):
-      out = model.apply({"params": params}, patches, MASK, visible_too)
+  @functools.partial(jax.jit, static_argnums=2)
+  def run(params, encoded, visible_too):
+    def predict(params, encoded):
+      out = decoder.apply({"params": params}, encoded, MASK, visible_too)
       return MASK.masked(out) if visible_too else out, out
 
-    hidden, pullback, out = jax.vjp(predict, params, has_aux=True)
-    return out, hidden, pullback(jnp.sin(jnp.arange(hidden.size)).reshape(hidden.shape))
+    hidden, pullback, out = jax.vjp(predict, params, encoded, has_aux=True)
+    return out, hidden, pullback(jnp.asarray(weights))
 
-  return params, run
-
-
-def test_computing_hidden_tokens_alone_changes_nothing():
-  """The last decoder block leaves out what nobody asked for."""
-  _, run = run_autoencoder()
-  patches = random(2, 6, PATCH)
-  out, hidden, gradients = run(patches, False)
-  everything, hidden_of_all, gradients_of_all = run(patches, True)
+  params = shaken(shapes["params"])
+  out, *ours = run(params, encoded, False)
+  everything, *of_all = run(params, encoded, True)
   assert out.shape == (2, 4, PATCH)
   assert everything.shape == (2, 6, PATCH)
-  assert_close(hidden, hidden_of_all)
-  assert_close(gradients, gradients_of_all)
+  assert_close(ours, of_all)
+
+
+@functools.cache
+def autoencoder_params():
+  init = make_autoencoder().init
+  shapes = jax.eval_shape(init, jax.random.key(0), random(2, 6, PATCH), MASK)
+  return shaken(shapes["params"])
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def predict_all(patches, dtype="float32"):
+  """Predictions of all patches, and the tokens on the way to them."""
+  return make_autoencoder(dtype).apply(
+    {"params": autoencoder_params()}, patches, MASK, True, mutable=["intermediates"]
+  )
 
 
 def test_predictions_follow_from_visible_patches_alone():
-  _, run = run_autoencoder()
   patches = random(2, 6, PATCH)
-  before = run(patches, True)[0]
+  before = np.asarray(predict_all(patches)[0])
   other = np.where(HIDDEN[..., None], 100 * random(2, 6, PATCH, seed=1), patches)
-  np.testing.assert_array_equal(run(other, True)[0], before)
+  np.testing.assert_array_equal(predict_all(other)[0], before)
   other = patches.copy()
   other[0, 4, 2] += 1  # the last visible patch of the first example
-  after = np.asarray(run(other, True)[0])
+  after = np.asarray(predict_all(other)[0])
   assert (after[0] != before[0]).any(axis=1).all()
   np.testing.assert_array_equal(after[1], before[1])
 
 
 def test_bfloat16_is_of_the_computation_alone():
-  params, run = run_autoencoder()
   patches, model = random(2, 6, PATCH), make_autoencoder(jnp.bfloat16)
-
-  @jax.jit
-  def run_half(params):
-    return model.apply({"params": params}, patches, MASK, mutable=["intermediates"])
-
-  full, (half, sown) = run(patches, False)[0], run_half(params)
+  (full, _), (half, sown) = (predict_all(patches, t) for t in ("float32", "bfloat16"))
   assert half.dtype == jnp.float32
   assert {x.dtype for x in jax.tree.leaves(sown)} == {jnp.dtype("bfloat16")}
   # Eight bits, over two blocks; and visibly not float32 in disguise.
