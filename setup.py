@@ -29,6 +29,7 @@ setup(
     "chex",
     "flax>=0.12.8",
     "grain>=0.2.18",
+    "importlib_resources",  # which TFDS imports and does not ask for
     "jax>=0.10.2",
     "ml-collections>=1.1",
     "numpy",

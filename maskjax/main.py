@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 from absl import flags
@@ -83,7 +82,7 @@ def main() -> None:
   for library in ("absl", "asyncio"):
     logging.getLogger(library).setLevel(logging.CRITICAL)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  sys.excepthook = _print_exception
+  sys.unraisablehook = _print_unraisable
   try:
     sys.exit(_run(sys.argv))
   except UserError as error:
@@ -199,12 +198,10 @@ def _given(name: str, value: Any) -> Any:
   return value
 
 
-def _print_exception(
-  kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
+def _print_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
   # On a full disk TensorStore reports writes to an event loop that Orbax has left.
-  if str(error) != "Event loop is closed":
-    sys.__excepthook__(kind, error, trace)
+  if str(unraisable.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(unraisable)
 
 
 def _fail(message: object, code: int) -> None:

@@ -168,7 +168,7 @@ WRONG = {
   ),
   "tuple": (
     ["--config.objective.image_size=16"],
-    ["image_size=(16,)", "(height, width)"],
+    ["size (16,)", "(height, width)"],
   ),
   "no_value": (["--config.seed"], ["config.seed", "value"]),
   "step": (["--step=last"], ["step", "last", "int"]),

@@ -1,5 +1,6 @@
 """Features of whole data sets, for the probes."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
@@ -23,7 +24,10 @@ def evaluation_batches(
     batches: a `maskjax.data.Pipeline` with `repeat=False`, or a function like it.
     mesh: the devices.
   """
-  with batches(0) as stream:  # type: ignore[attr-defined]
+  with contextlib.ExitStack() as stack:
+    stream = batches(0)
+    if hasattr(stream, "close"):
+      stack.callback(stream.close)
     for batch in stream:
       yield sharding.global_batch(mesh, batch)
 

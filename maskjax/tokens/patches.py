@@ -11,8 +11,9 @@ def pair(size: int | Sequence[int]) -> tuple[int, int]:
   """Reads a size that is one number for both sides, or (height, width)."""
   if isinstance(size, int):
     return size, size
-  height, width = size
-  return height, width
+  if len(size) != 2:
+    raise UserError(f"size {tuple(size)}: expected one number or (height, width)")
+  return size[0], size[1]
 
 
 def grid_of(
