@@ -245,16 +245,18 @@ def test_mean_target_loss(small_mae, masks, devices):
 @MESHES
 @pytest.mark.parametrize("pooled", [False, True])
 def test_pooled_features_come_in_order_and_once(devices, pooled):
-  def features(batch):
-    x = batch["image"].reshape(-1, 4, 4).astype(jnp.bfloat16)
+  def features(scale, batch):
+    x = scale * batch["image"].reshape(-1, 4, 4).astype(jnp.bfloat16)
     return x[:, 0] if pooled else x
 
-  found, labels = evaluation.pooled_features(features, pipeline(), mesh_of(devices))
+  found, labels = evaluation.pooled_features(features, mesh_of(devices))(
+    2.0, pipeline()
+  )
   np.testing.assert_array_equal(labels, np.arange(COUNT))
-  images = random(COUNT, 4, 4).astype(jnp.bfloat16).astype(np.float32)
+  images = 2 * random(COUNT, 4, 4).astype(jnp.bfloat16).astype(np.float32)
   expected = images[:, 0] if pooled else images.mean(axis=1)
   assert found.dtype == np.float32
-  np.testing.assert_allclose(found, expected, rtol=0, atol=5e-7)
+  np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 class Choice:

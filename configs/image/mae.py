@@ -17,32 +17,33 @@ def get_config(setting=None):
 
 def digits():
   config = configs.defaults()
-  config.num_steps = 1500
+  config.num_steps = 1800
   config.batch_size = 128
   config.objective = dict(
     name="mae",
     image_size=(8, 8),
     channels=1,
     patch_size=2,
-    encoder=dict(width=64, depth=4, heads=4),
-    decoder=dict(width=32, depth=2, heads=4),
+    encoder=dict(width=64, depth=2, heads=4),
+    decoder=dict(width=64, depth=1, heads=4),
     mask_ratio=0.75,
     norm_pix_loss=False,
     dtype="float32",
   )
   config.optimizer = dict(
     name="adamw",
-    learning_rate=2e-3,
-    warmup_steps=100,
-    weight_decay=0.05,
+    learning_rate=5e-3,
+    warmup_steps=300,
+    weight_decay=0.0,
   )
   config.data.train = dict(name="digits", split="train")
   config.data.test = dict(name="digits", split="test")
-  config.data.train_transforms = ("to_float",)
-  config.data.test_transforms = ("to_float",)
+  transforms = ("to_float", dict(name="normalize", mean=0.3, std=0.37))
+  config.data.train_transforms = config.data.test_transforms = transforms
+  config.data.num_threads = 1
   config.log_every = 100
-  config.checkpoint.every = 500
-  config.eval.every = 500
+  config.checkpoint.every = 600
+  config.eval.every = 600
   return config
 
 

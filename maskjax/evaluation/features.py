@@ -1,7 +1,9 @@
 """Features of whole data sets, for the probes."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +15,10 @@ from jax.sharding import PartitionSpec as P
 from maskjax import sharding
 
 Batch = Mapping[str, Array]
+Batches = Callable[[int], Iterator[Mapping[str, np.ndarray]]]
 
 
-def evaluation_batches(
-  batches: Callable[[int], Iterator[Mapping[str, np.ndarray]]], mesh: Mesh
-) -> Iterator[dict[str, Array]]:
+def evaluation_batches(batches: Batches, mesh: Mesh) -> Iterator[dict[str, Array]]:
   """Goes once over data, as global arrays on the mesh.
 
   Args:
@@ -33,32 +34,35 @@ def evaluation_batches(
 
 
 def pooled_features(
-  features: Callable[[Batch], Array],
-  batches: Callable[[int], Iterator[Mapping[str, np.ndarray]]],
-  mesh: Mesh,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Computes one vector for each example, with its label.
+  features: Callable[[Any, Batch], Array], mesh: Mesh
+) -> Callable[[Any, Batches], tuple[np.ndarray, np.ndarray]]:
+  """Compiles how each example of a data set becomes one vector.
 
   Args:
-    features: from a batch to [B, N, D], which is averaged over N, or [B, D].
-    batches: see `evaluation_batches`; batches hold `label`, int [B].
+    features: from parameters and a batch to [B, N, D], which is averaged over N, or
+      to [B, D].
     mesh: the devices.
 
   Returns:
-    float32 [E, D] and int [E], for the E examples in order.
+    A function of parameters and data, see `evaluation_batches`, whose batches hold
+    `label`, int [B]. It returns float32 [E, D] and the labels, int [E], of the E
+    examples in order.
   """
+  everywhere = NamedSharding(mesh, P())
 
-  def pool(batch: Batch) -> tuple[Array, Array, Array]:
-    x = features(batch).astype(jnp.float32)
+  @functools.partial(jax.jit, out_shardings=everywhere)
+  def pool(params: Any, batch: Batch) -> tuple[Array, Array, Array]:
+    x = features(params, batch).astype(jnp.float32)
     x = x.mean(axis=1) if x.ndim == 3 else x
     return x, batch["label"], batch["valid"]
 
-  everywhere = NamedSharding(mesh, P())
-  compute = jax.jit(pool, out_shardings=everywhere)
-  xs, labels = [], []
-  with jax.set_mesh(mesh):
-    for batch in evaluation_batches(batches, mesh):
-      x, label, valid = (np.asarray(a) for a in compute(batch))
-      xs.append(x[valid])
-      labels.append(label[valid])
-  return np.concatenate(xs), np.concatenate(labels)
+  def read(params: Any, batches: Batches) -> tuple[np.ndarray, np.ndarray]:
+    xs, labels = [], []
+    with jax.set_mesh(mesh):
+      for batch in evaluation_batches(batches, mesh):
+        x, label, valid = (np.asarray(a) for a in pool(params, batch))
+        xs.append(x[valid])
+        labels.append(label[valid])
+    return np.concatenate(xs), np.concatenate(labels)
+
+  return read

@@ -1,20 +1,17 @@
 """The objective's own loss on data that it was not trained on."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
 from maskjax import keys
-from maskjax.evaluation.features import evaluation_batches
+from maskjax.evaluation.features import Batches, evaluation_batches
 from maskjax.losses import Mean, squared_error
 from maskjax.objectives import Objective
-
-Batches = Callable[[int], Iterator[Mapping[str, np.ndarray]]]
 
 
 def held_out_loss(

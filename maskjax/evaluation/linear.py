@@ -1,9 +1,14 @@
 """The linear probe."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
+
+Weights = tuple[Array, Array]
 
 
 def linear_probe_accuracy(
@@ -39,32 +44,30 @@ def linear_probe_accuracy(
   """
   mean, deviation = train.mean(axis=0), train.std(axis=0) + 1e-6
   x, y = jnp.asarray((train - mean) / deviation, jnp.float32), jnp.asarray(train_labels)
-  num_classes = int(train_labels.max()) + 1
+  kernel, bias = _solve(x, y, int(train_labels.max()) + 1, l2, steps)
+  logits = (test - mean) / deviation @ np.asarray(kernel) + np.asarray(bias)
+  return float((logits.argmax(axis=1) == test_labels).mean())
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _solve(x: Array, y: Array, classes: int, l2: float, steps: int) -> Weights:
+  """The kernel [D, classes] and bias [classes] after some steps of L-BFGS."""
   solver = optax.lbfgs()
 
-  def objective(weights: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
+  def loss(weights: Weights) -> Array:
     kernel, bias = weights
     error = optax.softmax_cross_entropy_with_integer_labels(x @ kernel + bias, y)
     return error.mean() + l2 / 2 * jnp.square(kernel).sum()
 
-  @jax.jit
-  def solve(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    def loss(weights: tuple[jax.Array, jax.Array]) -> jax.Array:
-      return objective(weights, x)
+  value_and_grad = optax.value_and_grad_from_state(loss)
 
-    value_and_grad = optax.value_and_grad_from_state(loss)
+  def step(_: int, carry: tuple) -> tuple:
+    weights, state = carry
+    value, grad = value_and_grad(weights, state=state)
+    updates, state = solver.update(
+      grad, state, weights, value=value, grad=grad, value_fn=loss
+    )
+    return optax.apply_updates(weights, updates), state
 
-    def step(_: int, carry: tuple) -> tuple:
-      weights, state = carry
-      value, grad = value_and_grad(weights, state=state)
-      updates, state = solver.update(
-        grad, state, weights, value=value, grad=grad, value_fn=loss
-      )
-      return optax.apply_updates(weights, updates), state
-
-    start = (jnp.zeros((x.shape[1], num_classes)), jnp.zeros(num_classes))
-    return jax.lax.fori_loop(0, steps, step, (start, solver.init(start)))[0]
-
-  kernel, bias = solve(x)
-  logits = (test - mean) / deviation @ np.asarray(kernel) + np.asarray(bias)
-  return float((logits.argmax(axis=1) == test_labels).mean())
+  start = (jnp.zeros((x.shape[1], classes)), jnp.zeros(classes))
+  return jax.lax.fori_loop(0, steps, step, (start, solver.init(start)))[0]

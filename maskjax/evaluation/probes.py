@@ -9,8 +9,7 @@ from jax.sharding import Mesh
 from maskjax import resolve
 from maskjax.errors import UserError
 from maskjax.evaluation import knn, linear
-from maskjax.evaluation.features import Batch, pooled_features
-from maskjax.evaluation.held_out import Batches
+from maskjax.evaluation.features import Batch, Batches, pooled_features
 
 PROBES: dict[str, Callable[..., float]] = {
   "knn": knn.knn_accuracy,
@@ -49,18 +48,15 @@ def run_probes(
     if name not in PROBES:
       raise UserError(f"no probe {name!r}: {resolve.did_you_mean(name, PROBES)}")
 
-  def pixels(batch: Batch) -> Array:
+  def pixels(_: Any, batch: Batch) -> Array:
     return batch["image"].reshape(len(batch["image"]), -1)
 
-  def bound(params: Any) -> Callable[[Batch], Array]:
-    return lambda batch: objective.features(params, batch)
-
-  rows = {name: bound(params) for name, params in variants.items()}
-  rows["raw pixels"] = pixels
+  encoded = pooled_features(objective.features, mesh)
+  rows = {name: (encoded, params) for name, params in variants.items()}
+  rows["raw pixels"] = (pooled_features(pixels, mesh), None)
   scores: Scores = {}
-  for row, features in rows.items():
-    known = pooled_features(features, train, mesh)
-    asked = pooled_features(features, test, mesh)
+  for row, (read, params) in rows.items():
+    known, asked = read(params, train), read(params, test)
     scores[row] = {name: PROBES[name](*known, *asked) for name in probes}
   return scores
 
