@@ -68,28 +68,38 @@ class JsonLines:
 
   def __init__(self, path: str | Path, *, resume_step: int | None = None):
     self._path = Path(path)
-    kept = [
+    self._lines = [
       line
       for line in read_json_lines(path)
       if resume_step is None or line["step"] <= resume_step
     ]
-    fresh = self._path.with_suffix(".tmp")
-    fresh.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    fresh.replace(self._path)
+    self._rewrite()
 
   def advance(self, step: int) -> None:
     """Single steps are not written."""
 
   def write(self, step: int, values: Values) -> None:
-    """Adds a line."""
+    """Adds a line, in place of an earlier one of the same step and names."""
+    new = {"step": step, **values}
+    old = [x for x in self._lines if x["step"] == step and x.keys() == new.keys()]
+    self._lines.append(new)
+    if old:
+      self._lines = [x for x in self._lines if x not in old or x is new]
+      self._rewrite()
+      return
     with self._path.open("a") as file:
-      file.write(json.dumps({"step": step, **values}) + "\n")
+      file.write(json.dumps(new) + "\n")
 
   def image(self, step: int, name: str, picture: np.ndarray) -> None:
     """Pictures are not for this file."""
 
   def close(self) -> None:
     """Nothing is left open."""
+
+  def _rewrite(self) -> None:
+    fresh = self._path.with_suffix(".tmp")
+    fresh.write_text("".join(json.dumps(line) + "\n" for line in self._lines))
+    fresh.replace(self._path)
 
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:

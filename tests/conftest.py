@@ -4,3 +4,40 @@ import os
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
+
+# What is set above has to be so before JAX is imported.
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from running import DIGITS, TINY, process
+
+from maskjax import main
+
+
+@pytest.fixture
+def call(
+  monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+  """Runs a command in this process: exit code, standard output, standard error."""
+
+  def run(*arguments: object) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["maskjax", *map(str, arguments)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+      main.main()
+    written = capsys.readouterr()
+    assert isinstance(stop.value.code, int)
+    return stop.value.code, written.out, written.err
+
+  return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+  """A run of two steps with a checkpoint of each."""
+  folder = tmp_path_factory.mktemp("runs") / "trained"
+  code, _, err = process("train", "--config", DIGITS, "--workdir", folder, *TINY)
+  assert (code, err) == (0, "")
+  return folder

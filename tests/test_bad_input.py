@@ -1,11 +1,9 @@
 """Mistakes of users: one line that names them, and not a file changed."""
 
-import hashlib
 import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,26 +11,13 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from running import DIGITS, TINY, check_refusal, listing, process, tiny_config
 from safetensors.numpy import load_file, save_file
 
-from maskjax import config as configs
-from maskjax import experiment, main
+from maskjax import experiment
 from maskjax import workdir as workdirs
 from maskjax.convert import weights
 
-ROOT = Path(__file__).parent.parent
-DIGITS = "configs/image/mae.py:digits"
-TINY = (
-  "--config.num_steps=2",
-  "--config.batch_size=16",
-  "--config.optimizer.warmup_steps=0",
-  "--config.objective.encoder.depth=1",
-  "--config.objective.decoder.depth=1",
-  "--config.checkpoint.every=1",
-  "--config.eval.batch_size=360",
-  "--config.eval.probes=()",
-  "--config.eval.pictures=0",
-)
 OTHER_SOURCE = """
 from maskjax import config as configs
 
@@ -48,24 +33,6 @@ Refused = Callable[..., str]
 
 
 @pytest.fixture
-def call(
-  monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-  """Runs a command in this process: exit code, standard output, standard error."""
-
-  def run(*arguments: object) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["maskjax", *map(str, arguments)])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-      main.main()
-    written = capsys.readouterr()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code, written.out, written.err
-
-  return run
-
-
-@pytest.fixture
 def refused(call: Callable[..., tuple[int, str, str]]) -> Refused:
   """Runs a command that must be refused with one line, and returns the line."""
 
@@ -76,51 +43,11 @@ def refused(call: Callable[..., tuple[int, str, str]]) -> Refused:
   return run
 
 
-def check_refusal(code: int, err: str, *, expected: int = 2) -> str:
-  assert code == expected, err
-  assert err.endswith("\n") and err.count("\n") == 1, err
-  assert err.startswith("maskjax: ")
-  return err
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-  """A run of two steps with a checkpoint of each."""
-  folder = tmp_path_factory.mktemp("runs") / "trained"
-  code, _, err = process("train", "--config", DIGITS, "--workdir", folder, *TINY)
-  assert (code, err) == (0, "")
-  return folder
-
-
-def tiny_config():
-  config = configs.load(DIGITS)
-  config.num_steps = 2
-  config.batch_size = 16
-  config.optimizer.warmup_steps = 0
-  config.objective.encoder.depth = 1
-  config.objective.decoder.depth = 1
-  config.checkpoint.every = 1
-  config.eval.batch_size = 360
-  config.eval.probes = ()
-  config.eval.pictures = 0
-  return config
-
-
 @pytest.fixture
 def own_config(tmp_path: Path) -> Path:
   file = tmp_path / "folder.py"
   file.write_text(OTHER_SOURCE)
   return file
-
-
-def listing(folder: Path) -> dict[str, str]:
-  """All that lies in a folder, with hashes of the files' contents."""
-  return {
-    str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-    if path.is_file()
-    else "folder"
-    for path in sorted(folder.rglob("*"))
-  }
 
 
 def images(folder: Path, count: int = 8, *, shape: tuple[int, ...] = (8, 8)) -> Path:
@@ -597,18 +524,6 @@ def fill(folder: Path) -> Path:
     except OSError:
       pass
   return filler
-
-
-def process(*arguments: object) -> tuple[int, str, str]:
-  """Runs a command as a process of its own with one device."""
-  done = subprocess.run(
-    [sys.executable, "-m", "maskjax.main", *map(str, arguments)],
-    env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-  return done.returncode, done.stdout, done.stderr
 
 
 def test_a_full_disk_at_the_start(

@@ -158,7 +158,6 @@ def test_loss_drops_paths():
   assert spread(0.5) > 1e-2
 
 
-@pytest.mark.xfail(strict=True, raises=UserError, reason="mixup_cutmix refuses both 0")
 def test_loss_without_mixing():
   loss, evaluate = compiled(
     drop_path=0.0, label_smoothing=0.0, mixup_alpha=0.0, cutmix_alpha=0.0

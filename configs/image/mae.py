@@ -56,23 +56,24 @@ def fashion_mnist():
     image_size=(28, 28),
     channels=1,
     patch_size=4,
-    encoder=dict(width=128, depth=4, heads=4),
-    decoder=dict(width=64, depth=1, heads=4),
+    encoder=dict(width=128, depth=4, heads=2),
+    decoder=dict(width=64, depth=1, heads=2),
     mask_ratio=0.75,
     norm_pix_loss=True,
     dtype="float32",
   )
   config.optimizer = dict(
     name="adamw",
-    learning_rate=1e-3,
+    learning_rate=2e-3,
     warmup_steps=200,
     weight_decay=0.05,
   )
   root = "/usr/share/datasets/fashion-mnist"  # Debian: dataset-fashion-mnist
   config.data.train = dict(name="idx", root=root, split="train")
   config.data.test = dict(name="idx", root=root, split="test")
-  config.data.train_transforms = ("to_float",)
-  config.data.test_transforms = ("to_float",)
+  transforms = ("to_float", dict(name="normalize", mean=0.286, std=0.353))
+  config.data.train_transforms = config.data.test_transforms = transforms
+  config.data.num_threads = 1
   config.log_every = 100
   config.checkpoint.every = 500
   config.eval.every = 1000

@@ -28,7 +28,7 @@ def mixup_cutmix(
     images: floating `[B, H, W, C]`.
     targets: floating `[B, K]`, one-hot or smoothed.
     mixup_alpha: the share in mixup is drawn from Beta(alpha, alpha); 0 for no
-      mixup.
+      mixup; with both at 0 nothing is mixed.
     cutmix_alpha: the same for CutMix.
     prob: how often a batch is mixed at all.
     switch_prob: how often it is CutMix rather than mixup, where both are on.
@@ -37,13 +37,13 @@ def mixup_cutmix(
     The mixed `images` and `targets`, of the same shapes and dtypes.
 
   Raises:
-    UserError: integer images or targets, or both alphas are 0.
+    UserError: integer images or targets.
   """
   for name, array in (("images", images), ("targets", targets)):
     if not jnp.issubdtype(array.dtype, jnp.floating):
       raise UserError(f"mixup_cutmix needs floating {name}, got {array.dtype}")
   if mixup_alpha <= 0 and cutmix_alpha <= 0:
-    raise UserError("mixup_cutmix needs mixup_alpha or cutmix_alpha above 0")
+    return images, targets
   if mixup_alpha <= 0:
     switch_prob = 1.0
   elif cutmix_alpha <= 0:

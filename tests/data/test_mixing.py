@@ -111,8 +111,11 @@ def test_mistakes(batch):
     mixup_cutmix(key, images.astype(jnp.uint8), targets)
   with pytest.raises(UserError, match="floating targets, got int32"):
     mixup_cutmix(key, images, targets.astype(jnp.int32))
-  with pytest.raises(UserError, match="above 0"):
-    mixup_cutmix(key, images, targets, mixup_alpha=0, cutmix_alpha=0)
+
+
+def test_nothing_is_mixed_without_an_alpha(batch):
+  mixed = mixup_cutmix(jax.random.key(0), *batch, mixup_alpha=0, cutmix_alpha=0)
+  jax.tree.map(np.testing.assert_array_equal, mixed, tuple(batch))
 
 
 def test_smooth_labels():
