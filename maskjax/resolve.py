@@ -56,9 +56,12 @@ def find(room: ModuleType, name: str) -> Callable[..., Any]:
     return getattr(room, name)
   module_name, _, attribute = name.partition(":")
   try:
-    return getattr(importlib.import_module(module_name), attribute)
+    part = getattr(importlib.import_module(module_name), attribute)
   except (ImportError, AttributeError, ValueError) as error:
     raise UserError(f"cannot import {name!r}: {error}") from error
+  if not callable(part):
+    raise UserError(f"{name!r} is of type {type(part).__name__}: expected a function")
+  return part
 
 
 def build(room: ModuleType, spec: str | Mapping[str, Any], **more: Any) -> Any:
@@ -70,9 +73,14 @@ def build(room: ModuleType, spec: str | Mapping[str, Any], **more: Any) -> Any:
     **more: further keywords, which `spec` may override.
 
   Raises:
-    UserError: no such part, or a keyword that it does not take.
+    UserError: no such part, a keyword that it does not take, or one missing.
   """
   part, keywords = _split(room, spec, more)
+  for key, parameter in inspect.signature(part).parameters.items():
+    named = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    if named and parameter.default is parameter.empty and key not in keywords:
+      name = spec if isinstance(spec, str) else spec["name"]
+      raise UserError(f"{name!r} is missing its {key!r}: expected a value for it")
   return part(**keywords)
 
 
@@ -81,7 +89,7 @@ def bind(
 ) -> Callable[..., Any]:
   """Like `build`, but for functions called later: binds the keywords only."""
   part, keywords = _split(room, spec, more)
-  return functools.partial(part, **keywords)
+  return functools.partial(part, **keywords) if keywords else part
 
 
 def _split(

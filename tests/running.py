@@ -18,6 +18,7 @@ TINY = (
   "--config.optimizer.warmup_steps=0",
   "--config.objective.encoder.depth=1",
   "--config.objective.decoder.depth=1",
+  "--config.objective.decoder.width=32",
   "--config.checkpoint.every=1",
   "--config.eval.batch_size=360",
   "--config.eval.probes=()",
@@ -33,6 +34,7 @@ def tiny_config() -> ConfigDict:
   config.optimizer.warmup_steps = 0
   config.objective.encoder.depth = 1
   config.objective.decoder.depth = 1
+  config.objective.decoder.width = 32
   config.checkpoint.every = 1
   config.eval.batch_size = 360
   config.eval.probes = ()

@@ -347,7 +347,7 @@ def test_another_config_in_a_workdir(refused: Refused, trained: Path) -> None:
   train = ["train", "--config", DIGITS, "--workdir", trained, *TINY]
   line = refused(*train, "--config.optimizer.learning_rate=0.125")
   assert str(trained) in line
-  assert "optimizer.learning_rate: 0.002, now 0.125" in line
+  assert "optimizer.learning_rate: 0.005, now 0.125" in line
   line = refused(*train, "--config.num_steps=3", "--config.seed=1")
   assert "num_steps: 2, now 3" in line and "seed: 0, now 1" in line
   assert listing(trained) == before

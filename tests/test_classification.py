@@ -215,7 +215,6 @@ def test_overlay_of_nothing():
     transfer.overlay(fresh, pretrained={"a": np.ones(2), "b": {"c": np.ones(2)}})
 
 
-@pytest.mark.xfail(strict=True, reason="only what has the same path is taken")
 def test_overlay_of_scanned_blocks_takes_or_refuses_them():
   old, fresh = pretrained_and_fresh()
   try:

@@ -202,7 +202,6 @@ def test_layer_decay_of_scanned_blocks():
   )
 
 
-@pytest.mark.xfail(strict=True, reason="the depth is taken over all stacks at once")
 @pytest.mark.parametrize("scan", [False, True])
 def test_layer_decay_of_two_stacks(scan):
   """An encoder of 3 blocks and a decoder of 1, whose block is its last layer."""
@@ -217,7 +216,6 @@ def test_layer_decay_of_two_stacks(scan):
   np.testing.assert_allclose(ratio["blocks" if scan else "block_0"]["kernel"], 0.5)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="max() of no blocks")
 def test_layer_decay_without_blocks_is_refused():
   with pytest.raises(UserError, match="layer_decay"):
     updates_of({"kernel": jnp.ones(2)}, {"kernel": jnp.ones(2)}, layer_decay=0.5)

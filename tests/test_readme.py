@@ -4,16 +4,25 @@ import re
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-README = Path(__file__).parent.parent / "README.md"
+from maskjax import config as configs
+from maskjax import experiment, metrics
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def block(word):
+  (code,) = [code for code in BLOCKS if word in code]
+  return code
 
 
 def test_custom_objective_learns_on_the_mesh_of_all_devices():
-  code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-  assert code is not None
-  assert len(code[1][: code[1].index("\ndata =")].splitlines()) <= 30
+  code = block("class HalfHidden")
+  assert len(code[: code.index("\ndata =")].splitlines()) <= 30
   names: dict = {}
-  exec(code[1], names)
+  exec(code, names)
   jax, state = names["jax"], names["state"]
   assert int(state.step) == 300
   batch = next(names["data"](0))
@@ -24,3 +33,33 @@ def test_custom_objective_learns_on_the_mesh_of_all_devices():
 
   trained, zero = loss(state.params), loss(jax.tree.map(np.zeros_like, state.params))
   assert trained < 0.5 * zero
+
+
+def test_config_of_ones_own_images(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  Path("my_images").mkdir()
+  rng = np.random.default_rng(0)
+  for i in range(3):
+    pixels = rng.integers(0, 256, (60, 50, 3), np.uint8)
+    Image.fromarray(pixels).save(f"my_images/{i}.jpg")
+  names: dict = {}
+  exec(block("my_images"), names)
+  prepared = experiment.prepare(names["get_config"]())
+  assert prepared.example["image"].shape == (256, 224, 224, 3)
+
+
+def test_custom_objective_by_its_import_path(tmp_path, monkeypatch):
+  code = block("class HalfHidden")
+  (tmp_path / "my_lab").mkdir()
+  (tmp_path / "my_lab/objectives.py").write_text(code[: code.index("\ndata =")])
+  monkeypatch.syspath_prepend(tmp_path)
+  (spec,) = re.findall(r'config.objective = (dict\(name="my_lab.*?\))', README)
+  config = configs.load("configs/image/mae.py:digits")
+  config.num_steps, config.checkpoint.every, config.log_every = 40, 40, 10
+  config.optimizer.warmup_steps = 0
+  config.eval.batch_size = 360
+  config.objective = eval(spec)
+  experiment.train(config, tmp_path / "run")
+  lines = metrics.read_json_lines(tmp_path / "run/metrics.jsonl")
+  losses = [line["train/loss"] for line in lines if "train/loss" in line]
+  assert len(losses) == 4 and losses[-1] < 0.8 * losses[0]

@@ -324,12 +324,10 @@ def test_mae_refuses_images_of_other_shapes(shape):
     objective.loss({}, (), batch, KEY)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="image_patches unpacks it")
 def test_mae_refuses_images_without_channels():
   with pytest.raises(UserError, match="images of 4x6: expected 4x6x3"):
     make_mae().init(KEY, {"image": jnp.zeros((2, 4, 6))})
 
 
-@pytest.mark.xfail(strict=True, reason="two functools.partial are never equal")
 def test_maes_of_the_same_hyperparameters_are_equal():
   assert make_mae() == make_mae()

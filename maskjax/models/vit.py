@@ -150,11 +150,14 @@ def check_shape(role: str, shape: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_options(options: Mapping[str, Any]) -> FrozenDict[str, Any]:
-  """Checks the names of further fields of `Transformer`."""
+  """Checks further fields of `Transformer`."""
   free = ("drop_path", "mlp_ratio", "remat", "scan")
   for key in options:
     if key not in free:
       raise UserError(f"no model option {key!r}: {did_you_mean(key, free)}")
+  rate = options.get("drop_path", 0.0)
+  if not 0 <= rate < 1:
+    raise UserError(f"drop_path={rate}: expected at least 0 and less than 1")
   return FrozenDict(options)
 
 

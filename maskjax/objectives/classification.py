@@ -101,7 +101,10 @@ def classification(
   mixup_alpha: float = 0.8,
   cutmix_alpha: float = 1.0,
   dtype: str = "float32",
-  **options: Any,
+  mlp_ratio: float = 4.0,
+  norm_epsilon: float = 1e-6,
+  scan: bool = False,
+  remat: bool = False,
 ) -> Classification:
   """Makes a classifier from hyperparameters; the defaults finetune a ViT-B.
 
@@ -116,7 +119,10 @@ def classification(
     mixup_alpha: parameter of mixup's Beta distribution; 0 never mixes.
     cutmix_alpha: parameter of cutmix's Beta distribution; 0 never cuts.
     dtype: type of the computation; parameters are float32.
-    **options: `norm_epsilon`, and further fields of `maskjax.models.Transformer`.
+    mlp_ratio: hidden width of the blocks' networks by their width.
+    norm_epsilon: added to the variance in layer normalisation.
+    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
+    remat: recompute each block's activations in the backward pass.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -127,8 +133,11 @@ def classification(
     encoder=encoder,
     dtype=dtype,
     final_norm=False,
+    norm_epsilon=norm_epsilon,
     drop_path=drop_path,
-    **options,
+    mlp_ratio=mlp_ratio,
+    scan=scan,
+    remat=remat,
   )
   return Classification(
     model=Classifier(encoder=vit, num_classes=num_classes),

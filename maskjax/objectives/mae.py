@@ -141,7 +141,10 @@ def mae(
   mask_ratio: float = 0.75,
   norm_pix_loss: bool = True,
   dtype: str = "float32",
-  **options: Any,
+  mlp_ratio: float = 4.0,
+  norm_epsilon: float = 1e-6,
+  scan: bool = False,
+  remat: bool = False,
 ) -> MAE:
   """Makes MAE from hyperparameters.
 
@@ -155,8 +158,10 @@ def mae(
     mask_ratio: share of the patches that is hidden.
     norm_pix_loss: normalise each target patch by its own mean and deviation.
     dtype: type of the computation; parameters are float32.
-    **options: `norm_epsilon`, and further fields of `maskjax.models.Transformer`,
-      for both networks.
+    mlp_ratio: hidden width of the blocks' networks by their width.
+    norm_epsilon: added to the variance in layer normalisation.
+    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
+    remat: recompute each block's activations in the backward pass.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -167,7 +172,14 @@ def mae(
   """
   patch = pair(patch_size)
   vit = vit_encoder(
-    image_size=image_size, patch_size=patch, encoder=encoder, dtype=dtype, **options
+    image_size=image_size,
+    patch_size=patch,
+    encoder=encoder,
+    dtype=dtype,
+    norm_epsilon=norm_epsilon,
+    mlp_ratio=mlp_ratio,
+    scan=scan,
+    remat=remat,
   )
   patch_dim = patch[0] * patch[1] * channels
   if norm_pix_loss and patch_dim < 2:

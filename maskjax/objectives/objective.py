@@ -82,16 +82,16 @@ def image_patches(
   Raises:
     UserError: the images have another shape; names both.
   """
-  height, width, channels = batch["image"].shape[1:]
+  found = batch["image"].shape[1:]
   expected = (
     grid[0] * patch_size[0],
     grid[1] * patch_size[1],
     patch_dim // (patch_size[0] * patch_size[1]),
   )
-  if (height, width, channels) != expected:
+  if found != expected:
     raise UserError(
-      f"the data has images of {height}x{width}x{channels}: expected "
-      f"{expected[0]}x{expected[1]}x{expected[2]}, as objective.image_size and "
+      f"the data has images of {'x'.join(map(str, found))}: expected "
+      f"{'x'.join(map(str, expected))}, as objective.image_size and "
       "objective.channels say"
     )
   return patchify(batch["image"], patch_size)

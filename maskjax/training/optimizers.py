@@ -12,6 +12,9 @@ from maskjax.sharding import path_name
 
 __all__ = ["adamw"]
 
+# A parameter of `block_3` of a network, or of all its blocks where they are stacked.
+BLOCK = re.compile(r"(?P<network>.*)/block(s|_(?P<one>\d+))/")
+
 
 def adamw(
   *,
@@ -89,25 +92,26 @@ def scale_by_layer(decay: float) -> optax.GradientTransformation:
 
   def scale(updates: Any, params: Any = None) -> Any:
     del params
-    names = [path_name(path) for path, _ in jax.tree.leaves_with_path(updates)]
-    stacked = [
-      leaf.shape[0]
-      for path, leaf in jax.tree.leaves_with_path(updates)
-      if "/blocks/" in path_name(path)
-    ]
-    single = [int(m[1]) + 1 for n in names if (m := re.search(r"/block_(\d+)/", n))]
-    depth = max(stacked + single)
+    depths: dict[str, int] = {}  # blocks by the network that holds them
+    for path, leaf in jax.tree.leaves_with_path(updates):
+      if block := BLOCK.match(path_name(path)):
+        blocks = leaf.shape[0] if block["one"] is None else int(block["one"]) + 1
+        depths[block["network"]] = max(blocks, depths.get(block["network"], 0))
+    if not depths:
+      raise UserError(
+        f"optimizer.layer_decay={decay}: expected a model with transformer blocks"
+      )
 
     def one(path: tuple, update: jax.Array) -> jax.Array:
       name = path_name(path)
-      block = re.search(r"/block_(\d+)/", name)
-      if "/blocks/" in name:
+      if block := BLOCK.match(name):
+        depth = depths[block["network"]]
+        if block["one"] is not None:
+          return update * decay ** (depth - int(block["one"]))
         factors = decay ** (depth - jnp.arange(depth, dtype=jnp.float32))
         return update * factors.reshape(-1, *[1] * (update.ndim - 1))
-      if block:
-        return update * decay ** (depth - int(block[1]))
-      if re.search(r"encoder/(embed|cls)", name):
-        return update * decay ** (depth + 1)
+      if below := re.match(r"(.*encoder/)(embed|cls)", name):
+        return update * decay ** (depths[f"{below[1]}transformer"] + 1)
       return update
 
     return jax.tree.map_with_path(one, updates)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from maskjax.errors import UserError
+from maskjax.models import stack_blocks, unstack_blocks
 from maskjax.sharding import path_name
 
 
@@ -22,7 +23,7 @@ def overlay(params: Any, *, pretrained: Any) -> Any:
   Raises:
     UserError: an array has another shape, or not one was found.
   """
-  old = _by_name(pretrained)
+  old = _by_name(_blocks_as_in(params, pretrained))
   used = []
 
   def choose(path: tuple, leaf: Any) -> Any:
@@ -62,6 +63,12 @@ def check_same(params: Any, like: Any, source: str | Path) -> None:
         f"{source} does not fit the config: parameter {name} has the shape "
         f"{shapes[0]}, expected {shapes[1]}"
       )
+
+
+def _blocks_as_in(params: Any, pretrained: Any) -> Any:
+  """Stacks pretrained blocks where the model loops over its own, and the reverse."""
+  scanned = any("/blocks/" in name for name in _by_name(params))
+  return stack_blocks(pretrained) if scanned else unstack_blocks(pretrained)
 
 
 def _by_name(tree: Any) -> dict[str, Any]:
