@@ -239,6 +239,22 @@ def test_mean_target_loss(small_mae, masks, devices):
   assert value == pytest.approx(errors[masks.hidden].mean(), rel=1e-6)
 
 
+def test_lars_probe_sees_what_separates_classes():
+  """Blobs around three means, in features of very different scales."""
+  rng = np.random.default_rng(0)
+  labels = np.arange(1200) % 3
+  means = np.array([[3.0, 0, 0], [0, 3.0, 0], [0, 0, 3.0]])
+  x = (means[labels] + rng.standard_normal((1200, 3))) * [1e-3, 1.0, 1e3] + 7
+  parts = (x[:900], labels[:900], x[900:], labels[900:])
+  settings = {"batch_size": 100, "learning_rate": 10.0}
+  found = evaluation.lars_probe_accuracy(*parts, **settings)
+  assert found == pytest.approx(evaluation.linear_probe_accuracy(*parts), abs=0.01)
+  assert found == evaluation.lars_probe_accuracy(*parts, **settings)
+  shuffled = rng.permutation(labels[:900])
+  chance = evaluation.lars_probe_accuracy(x[:900], shuffled, *parts[2:], **settings)
+  assert chance < 0.6
+
+
 # Features and probes
 
 

@@ -35,6 +35,15 @@ def test_custom_objective_learns_on_the_mesh_of_all_devices():
   assert trained < 0.5 * zero
 
 
+def test_library_in_ten_lines():
+  names: dict = {}
+  exec(block("mean_loss"), names)
+  jax, trained = names["jax"], names["trained"]
+  assert 0 < names["mean_loss"](trained.params) < names["loss"]
+  slopes = jax.tree.map(lambda g: float(abs(g).max()), names["gradient"])
+  assert all(slope > 0 for slope in jax.tree.leaves(slopes))
+
+
 def test_config_of_ones_own_images(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   Path("my_images").mkdir()

@@ -49,8 +49,8 @@ def digits():
 
 def fashion_mnist():
   config = configs.defaults()
-  config.num_steps = 4000
-  config.batch_size = 256
+  config.num_steps = 7000
+  config.batch_size = 128
   config.objective = dict(
     name="mae",
     image_size=(28, 28),
@@ -59,13 +59,13 @@ def fashion_mnist():
     encoder=dict(width=128, depth=4, heads=2),
     decoder=dict(width=64, depth=1, heads=2),
     mask_ratio=0.75,
-    norm_pix_loss=True,
+    norm_pix_loss=False,
     dtype="float32",
   )
   config.optimizer = dict(
     name="adamw",
     learning_rate=2e-3,
-    warmup_steps=200,
+    warmup_steps=300,
     weight_decay=0.05,
   )
   root = "/usr/share/datasets/fashion-mnist"  # Debian: dataset-fashion-mnist
@@ -74,9 +74,11 @@ def fashion_mnist():
   transforms = ("to_float", dict(name="normalize", mean=0.286, std=0.353))
   config.data.train_transforms = config.data.test_transforms = transforms
   config.data.num_threads = 1
-  config.log_every = 100
-  config.checkpoint.every = 500
+  config.log_every = 250
+  config.checkpoint.every = 1000
   config.eval.every = 1000
+  config.eval.batch_size = 500
+  config.eval.probes = ("knn", "linear", "lars")
   return config
 
 

@@ -3,12 +3,13 @@
 from maskjax.evaluation.features import pooled_features
 from maskjax.evaluation.held_out import held_out_loss, mean_target_loss
 from maskjax.evaluation.knn import knn_accuracy
-from maskjax.evaluation.linear import linear_probe_accuracy
+from maskjax.evaluation.linear import lars_probe_accuracy, linear_probe_accuracy
 from maskjax.evaluation.probes import probe_table, run_probes
 
 __all__ = [
   "held_out_loss",
   "knn_accuracy",
+  "lars_probe_accuracy",
   "linear_probe_accuracy",
   "mean_target_loss",
   "pooled_features",

@@ -1,4 +1,4 @@
-"""The linear probe."""
+"""Linear probes."""
 
 import functools
 
@@ -9,6 +9,7 @@ import optax
 from jax import Array
 
 Weights = tuple[Array, Array]
+Carry = tuple[Weights, optax.OptState]
 
 
 def linear_probe_accuracy(
@@ -42,11 +43,92 @@ def linear_probe_accuracy(
     >>> linear_probe_accuracy(x, y, x, y, steps=5)
     1.0
   """
+  known, asked = _standardised(train, test)
+  classes = int(train_labels.max()) + 1
+  weights = _solve(known, jnp.asarray(train_labels), classes, l2, steps)
+  return _accuracy(weights, asked, test_labels)
+
+
+def lars_probe_accuracy(
+  train: np.ndarray,
+  train_labels: np.ndarray,
+  test: np.ndarray,
+  test_labels: np.ndarray,
+  *,
+  epochs: int = 90,
+  batch_size: int = 16384,
+  learning_rate: float = 0.1,
+  warmup_epochs: int = 10,
+  seed: int = 0,
+) -> float:
+  """Accuracy of a linear classifier trained as MAE's table 10 has it.
+
+  LARS with momentum 0.9 and no weight decay, a warm-up and a cosine
+  (https://arxiv.org/abs/2111.06377, appendix A). It stops before it converges: where
+  a few directions of the features dominate, it is far below `linear_probe_accuracy`.
+  Meant for data sets of at least some ten thousand examples.
+
+  Args:
+    train: float [E, D], standardised like those of `linear_probe_accuracy`.
+    train_labels: int [E], from 0 on.
+    test: float [F, D].
+    test_labels: int [F].
+    epochs: passes over the training set.
+    batch_size: examples a step, or all where there are fewer.
+    learning_rate: its peak for 256 examples a step; grows with the batch.
+    warmup_epochs: passes over which the rate rises from 0.
+    seed: of the first weights and the order of the examples.
+
+  Returns:
+    Share of the test examples that are classified rightly.
+  """
+  known, asked = _standardised(train, test)
+  classes = int(train_labels.max()) + 1
+  batch_size = min(batch_size, len(known))
+  per_epoch = len(known) // batch_size
+  optimizer = optax.lars(
+    optax.warmup_cosine_decay_schedule(
+      init_value=0.0,
+      peak_value=learning_rate * batch_size / 256,
+      warmup_steps=warmup_epochs * per_epoch,
+      decay_steps=epochs * per_epoch,
+    ),
+    momentum=0.9,
+  )
+
+  @jax.jit
+  def step(carry: Carry, x: Array, y: Array) -> Carry:
+    weights, state = carry
+    updates, state = optimizer.update(jax.grad(_loss)(weights, x, y), state, weights)
+    return optax.apply_updates(weights, updates), state
+
+  rng = np.random.default_rng(seed)
+  kernel = 0.01 * rng.standard_normal((known.shape[1], classes), np.float32)
+  weights = (jnp.asarray(kernel), jnp.zeros(classes))
+  carry = (weights, optimizer.init(weights))
+  labels = jnp.asarray(train_labels)
+  for _ in range(epochs):
+    order = rng.permutation(len(known))[: per_epoch * batch_size]
+    for rows in order.reshape(per_epoch, batch_size):
+      carry = step(carry, known[rows], labels[rows])
+  return _accuracy(carry[0], asked, test_labels)
+
+
+def _standardised(train: np.ndarray, test: np.ndarray) -> tuple[Array, Array]:
+  """Both by the training set's statistics."""
   mean, deviation = train.mean(axis=0), train.std(axis=0) + 1e-6
-  x, y = jnp.asarray((train - mean) / deviation, jnp.float32), jnp.asarray(train_labels)
-  kernel, bias = _solve(x, y, int(train_labels.max()) + 1, l2, steps)
-  logits = (test - mean) / deviation @ np.asarray(kernel) + np.asarray(bias)
-  return float((logits.argmax(axis=1) == test_labels).mean())
+  known, asked = ((x - mean) / deviation for x in (train, test))
+  return jnp.asarray(known, jnp.float32), jnp.asarray(asked, jnp.float32)
+
+
+def _accuracy(weights: Weights, test: Array, labels: np.ndarray) -> float:
+  kernel, bias = weights
+  return float((np.asarray(test @ kernel + bias).argmax(axis=1) == labels).mean())
+
+
+def _loss(weights: Weights, x: Array, y: Array) -> Array:
+  kernel, bias = weights
+  return optax.softmax_cross_entropy_with_integer_labels(x @ kernel + bias, y).mean()
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -55,9 +137,7 @@ def _solve(x: Array, y: Array, classes: int, l2: float, steps: int) -> Weights:
   solver = optax.lbfgs()
 
   def loss(weights: Weights) -> Array:
-    kernel, bias = weights
-    error = optax.softmax_cross_entropy_with_integer_labels(x @ kernel + bias, y)
-    return error.mean() + l2 / 2 * jnp.square(kernel).sum()
+    return _loss(weights, x, y) + l2 / 2 * jnp.square(weights[0]).sum()
 
   value_and_grad = optax.value_and_grad_from_state(loss)
 

@@ -14,6 +14,7 @@ from maskjax.evaluation.features import Batch, Batches, pooled_features
 PROBES: dict[str, Callable[..., float]] = {
   "knn": knn.knn_accuracy,
   "linear": linear.linear_probe_accuracy,
+  "lars": linear.lars_probe_accuracy,
 }
 
 Scores = dict[str, dict[str, float]]
