@@ -1,11 +1,21 @@
 """MAE (arXiv:2111.06377).
 
 digits: 1,797 real handwritten digits of 8x8 pixels that come with scikit-learn.
-fashion_mnist: 60,000 real images of 28x28 pixels, on two CPU cores.
+  maskjax train --config configs/image/mae.py:digits --workdir runs/mae_digits
+  72 s on two CPU cores. Held-out loss 0.303, of predicting the mean 0.541; linear
+  probe 95.8 (untrained encoder 88.3, raw pixels 96.4), neighbours 94.4 (54.7, 97.5).
+
+fashion_mnist: 60,000 real images of 28x28 pixels (FASHION_ROOT; through TFDS with
+  config.data.train = dict(name="tfds", dataset="fashion_mnist", split="train")).
+  maskjax train --config configs/image/mae.py:fashion_mnist --workdir runs/mae_fashion
+  FASHION_NUMBERS
+
 imagenet: the paper's table 8, ViT-L/16, through TFDS.
 """
 
 from maskjax import config as configs
+
+FASHION_ROOT = "/usr/share/datasets/fashion-mnist"  # Debian: dataset-fashion-mnist
 
 
 def get_config(setting=None):
@@ -68,16 +78,15 @@ def fashion_mnist():
     warmup_steps=300,
     weight_decay=0.05,
   )
-  root = "/usr/share/datasets/fashion-mnist"  # Debian: dataset-fashion-mnist
-  config.data.train = dict(name="idx", root=root, split="train")
-  config.data.test = dict(name="idx", root=root, split="test")
+  config.data.train = dict(name="idx", root=FASHION_ROOT, split="train")
+  config.data.test = dict(name="idx", root=FASHION_ROOT, split="test")
   transforms = ("to_float", dict(name="normalize", mean=0.286, std=0.353))
   config.data.train_transforms = config.data.test_transforms = transforms
   config.data.num_threads = 1
   config.log_every = 250
   config.checkpoint.every = 1000
   config.eval.every = 1000
-  config.eval.batch_size = 500
+  config.eval.batch_size = 512
   config.eval.probes = ("knn", "linear", "lars")
   return config
 
