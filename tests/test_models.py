@@ -434,7 +434,6 @@ SMALL = {"width": 8, "depth": 1, "heads": 2}
     ({"mask": "rnadom"}, "no 'rnadom' in .*did you mean 'random'"),
     ({"mask": {"name": "random", "rows": 1}}, "'random' takes no 'rows'"),
     ({"patch_size": 1}, "norm_pix_loss=True: .*patch_size=1x1 with channels=1"),
-    ({"mlp_ration": 2}, "no model option 'mlp_ration': did you mean 'mlp_ratio'"),
   ],
   ids=str,
 )
