@@ -8,7 +8,11 @@ digits: 1,797 real handwritten digits of 8x8 pixels that come with scikit-learn.
 fashion_mnist: 60,000 real images of 28x28 pixels (FASHION_ROOT; through TFDS with
   config.data.train = dict(name="tfds", dataset="fashion_mnist", split="train")).
   maskjax train --config configs/image/mae.py:fashion_mnist --workdir runs/mae_fashion
-  FASHION_NUMBERS
+  17 minutes on two CPU cores. Held-out loss 0.166, of predicting the mean 0.695.
+              linear  lars  plain   knn
+  trained       85.5  84.2   83.9  84.7
+  untrained     77.6  73.0   70.0  71.9
+  raw pixels    83.9  84.5   84.4  85.7
 
 imagenet: the paper's table 8, ViT-L/16, through TFDS.
 """
@@ -59,7 +63,7 @@ def digits():
 
 def fashion_mnist():
   config = configs.defaults()
-  config.num_steps = 7000
+  config.num_steps = 5500
   config.batch_size = 128
   config.objective = dict(
     name="mae",
@@ -85,9 +89,9 @@ def fashion_mnist():
   config.data.num_threads = 1
   config.log_every = 250
   config.checkpoint.every = 1000
-  config.eval.every = 1000
+  config.eval.every = 0
   config.eval.batch_size = 512
-  config.eval.probes = ("knn", "linear", "lars")
+  config.eval.probes = ("knn", "linear", "lars", "plain")
   return config
 
 

@@ -1,5 +1,6 @@
 """Probes of an encoder, beside the same encoder untrained and beside the pixels."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +12,13 @@ from maskjax.errors import UserError
 from maskjax.evaluation import knn, linear
 from maskjax.evaluation.features import Batch, Batches, pooled_features
 
+# `linear` has converged. `lars`, MAE's recipe, and `plain` stop before, and read the
+# directions alone in which the features vary most.
 PROBES: dict[str, Callable[..., float]] = {
   "knn": knn.knn_accuracy,
   "linear": linear.linear_probe_accuracy,
   "lars": linear.lars_probe_accuracy,
+  "plain": functools.partial(linear.linear_probe_accuracy, steps=30),
 }
 
 Scores = dict[str, dict[str, float]]
