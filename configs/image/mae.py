@@ -5,10 +5,11 @@ digits: 1,797 real handwritten digits of 8x8 pixels that come with scikit-learn.
   72 s on two CPU cores. Held-out loss 0.303, of predicting the mean 0.541; linear
   probe 95.8 (untrained encoder 88.3, raw pixels 96.4), neighbours 94.4 (54.7, 97.5).
 
-fashion_mnist: 60,000 real images of 28x28 pixels (FASHION_ROOT; through TFDS with
-  config.data.train = dict(name="tfds", dataset="fashion_mnist", split="train")).
+fashion_mnist: 60,000 real images of 28x28 pixels from FASHION_ROOT; through TFDS with
+  dict(name="tfds", dataset="fashion_mnist", split=...) as data.train and data.test.
   maskjax train --config configs/image/mae.py:fashion_mnist --workdir runs/mae_fashion
-  17 minutes on two CPU cores. Held-out loss 0.166, of predicting the mean 0.695.
+  16 minutes on two CPU cores with `linear` and `knn` (`lars` and `plain` were read
+  from that run's features). Held-out loss 0.166, of predicting the mean 0.695.
               linear  lars  plain   knn
   trained       85.5  84.2   83.9  84.7
   untrained     77.6  73.0   70.0  71.9

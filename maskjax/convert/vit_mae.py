@@ -139,8 +139,7 @@ def to_hf(
 
   Args:
     hyperparameters: keyword arguments of `maskjax.objectives.mae`. Those that do
-      not shape the network are left out: `mask`, `dtype`, `scan`
-      and `remat`.
+      not shape the network are left out: `mask`, `dtype`, `scan` and `remat`.
     params: the parameters of its model, with separate or with scanned blocks.
 
   Returns:
