@@ -81,10 +81,10 @@ class JsonLines:
   def write(self, step: int, values: Values) -> None:
     """Adds a line, in place of an earlier one of the same step and names."""
     new = {"step": step, **values}
-    old = [x for x in self._lines if x["step"] == step and x.keys() == new.keys()]
-    self._lines.append(new)
-    if old:
-      self._lines = [x for x in self._lines if x not in old or x is new]
+    kept = [x for x in self._lines if x["step"] != step or x.keys() != new.keys()]
+    replaces = len(kept) < len(self._lines)
+    self._lines = [*kept, new]
+    if replaces:
       self._rewrite()
       return
     with self._path.open("a") as file:
