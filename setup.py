@@ -8,6 +8,9 @@ CONFIGS = sorted(
   {f"maskjax.{f.parent}".replace("/", ".") for f in Path("configs").rglob("*.py")}
 )
 
+GCS = ["gcsfs", "google-cloud-storage"]  # Orbax asks the latter about buckets
+S3 = ["s3fs"]
+
 setup(
   name="maskjax",
   version="0.1.0",
@@ -27,6 +30,7 @@ setup(
     "absl-py",
     "array_record",
     "chex",
+    "etils[epath]",
     "flax>=0.12.8",
     "grain>=0.2.18",
     "importlib_resources",  # which TFDS imports and does not ask for
@@ -43,8 +47,14 @@ setup(
     "tqdm",
   ],
   extras_require={
+    "gcs": GCS,
+    "s3": S3,
     "test": [
+      *GCS,
+      *S3,
+      "gcp-storage-emulator",
       "hypothesis",
+      "moto[server]",
       "mypy",
       "pytest",
       "ruff",

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import glob
+import io
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, final
 
 import numpy as np
 
+from maskjax import storage
 from maskjax.data.records import Record
 from maskjax.errors import RecordError, UserError
 from maskjax.resolve import find
@@ -76,8 +78,11 @@ def image_folder(*, root: str, channels: int = 3) -> ImageFolder:
   class, numbered in the order of the sorted names. Otherwise the images lie in
   `root` itself and have no labels. Names that begin with a dot do not count.
 
+  On object storage the folder is listed once, and each image read when it is asked
+  for, by one request.
+
   Args:
-    root: the folder.
+    root: the folder, local or on object storage.
     channels: 1 for grey, 3 for RGB.
 
   Returns:
@@ -90,16 +95,16 @@ def image_folder(*, root: str, channels: int = 3) -> ImageFolder:
   """
   if channels not in _MODES:
     raise UserError(f"image_folder takes channels=1 or 3, got {channels!r}")
-  if not os.path.isdir(root):
-    raise UserError(f"image_folder: no folder {root!r}")
-  classes = [
-    name
-    for name in sorted(os.listdir(root))
-    if os.path.isdir(os.path.join(root, name)) and not name.startswith(".")
-  ]
-  flat = _images(root, deep=False)
-  by_class = [_images(os.path.join(root, name), deep=True) for name in classes]
-  files = [file for members in by_class for file in members]
+  folders, found = _tree(root)
+  images = [file for file in found if file.lower().endswith(_EXTENSIONS)]
+  classes = [name for name in sorted(folders) if not name.startswith(".")]
+  flat = [os.path.join(root, file) for file in images if "/" not in file]
+  members: dict[str, list[str]] = {name: [] for name in classes}
+  for file in images:
+    top, _, rest = file.partition("/")
+    if rest:
+      members[top].append(os.path.join(root, file))
+  files = [file for name in classes for file in members[name]]
   if flat and files:
     raise UserError(
       f"image_folder: {root!r} holds images ({os.path.basename(flat[0])!r}) beside "
@@ -112,7 +117,7 @@ def image_folder(*, root: str, channels: int = 3) -> ImageFolder:
     )
   if flat:
     return ImageFolder(root, flat, (), None, channels)
-  counts = [len(members) for members in by_class]
+  counts = [len(members[name]) for name in classes]
   labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
   return ImageFolder(root, files, classes, labels, channels)
 
@@ -121,6 +126,9 @@ def array_record(
   *, paths: str | Sequence[str], decode: str | Callable[[bytes], Record]
 ) -> Decoded:
   """The records of ArrayRecord files.
+
+  The library reads local files alone. Files on object storage are copied to this
+  host once, see `maskjax.storage.local_copy`; the disk has to hold them.
 
   Args:
     paths: a glob pattern, read in sorted order, or the files themselves.
@@ -138,10 +146,10 @@ def array_record(
   import maskjax.data  # not above: that package is importing this file
 
   name = f"array_record(paths={paths!r})"
-  files = sorted(glob.glob(paths)) if isinstance(paths, str) else list(paths)
-  missing = [file for file in files if not os.path.isfile(file)]
-  if missing or not files:
-    raise UserError(f"{name}: no file {missing[0] if missing else paths!r}")
+  files = _matching(paths) if isinstance(paths, str) else list(paths)
+  if not files:
+    raise UserError(f"{name}: no file {paths!r}")
+  files = [_local(file, name) for file in files]
   function = find(maskjax.data, decode) if isinstance(decode, str) else decode
   try:
     raw = ArrayRecordDataSource(files)
@@ -160,12 +168,15 @@ def tfds(
 ) -> Decoded:
   """A data set that TensorFlow Datasets has prepared as ArrayRecord files.
 
-  Reading needs no TensorFlow. Preparing does, for most of its data sets.
+  Reading needs no TensorFlow. Preparing does, for most of its data sets. The split's
+  files are copied to this host once where `data_dir` is on object storage, see
+  `maskjax.storage.local_copy`.
 
   Args:
     dataset: its name, with config and version if wanted: `"cifar10:3.0.2"`.
     split: a split or a slice of one: `"train"`, `"train[:10%]"`.
-    data_dir: where data sets are prepared; None for the library's own default.
+    data_dir: where data sets are prepared, locally or on object storage; None for
+      the library's own default.
     image_key: the feature that is the image.
     label_key: the feature that is the label; None for records without one.
 
@@ -178,6 +189,8 @@ def tfds(
   import tensorflow_datasets
 
   where = f"tfds(dataset={dataset!r}, split={split!r})"
+  if data_dir is not None:
+    storage.reach(data_dir)
   try:
     builder = tensorflow_datasets.builder(
       dataset, data_dir=data_dir, file_format="array_record"
@@ -208,6 +221,8 @@ def tfds(
     expected = info.splits[split].num_examples
   except (KeyError, ValueError) as error:
     raise UserError(f"{where}: no such split, it has {sorted(info.splits)}") from error
+  if storage.is_remote(builder.data_dir):
+    builder = tensorflow_datasets.builder_from_directory(_copied(builder, split))
   try:
     raw = builder.as_data_source(split)
     found = len(raw)
@@ -231,25 +246,63 @@ def tfds(
   return Decoded(raw, decode, where)
 
 
-def _images(folder: str, *, deep: bool) -> list[str]:
-  """The image files in `folder`, and if `deep` in the folders within it."""
-  found = []
-  for path, folders, names in os.walk(folder, followlinks=True):
+def _matching(pattern: str) -> list[str]:
+  if storage.is_remote(pattern):
+    return storage.matching(pattern)
+  return sorted(glob.glob(pattern))
+
+
+def _local(file: str, name: str) -> str:
+  if storage.is_remote(file):
+    folder, _, base = file.rpartition("/")
+    return str(storage.local_copy(folder, [base]) / base)
+  if not os.path.isfile(file):
+    raise UserError(f"{name}: no file {file}")
+  return file
+
+
+def _copied(builder: Any, split: str) -> str:
+  """Copies what TFDS needs of a prepared data set to read a split."""
+  remote = str(builder.data_dir)
+  records = set(builder.info.splits[split].filenames)
+  names = [
+    name
+    for name in storage.files(remote)
+    if name in records or name.endswith((".json", ".txt"))
+  ]
+  return str(storage.local_copy(remote, names))
+
+
+def _tree(root: str) -> tuple[list[str], list[str]]:
+  """The folders in a folder; and all files under it, relative to it and sorted.
+
+  What begins with a dot does not count.
+  """
+  if storage.is_remote(root):
+    files = [file for file in storage.files(root) if not f"/{file}".count("/.")]
+    return sorted({file.split("/")[0] for file in files if "/" in file}), files
+  if not os.path.isdir(root):
+    raise UserError(f"image_folder: no folder {root!r}")
+  tops, files = [], []
+  for path, folders, names in os.walk(root, followlinks=True):
     # os.walk goes on into the folders that this list is left with.
-    folders[:] = [name for name in folders if deep and not name.startswith(".")]
-    found += [
-      os.path.join(path, name)
+    folders[:] = [name for name in folders if not name.startswith(".")]
+    within = os.path.relpath(path, root)
+    tops += folders if within == "." else []
+    files += [
+      os.path.normpath(os.path.join(within, name))
       for name in names
-      if name.lower().endswith(_EXTENSIONS) and not name.startswith(".")
+      if not name.startswith(".")
     ]
-  return sorted(found)
+  return tops, sorted(files)
 
 
 def _decode_image(path: str, channels: int) -> np.ndarray:
   from PIL import Image
 
   try:
-    with Image.open(path) as image:
+    file = io.BytesIO(storage.read_bytes(path)) if storage.is_remote(path) else path
+    with Image.open(file) as image:
       # Pillow would clip the 16 and 32 bits of these modes to a byte.
       if image.mode[0] in "IF":
         raise RecordError(f"{path!r} is not an 8-bit image (mode {image.mode!r})")

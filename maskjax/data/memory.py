@@ -4,12 +4,13 @@ import dataclasses
 import gzip
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import final
 
 import numpy as np
+from etils import epath
 from numpy.typing import ArrayLike
 
+from maskjax import storage
 from maskjax.data.records import Record
 from maskjax.errors import UserError
 from maskjax.resolve import did_you_mean
@@ -86,8 +87,8 @@ def idx(*, root: str, split: str = "train") -> Arrays:
   """Images and labels in the IDX files of MNIST and its kin, plain or gzipped.
 
   Args:
-    root: the folder of `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and
-      their `t10k-` counterparts, with or without `.gz`.
+    root: the folder, local or on object storage, of `train-images-idx3-ubyte`,
+      `train-labels-idx1-ubyte` and their `t10k-` counterparts, with or without `.gz`.
     split: `"train"` or `"test"`.
 
   Returns:
@@ -100,7 +101,7 @@ def idx(*, root: str, split: str = "train") -> Arrays:
   prefixes = {"train": "train", "test": "t10k"}
   if split not in prefixes:
     raise UserError(f"idx has no split {split!r}: {did_you_mean(split, prefixes)}")
-  folder = Path(root)
+  folder = storage.reach(root)
   if not folder.is_dir():
     raise UserError(
       f"no folder {root!r} of IDX files; for Fashion-MNIST install the Debian "
@@ -124,7 +125,7 @@ def _arrays(columns: Mapping[str, ArrayLike], name: str) -> Arrays:
   return Arrays(arrays, name)
 
 
-def _read_idx(folder: Path, name: str, ndim: int) -> np.ndarray:
+def _read_idx(folder: epath.Path, name: str, ndim: int) -> np.ndarray:
   """Reads a file of unsigned bytes in `ndim` dimensions."""
   path = folder / name
   if not path.exists():
@@ -135,7 +136,7 @@ def _read_idx(folder: Path, name: str, ndim: int) -> np.ndarray:
       data = gzip.decompress(data)
   except FileNotFoundError as error:
     raise UserError(f"neither {name} nor {name}.gz is in {str(folder)!r}") from error
-  except (OSError, EOFError, zlib.error) as error:
+  except storage.errors(EOFError, zlib.error) as error:
     raise UserError(f"cannot read {str(path)!r}: {error}") from error
   # Two zero bytes, 8 for unsigned bytes, the number of dimensions, then the size
   # of each as a big-endian int32.
