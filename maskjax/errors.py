@@ -25,5 +25,19 @@ class RunError(RuntimeError):
     super().__init__(" ".join(message.split()))
 
 
+class TerminatedError(RunError):
+  """A run was told to stop by SIGTERM, and has saved its state.
+
+  The command line exits with code 75, which asks whoever started it to do so again.
+  """
+
+
+class RunWarning(UserWarning):
+  """A run goes on, but not as one would think.
+
+  The command line prints the one line, without the place in the code.
+  """
+
+
 class RecordError(UserError):
   """A record of a data source could not be read or decoded."""

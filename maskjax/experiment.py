@@ -1,5 +1,6 @@
 """From a config to a trained, evaluated run in a workdir."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -9,12 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from maskjax import config as configs
 from maskjax import (
   data,
+  distributed,
   evaluation,
   keys,
   metrics,
@@ -143,8 +146,10 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   and, of a system that can draw them, `reconstructions.png`; prints the probes.
 
   Raises:
-    UserError: see `prepare`; or the workdir belongs to another config.
+    UserError: see `prepare`; or the workdir belongs to another config, or another run
+      is writing there.
     RunError: see `maskjax.training.fit`.
+    TerminatedError: SIGTERM came; the state is saved.
   """
   experiment = prepare(config)
   initial = None
@@ -153,37 +158,39 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     initial = functools.partial(transfer.overlay, pretrained=pretrained)
     jax.eval_shape(initial, experiment.untrained().params)
   checkpoints = workdirs.checkpoints(workdir, config)
-  saved = checkpoints.steps()
-  if saved:
+  if saved := checkpoints.steps():
     checkpoints.check_whole(saved[-1])
-  folder = workdirs.open_for(config, workdir)
-  writer = _writer(folder, config, saved[-1] if saved else 0)
-  try:
-    state = fit(
-      experiment.objective,
-      experiment.train,
-      optimizer=experiment.optimizer,
-      num_steps=config.num_steps,
-      seed=config.seed,
-      mesh=experiment.mesh,
-      microbatches=config.microbatches,
-      ema_decay=config.ema_decay,
-      initial=initial,
-      writer=writer,
-      log_every=config.log_every,
-      evaluate=functools.partial(_held_out, experiment) if experiment.test else None,
-      eval_every=config.eval.every,
-      checkpoints=checkpoints,
-      checkpoint_every=config.checkpoint.every,
-      profile=tuple(config.profile),
-      profile_folder=folder / "profile",
-    )
-    _report(experiment, state.best_params, config.num_steps, folder, writer)
-  except OSError as error:
-    raise RunError(f"workdir {folder} cannot be written: {error.strerror}") from error
-  finally:
-    writer.close()
-    checkpoints.close()
+  with workdirs.opened(config, workdir) as folder, contextlib.ExitStack() as stack:
+    stack.callback(checkpoints.close)
+    writer = _writer(folder, config, checkpoints.newest() or 0)
+    stack.callback(writer.close)
+    try:
+      with distributed.termination() as stop:
+        state = fit(
+          experiment.objective,
+          experiment.train,
+          optimizer=experiment.optimizer,
+          num_steps=config.num_steps,
+          seed=config.seed,
+          mesh=experiment.mesh,
+          microbatches=config.microbatches,
+          ema_decay=config.ema_decay,
+          initial=initial,
+          writer=writer,
+          log_every=config.log_every,
+          evaluate=functools.partial(_held_out, experiment)
+          if experiment.test
+          else None,
+          eval_every=config.eval.every,
+          checkpoints=checkpoints,
+          checkpoint_every=config.checkpoint.every,
+          stop=stop,
+          profile=tuple(config.profile),
+          profile_folder=folder / "profile",
+        )
+      _report(experiment, state.best_params, config.num_steps, folder, writer)
+    except OSError as error:
+      raise RunError(f"workdir {folder} cannot be written: {error.strerror}") from error
 
 
 def evaluate(
@@ -204,23 +211,26 @@ def evaluate(
   experiment = prepare(config)
   step, params = workdirs.checkpoints(folder, config).restore_weights(step)
   transfer.check_same(params, experiment.untrained().params, folder)
-  writer = metrics.JsonLines(folder / "metrics.jsonl")
-  if experiment.test:
-    state = TrainState(
-      step=jax.numpy.int32(step),
-      params=params,
-      extra=experiment.untrained().extra,
-      opt_state=(),
-    )
-    values = _held_out(experiment, step, state)
-    writer.write(step, values)
-    _say("  ".join(f"{name} {value:.4g}" for name, value in values.items()))
-  _report(experiment, params, step, folder, writer)
+  with contextlib.ExitStack() as stack:
+    distributed.first_process(lambda: stack.enter_context(workdirs.locked(folder)))
+    lines = [metrics.JsonLines(folder / "metrics.jsonl")] if _is_first() else []
+    writer = metrics.Writers(lines)
+    if experiment.test:
+      state = TrainState(
+        step=jax.numpy.int32(step),
+        params=params,
+        extra=experiment.untrained().extra,
+        opt_state=(),
+      )
+      values = _held_out(experiment, step, state)
+      writer.write(step, values)
+      _say("  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+    _report(experiment, params, step, folder, writer)
 
 
 def _writer(folder: Path, config: ConfigDict, start: int) -> metrics.Writers:
   """All writers of a run; none but in the first process."""
-  if jax.process_index() != 0:
+  if not _is_first():
     return metrics.Writers()
   writers: list[metrics.Writer] = [
     metrics.Terminal(config.num_steps, start_step=start),
@@ -286,7 +296,7 @@ def _report(
   if hasattr(objective, "reconstruct") and experiment.config.eval.pictures:
     path = folder / "reconstructions.png"
     picture = _reconstructions(experiment, params)
-    if jax.process_index() == 0:
+    if _is_first():
       plots.save_png(path, picture)
       writer.image(step, "reconstructions", picture)
     _say(f"reconstructions of step {step}: {path}")
@@ -295,10 +305,18 @@ def _report(
 def _reconstructions(experiment: Experiment, params: Any) -> np.ndarray:
   """Draws the first held-out images, in the colours they had in their files."""
   config = experiment.config
-  with (experiment.test or experiment.train_once)(0) as batches:
+  # The same images in every process.
+  images_once = dataclasses.replace(
+    experiment.test or experiment.train_once, process_index=0, process_count=1
+  )
+  with images_once(0) as batches:
     batch = {k: v[: config.eval.pictures] for k, v in next(batches).items()}
   key = keys.named(experiment.key, "eval")
-  images = jax.jit(experiment.objective.reconstruct)(params, batch, key)
+  draw = jax.jit(
+    experiment.objective.reconstruct,
+    out_shardings=NamedSharding(experiment.mesh, P()),
+  )
+  images = draw(params, batch, key)
   changes = [t for t in config.data.test_transforms if not isinstance(t, str)]
   normal = next((t for t in changes if t["name"] == "normalize"), None)
   colours = {"mean": normal["mean"], "deviation": normal["std"]} if normal else {}
@@ -308,6 +326,10 @@ def _reconstructions(experiment: Experiment, params: Any) -> np.ndarray:
   )
 
 
+def _is_first() -> bool:
+  return jax.process_index() == 0
+
+
 def _say(text: str) -> None:
-  if jax.process_index() == 0:
+  if _is_first():
     print(text, flush=True)

@@ -6,6 +6,8 @@ import logging
 import os
 import re
 import sys
+import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,14 +15,20 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from maskjax import config as configs
-from maskjax.errors import RunError, UserError
+from maskjax.errors import RunError, RunWarning, TerminatedError, UserError
 from maskjax.resolve import did_you_mean
+
+# What sysexits.h calls a temporary failure: whoever started the run may do so again.
+TERMINATED = 75
+
+_SHOW_WARNING = warnings.showwarning
 
 USAGE = """\
 usage: maskjax COMMAND [flags]
 
   maskjax train --config FILE[:ARG] --workdir DIR [--config.any.key=value ...]
-      trains, or goes on where an earlier run in DIR stopped
+      trains, or goes on where an earlier run in DIR stopped; with --distributed as
+      one of many processes, see launch/
   maskjax eval --workdir DIR [--step N] [--config FILE[:ARG] ...]
       probes a checkpoint again, and draws its reconstructions
   maskjax convert --from_hf DIR --config FILE[:ARG] --workdir DIR
@@ -83,10 +91,13 @@ def main() -> None:
     logging.getLogger(library).setLevel(logging.CRITICAL)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   sys.unraisablehook = _print_unraisable
+  warnings.showwarning = _print_warning
   try:
     sys.exit(_run(sys.argv))
   except UserError as error:
     _fail(error, 2)
+  except TerminatedError as error:
+    _fail(error, TERMINATED)
   except RunError as error:
     _fail(error, 1)
   except OSError as error:
@@ -94,6 +105,11 @@ def main() -> None:
     _fail(f"cannot read or write{where}: {error.strerror or error}", 2)
   except KeyboardInterrupt:
     _fail("interrupted; the same command goes on from the last checkpoint", 130)
+  except Exception as error:
+    if not _distributed():
+      raise
+    traceback.print_exc()
+    _fail(f"{type(error).__name__}; where another process ended first, it says why", 1)
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -108,7 +124,14 @@ def _run(argv: Sequence[str]) -> int:
     import jax
 
     jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
+  if not options.distributed:
+    COMMANDS[name](options, config)
+    return 0
+  from maskjax import distributed
+
+  distributed.initialize()
   COMMANDS[name](options, config)
+  distributed.wait_for_all()
   return 0
 
 
@@ -123,6 +146,9 @@ def _parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict | Non
   flags.DEFINE_string("from_hf", None, "a folder to read", flag_values=options)
   flags.DEFINE_string("to_hf", None, "a folder to write", flag_values=options)
   flags.DEFINE_boolean("json", False, "print JSON", flag_values=options)
+  flags.DEFINE_boolean(
+    "distributed", False, "whether this is one of many", flag_values=options
+  )
   spec, rest = _take_config(arguments)
   config = None
   sys.argv = ["maskjax", *rest]  # where ml_collections looks for overrides
@@ -204,9 +230,32 @@ def _print_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     sys.__unraisablehook__(unraisable)
 
 
+def _print_warning(
+  message: Warning | str, category: type[Warning], *where: Any, **more: Any
+) -> None:
+  if issubclass(category, RunWarning):
+    print(f"maskjax: warning: {message}", file=sys.stderr)
+  else:
+    _SHOW_WARNING(message, category, *where, **more)
+
+
+def _distributed() -> bool:
+  """Whether this process is one of many, without importing JAX to ask it."""
+  return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
+
+
 def _fail(message: object, code: int) -> None:
-  print(f"maskjax: {message}", file=sys.stderr)
-  sys.exit(code)
+  if not _distributed():
+    print(f"maskjax: {message}", file=sys.stderr)
+    sys.exit(code)
+  import jax
+
+  from maskjax import distributed
+
+  who = f"process {jax.process_index()} of {jax.process_count()}"
+  print(f"maskjax: {who}: {message}", file=sys.stderr, flush=True)
+  sys.stdout.flush()
+  distributed.leave(code)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import DIGITS, TINY, process
+from running import DIGITS, TINY, Refused, check_refusal, process
 
 from maskjax import main
 
@@ -30,6 +30,17 @@ def call(
     written = capsys.readouterr()
     assert isinstance(stop.value.code, int)
     return stop.value.code, written.out, written.err
+
+  return run
+
+
+@pytest.fixture
+def refused(call: Callable[..., tuple[int, str, str]]) -> Refused:
+  """Runs a command that must be refused with one line, and returns the line."""
+
+  def run(*arguments: object) -> str:
+    code, _, err = call(*arguments)
+    return check_refusal(code, err)
 
   return run
 

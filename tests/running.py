@@ -4,11 +4,14 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from maskjax import config as configs
+
+Refused = Callable[..., str]  # see the fixture `refused`
 
 ROOT = Path(__file__).parent.parent
 DIGITS = "configs/image/mae.py:digits"
@@ -58,6 +61,12 @@ def check_refusal(code: int, err: str, *, expected: int = 2) -> str:
   assert code == expected, err
   assert err.endswith("\n") and err.count("\n") == 1, err
   assert err.startswith("maskjax: ")
+  return err
+
+
+def check_warning(err: str) -> str:
+  assert err.endswith("\n") and err.count("\n") == 1, err
+  assert err.startswith("maskjax: warning: ")
   return err
 
 

@@ -42,10 +42,10 @@ def import_weights(folder: str | Path, config: ConfigDict, workdir: str | Path) 
   if config.objective.get("scan"):
     params = stack_blocks(params)
   transfer.check_same(params, _shapes(config), folder)
-  opened = workdirs.open_for(config, workdir)
-  checkpoints = workdirs.checkpoints(opened, config)
-  checkpoints.save_weights(0, params)
-  checkpoints.close()
+  with workdirs.opened(config, workdir) as opened:
+    checkpoints = workdirs.checkpoints(opened, config)
+    checkpoints.save_weights(0, params)
+    checkpoints.close()
 
 
 def export_weights(

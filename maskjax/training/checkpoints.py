@@ -2,24 +2,39 @@
 
 A checkpoint holds `params` (and `ema`, where the run keeps an average) apart from
 the rest of the state, so that weights can be read without the optimizer's memory,
-and imported weights are a checkpoint too.
+and imported weights are a checkpoint too. Beside them lie the checksums of all files,
+since Orbax reads most flipped bits as if nothing were wrong.
 """
 
+import concurrent.futures
+import hashlib
+import json
 import math
-from collections.abc import Callable
+import re
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from maskjax.errors import RunError, UserError
+from maskjax import distributed
+from maskjax.errors import RunError, RunWarning, UserError
 from maskjax.training.step import TrainState
 
 WEIGHTS = ("params", "ema")
 ITEMS = (*WEIGHTS, "training")
+
+CHECKSUMS = "checksums.json"
+# Orbax writes these last of all, when a checkpoint is whole, and it is by the second
+# that one tells.
+COMMIT = ("_CHECKPOINT_METADATA", "commit_success.txt")
+# The end of a checkpoint's name until it is whole.
+UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 class Checkpoints:
@@ -33,7 +48,7 @@ class Checkpoints:
   """
 
   def __init__(self, folder: str | Path, *, keep: int = 2, best: str = "eval/loss"):
-    self.folder = Path(folder).absolute()
+    self.folder = epath.Path(folder).absolute()
 
     def score(metrics: dict[str, float]) -> float:
       value = metrics.get(best, math.nan)
@@ -49,10 +64,14 @@ class Checkpoints:
     )
     # Without `best_fn` the metrics would not outlive the process.
     self._options = ocp.CheckpointManagerOptions(
-      best_fn=score, preservation_policy=policy, cleanup_tmp_directories=True
+      best_fn=score,
+      preservation_policy=policy,
+      # Orbax calls it in the first process when all files are there, before it commits.
+      async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
     )
     self._opened: ocp.CheckpointManager | None = None
     self._begun: int | None = None
+    self._known_whole: set[int] = set()
 
   @property
   def _manager(self) -> ocp.CheckpointManager:
@@ -69,10 +88,23 @@ class Checkpoints:
     return self._opened
 
   def steps(self) -> list[int]:
-    """The steps whose checkpoints are complete on disk, ascending."""
-    if not self.folder.is_dir():
-      return []
-    return sorted(self._manager.all_steps(read=True))
+    """The steps whose checkpoints were finished, ascending."""
+    return sorted(
+      int(name)
+      for name in self._names()
+      if name.isdigit()
+      and all((self.folder / name / x).exists() for x in (CHECKSUMS, COMMIT[1]))
+    )
+
+  def newest(self) -> int | None:
+    """The newest step whose checkpoint is whole; sets newer ones aside.
+
+    One that was not finished, or whose files do not have their checksums any more, is
+    named in a `RunWarning` and renamed to `damaged-STEP`. The first process decides
+    for all.
+    """
+    step = distributed.from_first_process(lambda: self._newest_whole(set_aside=True))
+    return None if step < 0 else step
 
   def save(self, step: int, state: TrainState, metrics: dict[str, float]) -> None:
     """Begins to write a checkpoint; goes on in the background.
@@ -132,10 +164,13 @@ class Checkpoints:
       UserError: there is no such checkpoint.
     """
     steps = self.steps()
-    if not steps or (step is not None and step not in steps):
-      wanted = "a checkpoint" if step is None else f"a checkpoint of step {step}"
+    if step is None:
+      step = distributed.from_first_process(lambda: self._newest_whole(set_aside=False))
+    elif step in steps and (harm := self._harm(step)):
+      raise UserError(f"the checkpoint of step {step} in {self.folder}: {harm}")
+    if step not in steps:
+      wanted = "a checkpoint" if step < 0 else f"a checkpoint of step {step}"
       raise UserError(f"{self.folder}: expected {wanted}, there are: {steps or 'none'}")
-    step = steps[-1] if step is None else step
     item = next(
       name for name in reversed(WEIGHTS) if (self.folder / str(step) / name).exists()
     )
@@ -163,6 +198,69 @@ class Checkpoints:
       self._opened.close()
       self._opened = None
 
+  def _names(self) -> list[str]:
+    return [path.name for path in self.folder.iterdir()] if self.folder.exists() else []
+
+  def _newest_whole(self, *, set_aside: bool) -> int:
+    """The newest step whose checkpoint is whole, or -1."""
+    begun = {int(m[1]) for n in self._names() if (m := re.match(r"(\d+)(\.|$)", n))}
+    for step in sorted(begun, reverse=True):
+      harm = self._harm(step)
+      if harm is None:
+        return step
+      kept = self._set_aside(step) if set_aside else ""
+      warnings.warn(
+        f"the checkpoint of step {step} in {self.folder}: {harm}; the one before it is "
+        f"used{kept}",
+        RunWarning,
+        stacklevel=4,
+      )
+    return -1
+
+  def _set_aside(self, step: int) -> str:
+    """Makes room for another checkpoint of a step; says where the old one is."""
+    unfinished, kept = self._unfinished(step), self.folder / f"damaged-{step}"
+    if unfinished.exists():
+      unfinished.rmtree()
+    if not (self.folder / str(step)).exists():
+      return ""
+    if kept.exists():
+      kept.rmtree()
+    (self.folder / str(step)).rename(kept)
+    if self._opened is not None:
+      self._opened.reload()
+    return f", it is kept as {kept.name}"
+
+  def _unfinished(self, step: int | None) -> epath.Path:
+    return self.folder / f"{step}{UNFINISHED}"
+
+  def _harm(self, step: int) -> str | None:
+    """What is wrong with a checkpoint's files."""
+    if step in self._known_whole:
+      return None
+    if step not in self.steps():
+      return "it was not finished"
+    folder = self.folder / str(step)
+    try:
+      expected = json.loads((folder / CHECKSUMS).read_text())
+      found = _checksums(folder)
+    except (OSError, ValueError) as error:
+      return f"its checksums cannot be compared: {_brief(error)}"
+    for name, checksum in expected.items():
+      if name not in found:
+        return f"{name} is missing"
+      if found[name] != checksum:
+        return f"{name} does not have its checksum"
+    self._known_whole.add(step)
+    return None
+
+  def _seal(self) -> None:
+    """Writes the checksums of the checkpoint that is being saved."""
+    # An object store cannot rename, so that there it has its last name from the start.
+    places = (self._unfinished(self._begun), self.folder / str(self._begun))
+    folder = next(place for place in places if place.exists())
+    (folder / CHECKSUMS).write_text(json.dumps(_checksums(folder)))
+
   def _read(self, step: int, items: dict[str, Any]) -> Any:
     try:
       return self._manager.restore(step, args=ocp.args.Composite(**items))
@@ -187,6 +285,27 @@ class Checkpoints:
         f"the checkpoint of step {self._begun} could not be written to "
         f"{self.folder}: {_brief(error)}; the checkpoints before it are kept"
       ) from error
+
+
+def _checksums(folder: epath.Path) -> dict[str, str]:
+  """SHA-256 of each file in a folder, by its path, less those of the commit."""
+  files = [path for path in _files(folder) if path.name not in (*COMMIT, CHECKSUMS)]
+
+  def checksum(path: epath.Path) -> str:
+    with path.open("rb") as file:
+      return hashlib.file_digest(file, "sha256").hexdigest()
+
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    sums = pool.map(checksum, files)
+    return {str(p.relative_to(folder)): s for p, s in zip(files, sums, strict=True)}
+
+
+def _files(folder: epath.Path) -> Iterator[epath.Path]:
+  for path in folder.iterdir():
+    if path.is_dir():
+      yield from _files(path)
+    else:
+      yield path
 
 
 def _training(state: TrainState) -> dict[str, Any]:

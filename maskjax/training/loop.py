@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from maskjax import sharding
-from maskjax.errors import RunError
+from maskjax.errors import RunError, TerminatedError
 from maskjax.losses import Mean
 from maskjax.metrics import Writer, Writers
 from maskjax.objectives import Objective
@@ -27,8 +27,8 @@ Evaluate = Callable[[int, TrainState], dict[str, float]]
 class Saves(Protocol):
   """Where a run's states go, see `maskjax.training.checkpoints.Checkpoints`."""
 
-  def steps(self) -> list[int]:
-    """The steps whose states are there."""
+  def newest(self) -> int | None:
+    """The newest step whose state can be given back."""
 
   def save(self, step: int, state: TrainState, metrics: dict[str, float]) -> None:
     """Takes a state."""
@@ -58,6 +58,7 @@ def fit(
   eval_every: int = 0,
   checkpoints: Saves | None = None,
   checkpoint_every: int = 0,
+  stop: Callable[[int], bool] = lambda step: False,
   profile: tuple[int, int] = (0, 0),
   profile_folder: str | Path = "profile",
 ) -> TrainState:
@@ -81,6 +82,8 @@ def fit(
     eval_every: steps between evaluations; there is always one at the end.
     checkpoints: keeps states, and gives back the newest to go on from.
     checkpoint_every: steps between them; there is always one at the end.
+    stop: asked after every step whether to save the state and leave, see
+      `maskjax.distributed.termination`.
     profile: the first and the last step of a profile; none when both are 0.
     profile_folder: where it goes.
 
@@ -90,14 +93,15 @@ def fit(
   Raises:
     RunError: the loss or the gradient is no finite number, or the data end too
       early; the message names the step, and the checkpoints before it are kept.
+    TerminatedError: `stop` said so.
     UserError: the batch does not divide over the mesh, or a checkpoint does not
       fit the objective.
   """
   mesh = sharding.make_mesh() if mesh is None else mesh
   writer = Writers() if writer is None else writer
   key = jax.random.key(seed)
-  saved = checkpoints.steps() if checkpoints is not None else []
-  start = saved[-1] if saved else 0
+  saved = None if checkpoints is None else checkpoints.newest()
+  start = saved or 0
 
   def due(step: int, every: int) -> bool:
     return step == num_steps or (every > 0 and step % every == 0)
@@ -118,7 +122,7 @@ def fit(
     make = functools.partial(init_state, objective, optimizer, ema=bool(ema_decay))
     shapes = jax.eval_shape(make, batch, key)
     placed = sharding.shardings(shapes, mesh, rules)
-    if checkpoints is not None and saved:
+    if checkpoints is not None and saved is not None:
       like = jax.tree.map(
         lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
         shapes,
@@ -153,15 +157,22 @@ def fit(
         host, batch = fetch(step)
       if due(step, log_every):
         log.write()
+      leaving = step < num_steps and stop(step)
       numbers = {}
-      if evaluate is not None and due(step, eval_every):
+      if evaluate is not None and due(step, eval_every) and not leaving:
         log.check()
         numbers = evaluate(step, state)
         writer.write(step, numbers)
         log.restart_clock()
-      if checkpoints is not None and due(step, checkpoint_every):
+      if checkpoints is not None and (leaving or due(step, checkpoint_every)):
         log.check()
         checkpoints.save(step, state, numbers)
+      if leaving:
+        if checkpoints is not None:
+          checkpoints.wait()
+        raise TerminatedError(
+          f"told to stop (SIGTERM) after step {step}; the same command goes on from it"
+        )
     if checkpoints is not None:
       checkpoints.wait()
   return state
@@ -179,7 +190,9 @@ def _next(stream: Iterator[HostBatch], step: int, num_steps: int) -> HostBatch:
 def _with_params(state: TrainState, change: Callable[[Any], Any]) -> TrainState:
   """Changes the parameters of a fresh state, leaving each array where it lies."""
   params = jax.tree.map(
-    lambda old, new: jax.device_put(np.asarray(new, old.dtype), old.sharding),
+    lambda old, new: (
+      old if new is old else jax.device_put(np.asarray(new, old.dtype), old.sharding)
+    ),
     state.params,
     change(state.params),
   )
