@@ -133,6 +133,44 @@ def matching(pattern: str) -> list[str]:
     raise UserError(f"{pattern} cannot be read: {brief(error)}") from error
 
 
+def exists(where: str | os.PathLike[str]) -> bool:
+  """Whether there is such a file or folder.
+
+  The libraries' own answer is no as well where a remote store cannot be asked; here
+  it is one of `errors`.
+  """
+  if not is_remote(where):
+    return os.path.exists(where)
+  system, name = filesystem(where)
+  try:
+    system.info(name)
+  except FileNotFoundError:
+    return False
+  return True
+
+
+def checksums(root: str | os.PathLike[str]) -> dict[str, str]:
+  """The checksums that a store has of all files under a remote folder, by path."""
+  system, name = filesystem(root)
+  return {
+    file[len(name) + 1 :]: f"{info['size']} {info.get('crc32c') or info['ETag']}"
+    for file, info in system.find(name, detail=True).items()
+  }
+
+
+def move(where: epath.Path, target: epath.Path) -> None:
+  """Renames a folder; on object storage, object by object within the store."""
+  if not is_remote(where):
+    where.rename(target)
+    return
+  # The library's own rename takes the folders in it for objects, and misses them.
+  system, name = filesystem(where)
+  _, goal = filesystem(target)
+  files = system.find(name)
+  system.copy(files, [goal + file[len(name) :] for file in files])
+  system.rm(files)
+
+
 def read_bytes(where: str) -> bytes:
   """The content of a remote file, by a single request."""
   system, name = filesystem(where)

@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from maskjax import distributed
+from maskjax import distributed, storage
 from maskjax.errors import RunError, RunWarning, UserError
 from maskjax.training.step import TrainState
 
@@ -48,7 +48,9 @@ class Checkpoints:
   """
 
   def __init__(self, folder: str | Path, *, keep: int = 2, best: str = "eval/loss"):
-    self.folder = epath.Path(folder).absolute()
+    # What is remote is absolute, and epath would make it local.
+    remote = storage.is_remote(folder)
+    self.folder = storage.path(folder if remote else Path(folder).absolute())
 
     def score(metrics: dict[str, float]) -> float:
       value = metrics.get(best, math.nan)
@@ -66,6 +68,7 @@ class Checkpoints:
     self._options = ocp.CheckpointManagerOptions(
       best_fn=score,
       preservation_policy=policy,
+      atomicity_options=_atomicity(self.folder),
       # Orbax calls it in the first process when all files are there, before it commits.
       async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
     )
@@ -93,7 +96,7 @@ class Checkpoints:
       int(name)
       for name in self._names()
       if name.isdigit()
-      and all((self.folder / name / x).exists() for x in (CHECKSUMS, COMMIT[1]))
+      and all(storage.exists(self.folder / name / x) for x in (CHECKSUMS, COMMIT[1]))
     )
 
   def newest(self) -> int | None:
@@ -199,7 +202,10 @@ class Checkpoints:
       self._opened = None
 
   def _names(self) -> list[str]:
-    return [path.name for path in self.folder.iterdir()] if self.folder.exists() else []
+    try:
+      return [path.name for path in self.folder.iterdir()]
+    except FileNotFoundError:
+      return []
 
   def _newest_whole(self, *, set_aside: bool) -> int:
     """The newest step whose checkpoint is whole, or -1."""
@@ -220,13 +226,17 @@ class Checkpoints:
   def _set_aside(self, step: int) -> str:
     """Makes room for another checkpoint of a step; says where the old one is."""
     unfinished, kept = self._unfinished(step), self.folder / f"damaged-{step}"
+    if storage.is_remote(self.folder) and not storage.exists(
+      self.folder / str(step) / COMMIT[1]
+    ):
+      unfinished = self.folder / str(step)
     if unfinished.exists():
       unfinished.rmtree()
     if not (self.folder / str(step)).exists():
       return ""
     if kept.exists():
       kept.rmtree()
-    (self.folder / str(step)).rename(kept)
+    storage.move(self.folder / str(step), kept)
     if self._opened is not None:
       self._opened.reload()
     return f", it is kept as {kept.name}"
@@ -244,7 +254,7 @@ class Checkpoints:
     try:
       expected = json.loads((folder / CHECKSUMS).read_text())
       found = _checksums(folder)
-    except (OSError, ValueError) as error:
+    except storage.errors(ValueError) as error:
       return f"its checksums cannot be compared: {_brief(error)}"
     for name, checksum in expected.items():
       if name not in found:
@@ -288,8 +298,16 @@ class Checkpoints:
 
 
 def _checksums(folder: epath.Path) -> dict[str, str]:
-  """SHA-256 of each file in a folder, by its path, less those of the commit."""
-  files = [path for path in _files(folder) if path.name not in (*COMMIT, CHECKSUMS)]
+  """A checksum of each file in a folder, by its path, less those of the commit.
+
+  It is SHA-256, or on object storage what the store itself keeps of every object, so
+  that a checkpoint need not be read again.
+  """
+  left_out = (*COMMIT, CHECKSUMS)
+  if storage.is_remote(folder):
+    kept = storage.checksums(folder)
+    return {name: kept[name] for name in kept if name.split("/")[-1] not in left_out}
+  files = [path for path in _files(folder) if path.name not in left_out]
 
   def checksum(path: epath.Path) -> str:
     with path.open("rb") as file:
@@ -306,6 +324,18 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
       yield from _files(path)
     else:
       yield path
+
+
+def _atomicity(folder: epath.Path) -> ocp.options.AtomicityOptions | None:
+  """How Orbax commits, where it is not by renaming."""
+  if not storage.is_remote(folder):
+    return None
+  if str(folder).startswith("s3://"):
+    from maskjax.training import s3
+
+    s3.teach_orbax()
+  mode = ocp.options.AtomicityMode.COMMIT_FILE
+  return ocp.options.AtomicityOptions(mode=mode)
 
 
 def _training(state: TrainState) -> dict[str, Any]:
