@@ -25,6 +25,7 @@ from maskjax import (
   plots,
   resolve,
   sharding,
+  storage,
 )
 from maskjax import workdir as workdirs
 from maskjax.errors import RunError, UserError
@@ -160,9 +161,9 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   checkpoints = workdirs.checkpoints(workdir, config)
   if saved := checkpoints.steps():
     checkpoints.check_whole(saved[-1])
-  with workdirs.opened(config, workdir) as folder, contextlib.ExitStack() as stack:
+  with workdirs.opened(config, workdir) as opened, contextlib.ExitStack() as stack:
     stack.callback(checkpoints.close)
-    writer = _writer(folder, config, checkpoints.newest() or 0)
+    writer = _writer(opened, config, checkpoints.newest() or 0)
     stack.callback(writer.close)
     try:
       with distributed.termination() as stop:
@@ -186,11 +187,13 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
           checkpoint_every=config.checkpoint.every,
           stop=stop,
           profile=tuple(config.profile),
-          profile_folder=folder / "profile",
+          profile_folder=opened.local / "profile",
         )
-      _report(experiment, state.best_params, config.num_steps, folder, writer)
-    except OSError as error:
-      raise RunError(f"workdir {folder} cannot be written: {error.strerror}") from error
+      _report(experiment, state.best_params, config.num_steps, opened, writer)
+    except storage.errors() as error:
+      raise RunError(
+        f"workdir {opened.folder} cannot be written: {storage.brief(error)}"
+      ) from error
 
 
 def evaluate(
@@ -206,15 +209,14 @@ def evaluate(
   Raises:
     UserError: no such workdir or checkpoint, or it does not fit the config.
   """
-  folder = Path(workdir)
+  folder = storage.reach(workdir)
   config = workdirs.read_config(folder) if config is None else config
   experiment = prepare(config)
   step, params = workdirs.checkpoints(folder, config).restore_weights(step)
   transfer.check_same(params, experiment.untrained().params, folder)
-  with contextlib.ExitStack() as stack:
-    distributed.first_process(lambda: stack.enter_context(workdirs.locked(folder)))
-    lines = [metrics.JsonLines(folder / "metrics.jsonl")] if _is_first() else []
-    writer = metrics.Writers(lines)
+  with workdirs.held(folder) as held:
+    path = held.local / workdirs.METRICS
+    writer = metrics.Writers([metrics.JsonLines(path)] if _is_first() else [])
     if experiment.test:
       state = TrainState(
         step=jax.numpy.int32(step),
@@ -225,25 +227,29 @@ def evaluate(
       values = _held_out(experiment, step, state)
       writer.write(step, values)
       _say("  ".join(f"{name} {value:.4g}" for name, value in values.items()))
-    _report(experiment, params, step, folder, writer)
+    _report(experiment, params, step, held, writer)
 
 
-def _writer(folder: Path, config: ConfigDict, start: int) -> metrics.Writers:
+def _writer(
+  workdir: workdirs.Workdir, config: ConfigDict, start: int
+) -> metrics.Writers:
   """All writers of a run; none but in the first process."""
   if not _is_first():
     return metrics.Writers()
   writers: list[metrics.Writer] = [
     metrics.Terminal(config.num_steps, start_step=start),
-    metrics.JsonLines(folder / "metrics.jsonl", resume_step=start),
-    metrics.TensorBoard(folder, resume_step=start),
+    metrics.JsonLines(workdir.local / workdirs.METRICS, resume_step=start),
+    metrics.TensorBoard(workdir.local, resume_step=start),
   ]
   if config.wandb_project:
     writers.append(
       metrics.WeightsAndBiases(
-        project=config.wandb_project, folder=folder, config=configs.plain(config)
+        project=config.wandb_project,
+        folder=workdir.folder,
+        config=configs.plain(config),
       )
     )
-  return metrics.Writers(writers)
+  return metrics.Writers(writers, settle=workdir.settle)
 
 
 def _held_out(experiment: Experiment, step: int, state: TrainState) -> dict[str, float]:
@@ -265,7 +271,7 @@ def _report(
   experiment: Experiment,
   params: Any,
   step: int,
-  folder: Path,
+  workdir: workdirs.Workdir,
   writer: metrics.Writer,
 ) -> None:
   """Probes and draws the parameters of a step."""
@@ -294,12 +300,12 @@ def _report(
   if values:
     writer.write(step, values)
   if hasattr(objective, "reconstruct") and experiment.config.eval.pictures:
-    path = folder / "reconstructions.png"
+    name = "reconstructions.png"
     picture = _reconstructions(experiment, params)
     if _is_first():
-      plots.save_png(path, picture)
+      plots.save_png(workdir.local / name, picture)
       writer.image(step, "reconstructions", picture)
-    _say(f"reconstructions of step {step}: {path}")
+    _say(f"reconstructions of step {step}: {workdir.folder / name}")
 
 
 def _reconstructions(experiment: Experiment, params: Any) -> np.ndarray:

@@ -15,6 +15,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from maskjax import config as configs
+from maskjax import storage
 from maskjax.errors import RunError, RunWarning, TerminatedError, UserError
 from maskjax.resolve import did_you_mean
 
@@ -100,9 +101,11 @@ def main() -> None:
     _fail(error, TERMINATED)
   except RunError as error:
     _fail(error, 1)
-  except OSError as error:
-    where = f" {error.filename}" if error.filename else ""
-    _fail(f"cannot read or write{where}: {error.strerror or error}", 2)
+  except storage.errors() as error:
+    where = getattr(error, "filename", None)
+    _fail(
+      f"cannot read or write{f' {where}' if where else ''}: {storage.brief(error)}", 2
+    )
   except KeyboardInterrupt:
     _fail("interrupted; the same command goes on from the last checkpoint", 130)
   except Exception as error:

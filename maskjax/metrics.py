@@ -4,11 +4,13 @@ import importlib.util
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import numpy as np
+
+from maskjax import storage
 
 Values = Mapping[str, float]
 
@@ -25,15 +27,26 @@ class Writer(Protocol):
   def image(self, step: int, name: str, picture: np.ndarray) -> None:
     """Takes a picture, uint8 [H, W, 3]."""
 
+  def flush(self) -> None:
+    """Makes what was written safe, before a checkpoint is begun."""
+
   def close(self) -> None:
     """Writes what is still to be written."""
 
 
 class Writers:
-  """Several writers as one."""
+  """Several writers as one.
 
-  def __init__(self, writers: Sequence[Writer] = ()):
+  Args:
+    writers: the writers.
+    settle: what `flush` does after them.
+  """
+
+  def __init__(
+    self, writers: Sequence[Writer] = (), *, settle: Callable[[], None] = lambda: None
+  ):
     self._writers = list(writers)
+    self._settle = settle
 
   def advance(self, step: int) -> None:
     """See `Writer`."""
@@ -49,6 +62,12 @@ class Writers:
     """See `Writer`."""
     for writer in self._writers:
       writer.image(step, name, picture)
+
+  def flush(self) -> None:
+    """See `Writer`."""
+    for writer in self._writers:
+      writer.flush()
+    self._settle()
 
   def close(self) -> None:
     """See `Writer`."""
@@ -92,6 +111,9 @@ class JsonLines:
 
   def image(self, step: int, name: str, picture: np.ndarray) -> None:
     """Pictures are not for this file."""
+
+  def flush(self) -> None:
+    """Lines are written at once."""
 
   def close(self) -> None:
     """Nothing is left open."""
@@ -149,6 +171,9 @@ class TensorBoard:
     self._add(step, summary=self._summary.image(name, picture, dataformats="HWC"))
     self._file.flush()
 
+  def flush(self) -> None:
+    """Points are written at once."""
+
   def close(self) -> None:
     """Closes the file."""
     self._file.close()
@@ -162,20 +187,21 @@ class WeightsAndBiases:
 
   Args:
     project: the project's name.
-    folder: the run's workdir; its name is the run's.
+    folder: the run's workdir; its name is the run's. The library keeps its own files
+      there too, unless it is on object storage.
     config: the run's config.
   """
 
   def __init__(self, *, project: str, folder: str | Path, config: Mapping[str, Any]):
     import wandb
 
-    folder = Path(folder)
+    name, remote = storage.path(folder).name, storage.is_remote(folder)
     self._wandb = wandb
     self._run = wandb.init(
       project=project,
-      name=folder.name,
-      id=folder.name,
-      dir=str(folder),
+      name=name,
+      id=name,
+      dir=None if remote else str(folder),
       config=dict(config),
       resume="allow",
     )
@@ -190,6 +216,9 @@ class WeightsAndBiases:
   def image(self, step: int, name: str, picture: np.ndarray) -> None:
     """Adds a picture."""
     self._run.log({name: self._wandb.Image(picture)}, step=step)
+
+  def flush(self) -> None:
+    """The library sends points when it sees fit."""
 
   def close(self) -> None:
     """Ends the run."""
@@ -259,6 +288,9 @@ class Terminal:
 
   def image(self, step: int, name: str, picture: np.ndarray) -> None:
     """Terminals show no pictures."""
+
+  def flush(self) -> None:
+    """Nothing is kept."""
 
   def close(self) -> None:
     """Leaves the bar where it is."""

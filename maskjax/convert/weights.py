@@ -43,7 +43,7 @@ def import_weights(folder: str | Path, config: ConfigDict, workdir: str | Path) 
     params = stack_blocks(params)
   transfer.check_same(params, _shapes(config), folder)
   with workdirs.opened(config, workdir) as opened:
-    checkpoints = workdirs.checkpoints(opened, config)
+    checkpoints = workdirs.checkpoints(opened.folder, config)
     checkpoints.save_weights(0, params)
     checkpoints.close()
 

@@ -15,7 +15,7 @@ from maskjax.errors import RunError, UserError
 from maskjax.storage.paths import brief, kvstore
 
 NAME = "lease.json"
-SECONDS = 15.0
+SECONDS = 10.0
 _RETRIES = {"max_retries": 6, "initial_delay": "200ms", "max_delay": "2s"}
 
 

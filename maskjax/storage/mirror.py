@@ -113,5 +113,9 @@ def mirror(
     for name in grown:
       mirror.fetch(name)
     yield mirror
-  finally:
-    mirror.close()
+  except BaseException:
+    # What went wrong is to be said, not that this did too.
+    with contextlib.suppress(RunError):
+      mirror.close()
+    raise
+  mirror.close()

@@ -166,6 +166,7 @@ def fit(
         log.restart_clock()
       if checkpoints is not None and (leaving or due(step, checkpoint_every)):
         log.check()
+        writer.flush()
         checkpoints.save(step, state, numbers)
       if leaving:
         if checkpoints is not None:

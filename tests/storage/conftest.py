@@ -134,9 +134,9 @@ def store(
     "MASKJAX_CACHE": str(tmp_path / "cache"),
     "STORAGE_EMULATOR_HOST": address,
     "TENSORSTORE_GCS_HTTP_URL": address,
+    "FSSPEC_GCS_TOKEN": "anon",
     "GOOGLE_AUTH_TOKEN_FOR_TESTING": "any",
     "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # which asks Google itself
-    "NO_GCE_CHECK": "true",
     "AWS_ENDPOINT_URL": address,
     "AWS_ACCESS_KEY_ID": "any",
     "AWS_SECRET_ACCESS_KEY": "any",

@@ -1,0 +1,116 @@
+"""Runs whose workdir is on object storage, and what befalls them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from running import DIGITS, ROOT, TINY, process, tiny_config
+
+from maskjax import storage
+from maskjax import workdir as workdirs
+
+STEPS = 6
+FLAGS = (*TINY, f"--config.num_steps={STEPS}", "--config.checkpoint.every=2")
+FLAGS = (*FLAGS, "--config.checkpoint.keep=9", "--config.log_every=1")
+FLAGS = (*FLAGS, "--config.eval.pictures=2")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+  """The same run in a local workdir, and where its compiled programs are."""
+  root = tmp_path_factory.mktemp("local")
+  cache = f"--config.compilation_cache={root / 'cache'}"
+  code, _, err = process(
+    "train", "--config", DIGITS, "--workdir", root / "run", *FLAGS, cache
+  )
+  assert (code, err) == (0, "")
+  return root / "run", cache
+
+
+def start(workdir, cache):
+  command = ("train", "--config", DIGITS, "--workdir", workdir, *FLAGS, cache)
+  return subprocess.Popen(
+    [sys.executable, "-m", "maskjax.main", *command],
+    env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def saving(step):
+  """A request that begins to write the arrays of a checkpoint."""
+  return rb"checkpoints(/|%%2F)%d(/|%%2F)params(/|%%2F)ocdbt" % step
+
+
+def said(err):
+  """What a run said, but for the log of TensorStore's C++."""
+  return [x for x in err.splitlines() if not re.match(r"[IWE]\d{4} ", x)]
+
+
+def params(workdir, step):
+  reader = workdirs.checkpoints(workdir, tiny_config())
+  try:
+    return reader.restore_weights(step)
+  finally:
+    reader.close()
+
+
+def losses(text):
+  lines = [json.loads(line) for line in text.splitlines()]
+  return [(x["step"], x["train/loss"]) for x in lines if "train/loss" in x]
+
+
+def test_server_and_run_are_killed_while_they_save(store, undisturbed):
+  expected, cache = undisturbed
+  seen = store.proxy.watch(saving(2))
+  run = start(store.root, cache)
+  assert seen.wait(60), run.communicate()
+  store.kill()
+  time.sleep(3)
+  seen = store.proxy.watch(saving(4))
+  store.start()
+  # It has tried again until the server was back.
+  assert seen.wait(60), run.communicate()
+  run.send_signal(signal.SIGKILL)
+  run.communicate()
+  assert workdirs.checkpoints(store.root, tiny_config()).steps() in ([2], [2, 4])
+  jax.tree.map(
+    np.testing.assert_array_equal, params(store.root, 2), params(expected, 2)
+  )
+
+  begun = time.monotonic()
+  out, err = (run := start(store.root, cache)).communicate(timeout=120)
+  assert run.returncode == 0, err
+  assert "waiting up to 10 seconds for process" in out
+  assert all("step 4 in" in x and "was not finished" in x for x in said(err))
+  assert time.monotonic() - begun > 10
+  jax.tree.map(
+    np.testing.assert_array_equal, params(store.root, STEPS), params(expected, STEPS)
+  )
+  assert losses(store.read("metrics.jsonl").decode()) == losses(
+    (expected / "metrics.jsonl").read_text()
+  )
+  assert json.loads(store.read("config.json")) == json.loads(
+    (expected / "config.json").read_text()
+  )
+  files = [f for f in storage.files(store.root) if not f.startswith("checkpoints")]
+  assert sorted(f for f in files if "tfevents" not in f) == [
+    "config.json",
+    "metrics.jsonl",
+    "reconstructions.png",
+  ]
+  assert len(files) == 5  # two event files
+
+  code, out, err = process("eval", "--workdir", store.root, "--step", STEPS)
+  assert (code, said(err)) == (0, [])
+  assert f"{store.root}/reconstructions.png" in out
+  png = store.read("reconstructions.png")
+  assert png == (expected / "reconstructions.png").read_bytes()
