@@ -88,7 +88,7 @@ COMMANDS = {"train": train, "eval": evaluate, "convert": convert, "list": list_s
 def main() -> None:
   """Runs the command of `sys.argv`; exits with 2 after a mistake of the user."""
   # Orbax reports its progress as warnings, and what it raises once more in full.
-  for library in ("absl", "asyncio"):
+  for library in ("absl", "asyncio", "gcsfs", "google"):
     logging.getLogger(library).setLevel(logging.CRITICAL)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   sys.unraisablehook = _print_unraisable

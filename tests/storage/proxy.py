@@ -5,6 +5,8 @@ import contextlib
 import re
 import threading
 
+FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
 
 class Proxy:
   """Passes bytes on, unless it is down.
@@ -32,11 +34,18 @@ class Proxy:
 
   def up(self) -> None:
     """Takes connections."""
+    self._denies = False
     self._do(self._listen())
 
   def down(self) -> None:
     """Cuts all connections, and refuses new ones."""
     self._do(self._cut())
+
+  def deny(self) -> None:
+    """Answers all requests that they are forbidden."""
+    self.down()
+    self.up()
+    self._denies = True
 
   def close(self) -> None:
     """Ends."""
@@ -63,6 +72,12 @@ class Proxy:
     pair = {writer}
     self._writers.add(writer)
     try:
+      if self._denies:
+        with contextlib.suppress(TimeoutError):
+          while await asyncio.wait_for(reader.read(1 << 16), 0.2):
+            pass
+        writer.write(FORBIDDEN)
+        return
       far = await asyncio.open_connection("127.0.0.1", self._target)
       pair.add(far[1])
       self._writers.add(far[1])

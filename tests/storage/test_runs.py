@@ -1,5 +1,6 @@
 """Runs whose workdir is on object storage, and what befalls them."""
 
+import io
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from running import DIGITS, ROOT, TINY, process, tiny_config
 
 from maskjax import storage
@@ -19,7 +21,6 @@ from maskjax import workdir as workdirs
 STEPS = 6
 FLAGS = (*TINY, f"--config.num_steps={STEPS}", "--config.checkpoint.every=2")
 FLAGS = (*FLAGS, "--config.checkpoint.keep=9", "--config.log_every=1")
-FLAGS = (*FLAGS, "--config.eval.pictures=2")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def losses(text):
   return [(x["step"], x["train/loss"]) for x in lines if "train/loss" in x]
 
 
-def test_server_and_run_are_killed_while_they_save(store, undisturbed):
+def test_server_and_run_are_killed_while_they_save(store, undisturbed, call, tmp_path):
   expected, cache = undisturbed
   seen = store.proxy.watch(saving(2))
   run = start(store.root, cache)
@@ -102,15 +103,24 @@ def test_server_and_run_are_killed_while_they_save(store, undisturbed):
     (expected / "config.json").read_text()
   )
   files = [f for f in storage.files(store.root) if not f.startswith("checkpoints")]
-  assert sorted(f for f in files if "tfevents" not in f) == [
+  events = [f for f in files if f.startswith("events.out.tfevents.")]
+  assert len(events) == 2 and set(files) - set(events) == {
     "config.json",
     "metrics.jsonl",
-    "reconstructions.png",
-  ]
-  assert len(files) == 5  # two event files
+  }
 
-  code, out, err = process("eval", "--workdir", store.root, "--step", STEPS)
+  config = ("--config", DIGITS, *FLAGS, cache, "--config.eval.pictures=2")
+  code, out, err = process("eval", "--workdir", store.root, *config)
   assert (code, said(err)) == (0, [])
-  assert f"{store.root}/reconstructions.png" in out
-  png = store.read("reconstructions.png")
-  assert png == (expected / "reconstructions.png").read_bytes()
+  assert f"reconstructions of step {STEPS}: {store.root}/reconstructions.png" in out
+  with Image.open(io.BytesIO(store.read("reconstructions.png"))) as picture:
+    assert picture.width > 3 * 64
+
+  exported = tmp_path / "exported"
+  assert call("convert", "--workdir", store.root, "--to_hf", exported)[0] == 0
+  imported = f"{store.root}-imported"
+  config = ("--config", DIGITS, *TINY)
+  assert call("convert", "--from_hf", exported, "--workdir", imported, *config)[0] == 0
+  jax.tree.map(
+    np.testing.assert_array_equal, params(imported, 0)[1], params(expected, STEPS)[1]
+  )
