@@ -37,8 +37,10 @@ class Mirror:
 
   def fetch(self, name: str) -> None:
     """Copies a remote file here, if there is one, to go on with it."""
-    with contextlib.suppress(FileNotFoundError):
-      (self.folder / name).write_bytes((self._remote / name).read_bytes())
+    file = self.folder / name
+    with self._copying, contextlib.suppress(FileNotFoundError):
+      file.write_bytes((self._remote / name).read_bytes())
+      self._copied[file] = _state(file)
 
   def flush(self) -> None:
     """Copies what has changed since the last copy.
@@ -74,12 +76,17 @@ class Mirror:
       for file in sorted(self.folder.rglob("*")):
         if not file.is_file() or file.suffix == ".tmp":
           continue
-        now = file.stat()
-        state = (now.st_size, now.st_mtime_ns)
+        state = _state(file)
         if self._copied.get(file) != state:
           target = self._remote / file.relative_to(self.folder).as_posix()
           epath.Path(file).copy(target, overwrite=True)
           self._copied[file] = state
+
+
+def _state(file: Path) -> tuple[int, int]:
+  """What changes when a file does."""
+  now = file.stat()
+  return now.st_size, now.st_mtime_ns
 
 
 class _Here:

@@ -4,6 +4,7 @@ Small things go through `etils.epath` (and so through fsspec's gcsfs and s3fs), 
 arrays of checkpoints through TensorStore.
 """
 
+import functools
 import importlib.util
 import os
 import sys
@@ -222,6 +223,7 @@ def brief(error: BaseException) -> str:
   return " ".join(str(text).split())[:300]
 
 
+@functools.cache
 def _is_installed(package: str) -> bool:
   try:
     return importlib.util.find_spec(package) is not None

@@ -12,12 +12,15 @@ from typing import Any
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from maskjax import storage
+from maskjax.errors import UserError
 
 
 @functools.cache
 def teach_orbax() -> None:
   """Lets Orbax describe `s3://` folders to TensorStore, from now on."""
-  known = tensorstore_utils.build_kvstore_tspec
+  known = getattr(tensorstore_utils, "build_kvstore_tspec", None)
+  if known is None:
+    raise UserError("checkpoints on s3:// need orbax-checkpoint==0.12.8")
 
   @functools.wraps(known)
   def build(directory: str, *arguments: Any, **keywords: Any) -> dict[str, Any]:

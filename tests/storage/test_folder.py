@@ -92,6 +92,9 @@ def test_mirror(store):
   root = storage.path(store.root)
   (root / "grown.txt").write_text("one\n")
   with storage.mirror(root, grown=["grown.txt", "new.txt"]) as mirror:
+    seen = store.proxy.watch(b"(POST|PUT) .*grown.txt")
+    mirror.flush()
+    assert not seen.is_set()  # another host may have written to it since
     with (mirror.folder / "grown.txt").open("a") as file:
       file.write("two\n")
     mirror.flush()
