@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,7 +30,7 @@ def initialize() -> None:
   Raises:
     UserError: there is nothing to tell which processes there are.
   """
-  given = {}
+  given: dict[str, Any] = {}
   for key in ("num_processes", "process_id"):
     name = f"JAX_{key.upper()}"
     if name in os.environ:

@@ -15,6 +15,10 @@ Refused = Callable[..., str]  # see the fixture `refused`
 
 ROOT = Path(__file__).parent.parent
 DIGITS = "configs/image/mae.py:digits"
+# Compiled in half the time; for tests that start many processes.
+QUICK_XLA = (
+  "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 TINY = (
   "--config.num_steps=2",
   "--config.batch_size=16",
@@ -49,7 +53,7 @@ def process(*arguments: object) -> tuple[int, str, str]:
   """Runs a command as a process of its own with one device."""
   done = subprocess.run(
     [sys.executable, "-m", "maskjax.main", *map(str, arguments)],
-    env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+    env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": QUICK_XLA},
     capture_output=True,
     text=True,
     timeout=300,

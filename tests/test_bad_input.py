@@ -357,10 +357,10 @@ def test_free_keys_may_change(
 def test_weights_alone_are_not_a_run(refused: Refused, tmp_path: Path) -> None:
   config = tiny_config()
   prepared = experiment.prepare(config)
-  workdir = workdirs.open_for(config, tmp_path / "weights")
-  checkpoints = workdirs.checkpoints(workdir, config)
-  checkpoints.save_weights(0, prepared.untrained().params)
-  checkpoints.close()
+  with workdirs.opened(config, tmp_path / "weights") as workdir:
+    checkpoints = workdirs.checkpoints(workdir, config)
+    checkpoints.save_weights(0, prepared.untrained().params)
+    checkpoints.close()
   before = listing(workdir)
   line = refused("train", "--config", DIGITS, "--workdir", workdir, *TINY)
   assert str(workdir) in line and "weights alone" in line and "init_from" in line

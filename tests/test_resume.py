@@ -11,7 +11,7 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from running import DIGITS, ROOT, TINY
+from running import DIGITS, QUICK_XLA, ROOT, TINY
 
 STEPS = 300
 EVERY = 20
@@ -28,7 +28,7 @@ def start(workdir, cache):
       f"--config.log_every={EVERY}",
       f"--config.compilation_cache={cache}",
     ],
-    env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+    env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": QUICK_XLA},
     stdout=subprocess.DEVNULL,
     stderr=subprocess.PIPE,
     text=True,

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import yaml
-from running import DIGITS, ROOT, TINY
+from running import DIGITS, QUICK_XLA, ROOT, TINY
 
 from maskjax import metrics
 
@@ -23,7 +23,7 @@ def local(*command, processes, devices=4):
       *(sys.executable, LAUNCH / "local.py", "--processes", str(processes)),
       *("--devices", str(devices), "--", *map(str, command)),
     ],
-    env={**os.environ, "PYTHONPATH": str(ROOT)},
+    env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": QUICK_XLA},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running import ROOT, tiny_config
+from running import QUICK_XLA, ROOT, tiny_config
 
 from maskjax import experiment
 
@@ -27,7 +27,8 @@ def run(processes, folder):
       env={
         **os.environ,
         "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // processes}",
+        "XLA_FLAGS": f"{QUICK_XLA} "
+        f"--xla_force_host_platform_device_count={4 // processes}",
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": str(processes),
         "JAX_PROCESS_ID": str(i),
