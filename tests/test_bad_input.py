@@ -357,7 +357,8 @@ def test_free_keys_may_change(
 def test_weights_alone_are_not_a_run(refused: Refused, tmp_path: Path) -> None:
   config = tiny_config()
   prepared = experiment.prepare(config)
-  with workdirs.opened(config, tmp_path / "weights") as workdir:
+  workdir = tmp_path / "weights"
+  with workdirs.opened(config, workdir):
     checkpoints = workdirs.checkpoints(workdir, config)
     checkpoints.save_weights(0, prepared.untrained().params)
     checkpoints.close()
