@@ -73,6 +73,11 @@ def path(where: str | os.PathLike[str]) -> epath.Path:
   # from before.
   for name in ("gcs", "gs", "s3"):
     fsspec.config.conf.setdefault(name, {}).setdefault("use_listings_cache", False)
+  # By itself s3fs may give up within three seconds; gcsfs tries for a minute.
+  retries = {"mode": "standard", "max_attempts": 10}
+  fsspec.config.conf["s3"].setdefault("config_kwargs", {}).setdefault(
+    "retries", retries
+  )
   return epath.Path(text)
 
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from running import DIGITS, ROOT, TINY, process, tiny_config
+from running import DIGITS, QUICK_XLA, ROOT, TINY, process, tiny_config
 
 from maskjax import storage
 from maskjax import workdir as workdirs
@@ -39,7 +39,7 @@ def start(workdir, cache):
   command = ("train", "--config", DIGITS, "--workdir", workdir, *FLAGS, cache)
   return subprocess.Popen(
     [sys.executable, "-m", "maskjax.main", *command],
-    env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+    env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": QUICK_XLA},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
