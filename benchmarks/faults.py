@@ -6,7 +6,7 @@ Needs root for the full disk (a small tmpfs). Prints the table of docs/reliabili
 each run is resumed by the command that began it, and its final parameters are compared
 with those of an undisturbed run: bit for bit on the same devices, on others to 1e-5 of
 each array's largest value. There the biases of the keys are left out: the softmax
-cancels them, so that their gradient is a rounding error, which Adam scales up to a step.
+cancels them, and their gradient is a rounding error that Adam scales up to a step.
 """
 
 import argparse
