@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,39 +161,36 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   checkpoints = workdirs.checkpoints(workdir, config)
   if saved := checkpoints.steps():
     checkpoints.check_whole(saved[-1])
-  with workdirs.opened(config, workdir) as opened, contextlib.ExitStack() as stack:
+  with (
+    workdirs.opened(config, workdir) as opened,
+    _written(opened),
+    contextlib.ExitStack() as stack,
+  ):
     stack.callback(checkpoints.close)
     writer = _writer(opened, config, checkpoints.newest() or 0)
     stack.callback(writer.close)
-    try:
-      with distributed.termination() as stop:
-        state = fit(
-          experiment.objective,
-          experiment.train,
-          optimizer=experiment.optimizer,
-          num_steps=config.num_steps,
-          seed=config.seed,
-          mesh=experiment.mesh,
-          microbatches=config.microbatches,
-          ema_decay=config.ema_decay,
-          initial=initial,
-          writer=writer,
-          log_every=config.log_every,
-          evaluate=functools.partial(_held_out, experiment)
-          if experiment.test
-          else None,
-          eval_every=config.eval.every,
-          checkpoints=checkpoints,
-          checkpoint_every=config.checkpoint.every,
-          stop=stop,
-          profile=tuple(config.profile),
-          profile_folder=opened.local / "profile",
-        )
-      _report(experiment, state.best_params, config.num_steps, opened, writer)
-    except storage.errors() as error:
-      raise RunError(
-        f"workdir {opened.folder} cannot be written: {storage.brief(error)}"
-      ) from error
+    with distributed.termination() as stop:
+      state = fit(
+        experiment.objective,
+        experiment.train,
+        optimizer=experiment.optimizer,
+        num_steps=config.num_steps,
+        seed=config.seed,
+        mesh=experiment.mesh,
+        microbatches=config.microbatches,
+        ema_decay=config.ema_decay,
+        initial=initial,
+        writer=writer,
+        log_every=config.log_every,
+        evaluate=functools.partial(_held_out, experiment) if experiment.test else None,
+        eval_every=config.eval.every,
+        checkpoints=checkpoints,
+        checkpoint_every=config.checkpoint.every,
+        stop=stop,
+        profile=tuple(config.profile),
+        profile_folder=opened.local / "profile",
+      )
+    _report(experiment, state.best_params, config.num_steps, opened, writer)
 
 
 def evaluate(
@@ -228,6 +225,17 @@ def evaluate(
       writer.write(step, values)
       _say("  ".join(f"{name} {value:.4g}" for name, value in values.items()))
     _report(experiment, params, step, held, writer)
+
+
+@contextlib.contextmanager
+def _written(workdir: workdirs.Workdir) -> Iterator[None]:
+  """Raises a `RunError` where a workdir cannot be written any more."""
+  try:
+    yield
+  except storage.errors() as error:
+    raise RunError(
+      f"workdir {workdir.folder} cannot be written: {storage.brief(error)}"
+    ) from error
 
 
 def _writer(
