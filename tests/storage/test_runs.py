@@ -73,13 +73,13 @@ def test_server_and_run_are_killed_while_they_save(store, undisturbed, call, tmp
   expected, cache = undisturbed
   seen = store.proxy.watch(saving(2))
   run = start(store.root, cache)
-  assert seen.wait(60), run.communicate()
+  assert seen.wait(180), run.communicate()
   store.kill()
   time.sleep(3)
   seen = store.proxy.watch(saving(4))
   store.start()
   # It has tried again until the server was back.
-  assert seen.wait(60), run.communicate()
+  assert seen.wait(180), run.communicate()
   run.send_signal(signal.SIGKILL)
   run.communicate()
   assert workdirs.checkpoints(store.root, tiny_config()).steps() in ([2], [2, 4])
@@ -88,7 +88,7 @@ def test_server_and_run_are_killed_while_they_save(store, undisturbed, call, tmp
   )
 
   begun = time.monotonic()
-  out, err = (run := start(store.root, cache)).communicate(timeout=120)
+  out, err = (run := start(store.root, cache)).communicate(timeout=300)
   assert run.returncode == 0, err
   assert "waiting up to 10 seconds for process" in out
   assert all("step 4 in" in x and "was not finished" in x for x in said(err))
