@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import yaml
-from running import DIGITS, QUICK_XLA, ROOT, TINY
+from running import DIGITS, QUICK_XLA, ROOT, TINY, check_refusal, process
 
 from maskjax import metrics
 
@@ -222,3 +222,10 @@ def test_slurm_queues_again_what_was_told_to_stop(tool, tmp_path, code, requeued
   assert done.returncode == code, done.stderr
   assert "maskjax train --distributed --config" in srun.read_text()
   assert (scontrol.exists() and "requeue 7" in scontrol.read_text()) == requeued
+
+
+def test_distributed_without_anything_that_says_who_is_there(tmp_path):
+  command = ("train", "--config", DIGITS, "--workdir", tmp_path / "run", *TINY)
+  line = check_refusal(*process(*command, "--distributed")[::2])
+  assert "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID" in line
+  assert not (tmp_path / "run").exists()
