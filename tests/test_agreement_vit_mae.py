@@ -184,7 +184,7 @@ def test_our_files_give_our_predictions_in_theirs(tmp_path, size):
   assert abs(float(our_loss) - loss) <= 1e-5 * abs(loss)
 
 
-@pytest.mark.parametrize("options", [{"scan": True}, {"remat": True}])
+@pytest.mark.parametrize("options", [{"scan": True}, {"remat": "full"}])
 def test_scan_and_remat_agree_too(options):
   model = make_theirs()
   images, noise = make_inputs()

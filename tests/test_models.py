@@ -186,8 +186,10 @@ def test_transformer_by_hand():
   [
     {"num_queries": 3},
     {"scan": True, "num_queries": 3},
-    {"remat": True},
-    {"scan": True, "remat": True},
+    {"remat": "full"},
+    {"remat": "dots"},
+    {"scan": True, "remat": "full"},
+    {"scan": True, "remat": "dots"},
   ],
   ids=str,
 )

@@ -112,7 +112,7 @@ def imagenet():
     norm_pix_loss=True,
     dtype="bfloat16",
     scan=False,
-    remat=False,
+    remat="none",
   )
   config.optimizer = dict(
     name="adamw",
