@@ -8,6 +8,9 @@ CONFIGS = sorted(
   {f"maskjax.{f.parent}".replace("/", ".") for f in Path("configs").rglob("*.py")}
 )
 
+# Compiles for TPUs on machines without one; its maker builds it for these alone.
+LIBTPU = "libtpu>=0.0.42; sys_platform == 'linux' and platform_machine == 'x86_64'"
+
 setup(
   name="maskjax",
   version="0.1.0",
@@ -43,7 +46,9 @@ setup(
     "tqdm",
   ],
   extras_require={
+    "plan": [LIBTPU],
     "test": [
+      LIBTPU,
       "hypothesis",
       "mypy",
       "pytest",

@@ -13,6 +13,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from maskjax import config as configs
+from maskjax import libtpu
 from maskjax.errors import RunError, UserError
 from maskjax.resolve import did_you_mean
 
@@ -106,6 +107,7 @@ def main() -> None:
   for library in ("absl", "asyncio"):
     logging.getLogger(library).setLevel(logging.CRITICAL)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  libtpu.settle()
   sys.unraisablehook = _print_unraisable
   try:
     sys.exit(_run(sys.argv))

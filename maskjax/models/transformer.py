@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from maskjax.models.attention import SelfAttention
 from maskjax.models.dense import Dense
+from maskjax.models.gelu import gelu
 from maskjax.sharding import constrain_batch
 
 # The variance as the mean of squares less the square of the mean, Flax's default,
@@ -44,7 +45,7 @@ class Mlp(nn.Module):
     width = x.shape[-1]
     hidden = round(width * self.ratio)
     y = Dense(hidden, dtype=self.dtype, name="up")(x)
-    y = jax.nn.gelu(y, approximate=False)
+    y = gelu(y)
     return Dense(width, dtype=self.dtype, name="down")(y)
 
 

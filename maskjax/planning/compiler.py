@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,7 @@ import jax
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
-from maskjax import data, experiment, resolve, sharding
+from maskjax import data, experiment, libtpu, resolve, sharding
 from maskjax.errors import UserError
 from maskjax.planning.chips import Slice
 from maskjax.planning.flops import count_matmuls, training_flops
@@ -59,9 +58,7 @@ def topology_devices(where: Slice) -> list[jax.Device]:
       "planning needs libtpu, which compiles for TPUs: expected "
       "`pip install 'maskjax[plan]'` (Linux on x86-64)"
     )
-  # There is no TPU whose metadata to ask for, and none to keep for one process.
-  os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-  os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+  libtpu.settle()
   options: dict[str, Any] = {}
   if where.num_chips == 1:
     options["chips_per_host_bounds"] = [1, 1, 1]
