@@ -7,13 +7,17 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.models.dense import Dense
+from maskjax.sharding import for_tpu
+
+# Numbers that lie side by side in a register of a TPU.
+LANES = 128
 
 
 def attend(query: Array, key: Array, value: Array) -> Array:
   """Scaled dot-product attention, softmax in float32.
 
-  Batch and heads lead, so that each product is a plain matrix product over the
-  last two axes on every kind of device.
+  On TPU its form depends on the shapes, see docs/scaling.md for what each gains;
+  its numbers do not.
 
   Args:
     query: [B, H, N, D].
@@ -23,14 +27,108 @@ def attend(query: Array, key: Array, value: Array) -> Array:
   Returns:
     [B, H, N, D], in the type of `value`.
   """
-  scores = jnp.einsum(
-    "bhnd,bhkd->bhnk",
-    query * query.shape[-1] ** -0.5,
-    key,
-    preferred_element_type=jnp.float32,
-  )
+  query = query * query.shape[-1] ** -0.5
+  if not for_tpu():
+    return by_rows(query, key, value)
+  group = heads_a_group(query.shape)
+  if group > 1:
+    return in_groups(query, key, value, group)
+  return by_columns(query, key, value)
+
+
+def by_rows(query: Array, key: Array, value: Array) -> Array:
+  """Attention as it is written down; as `attend`, of a scaled query.
+
+  Batch and heads lead, so that each product is a plain matrix product over the
+  last two axes on every kind of device.
+  """
+  scores = jnp.einsum("bhnd,bhkd->bhnk", query, key, preferred_element_type=jnp.float32)
   weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
   return jnp.einsum("bhnk,bhkd->bhnd", weights, value)
+
+
+def heads_a_group(shape: tuple[int, ...]) -> int:
+  """How many neighbouring heads `in_groups` should join.
+
+  Their queries together, and their channels together, still fit the lanes.
+
+  Example:
+    >>> heads_a_group((1, 16, 50, 64)), heads_a_group((1, 16, 197, 32))
+    (2, 1)
+  """
+  _, heads, length, depth = shape
+  most = min(LANES // depth, LANES // length)
+  return max(
+    size for size in range(1, heads + 1) if size <= max(1, most) and not heads % size
+  )
+
+
+def in_groups(query: Array, key: Array, value: Array, group: int) -> Array:
+  """Attention of groups of heads at once, for few tokens and narrow heads.
+
+  The heads of a group share one product: the queries of each stand one below the
+  other, zero in the channels of the other heads. Matrix units and registers that a
+  single head would leave half empty are full, and channels need not be taken apart.
+  """
+  batch, heads, length, depth = query.shape
+
+  def join(x: Array) -> Array:
+    # [B, H, N, D] -> [B, H / group, N, group * D]
+    x = x.swapaxes(1, 2).reshape(batch, -1, heads // group, group * depth)
+    return x.swapaxes(1, 2)
+
+  query, key, value = join(query), join(key), join(value)
+  head = jnp.arange(group * depth) // depth
+  # [B, H / group, group * N, group * D]
+  stacked = jnp.concatenate(
+    [jnp.where(head == i, query, 0) for i in range(group)], axis=2
+  )
+  parts = jnp.split(by_rows(stacked, key, value), group, axis=2)
+  joined = parts[0]
+  for i, part in enumerate(parts[1:], start=1):
+    joined = jnp.where(head == i, part, joined)
+  # [B, H / group, N, group * D] -> [B, H, N, D]
+  return joined.swapaxes(1, 2).reshape(batch, length, heads, depth).swapaxes(1, 2)
+
+
+@jax.custom_jvp
+def by_columns(query: Array, key: Array, value: Array) -> Array:
+  """Attention by transposed scores; as `attend`, of a scaled query.
+
+  The softmax runs down the columns, and divides the output in place of the
+  weights. For the backward pass it leaves the weights in the type of `value`; its
+  own derivative takes their part of the softmax's from the output, so that no pass
+  over all scores is needed (https://arxiv.org/abs/2205.14135, appendix B.2).
+  """
+  return _by_columns(query, key, value)[0]
+
+
+def _by_columns(query: Array, key: Array, value: Array) -> tuple[Array, Array, Array]:
+  """The output, the weights [B, H, K, N] before their division, and its divisors."""
+  scores = jnp.einsum("bhkd,bhnd->bhkn", key, query, preferred_element_type=jnp.float32)
+  weights = jnp.exp(scores - scores.max(axis=-2, keepdims=True))
+  total = weights.sum(axis=-2)[..., None]  # [B, H, N, 1]
+  weights = weights.astype(value.dtype)
+  sums = jnp.einsum(
+    "bhkn,bhkd->bhnd", weights, value, preferred_element_type=jnp.float32
+  )
+  return (sums / total).astype(value.dtype), weights, total
+
+
+@by_columns.defjvp
+def _by_columns_jvp(
+  primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
+) -> tuple[Array, Array]:
+  (query, key, value), (query_dot, key_dot, value_dot) = primals, tangents
+  output, weights, total = _by_columns(query, key, value)
+  scores_dot = jnp.einsum("bhkd,bhnd->bhkn", key, query_dot)
+  scores_dot += jnp.einsum("bhkd,bhnd->bhkn", key_dot, query)
+  weights_dot = weights * scores_dot
+  sums_dot = jnp.einsum("bhkn,bhkd->bhnd", weights_dot, value)
+  sums_dot += jnp.einsum("bhkn,bhkd->bhnd", weights, value_dot)
+  total_dot = weights_dot.astype(jnp.float32).sum(axis=-2)[..., None]
+  wide = sums_dot.astype(jnp.float32) - output.astype(jnp.float32) * total_dot
+  return output, (wide / total).astype(value.dtype)
 
 
 class SelfAttention(nn.Module):

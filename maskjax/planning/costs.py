@@ -5,7 +5,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
-from maskjax.planning.hlo import Array, Operation, Program, arrays
+from maskjax.planning.hlo import Operation, Program, arrays
 from maskjax.planning.loops import Execution, executions
 
 COLLECTIVES = (
@@ -207,11 +207,6 @@ def hbm_bytes(program: Program, computation: str, operation: Operation) -> int:
 
 def _in_hbm(shape: str) -> list[int]:
   return [array.padded_bytes for array in arrays(shape) if array.in_hbm]
-
-
-def largest(found: Sequence[Array]) -> int:
-  """The bytes of the largest array."""
-  return max((array.bytes for array in found), default=0)
 
 
 def scopes(program: Program) -> dict[str, int]:

@@ -196,9 +196,7 @@ def _ways_out(config: ConfigDict, memory: Memory) -> list[str]:
       "--config.mesh.data=1 --config.mesh.fsdp=-1"
     )
   if config.optimizer.get("state_dtype", "float32") == "float32":
-    state.append(
-      "halve the optimizer's state: config.optimizer.state_dtype='bfloat16'"
-    )
+    state.append("halve the optimizer's state: config.optimizer.state_dtype='bfloat16'")
   objective, activations = config.objective, []
   if objective.get("remat", "none") != "full":
     activations.append(
@@ -206,9 +204,7 @@ def _ways_out(config: ConfigDict, memory: Memory) -> list[str]:
       "or 'full'"
     )
     if not objective.get("scan", False):
-      activations.append(
-        "loop over the layers, with remat: config.objective.scan=True"
-      )
+      activations.append("loop over the layers, with remat: config.objective.scan=True")
   activations.append(
     f"split the batch: --config.microbatches={2 * config.microbatches}"
   )

@@ -1,7 +1,7 @@
 """How often a compiled program runs each of its operations."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from maskjax.planning.hlo import Operation, Program
@@ -201,8 +201,3 @@ def _element(
     values = [_linear(program, computation, op, arguments) for op in inputs]
     return _element(program, name, program.root(name), index, values)
   return None
-
-
-def by_computation(found: Sequence[Execution]) -> Mapping[str, int]:
-  """How often each computation runs that is no part of a larger operation."""
-  return {e.computation: e.times for e in found if not e.fused}

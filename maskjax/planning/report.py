@@ -46,7 +46,7 @@ def _memory(plan: Plan) -> Iterator[str]:
 def _work(plan: Plan) -> Iterator[str]:
   yield "a step, on each chip"
   yield f"  {'matrix products':<27}{plan.flops / 1e12:8.2f} TFLOP"
-  yield f"  {'of them the model’s own':<27}{plan.model_flops / 1e12:8.2f} TFLOP"
+  yield f"  {'those of the model itself':<27}{plan.model_flops / 1e12:8.2f} TFLOP"
   if plan.costs:
     yield f"  {'HBM read and written':<27}{plan.costs.hbm_bytes / 1e9:8.2f} GB"
     for kind, size in plan.costs.collective_bytes.items():
@@ -65,9 +65,7 @@ def _times(plan: Plan) -> Iterator[str]:
     f"  {'cycles':<27}{1e3 * times.cycles_seconds:8.2f} ms, "
     f"{100 * times.share_of_peak:.1f} % of the peak"
   )
-  yield (
-    f"  {'collectives, if exposed':<27}{1e3 * times.collective_seconds:8.2f} ms"
-  )
+  yield (f"  {'collectives, if exposed':<27}{1e3 * times.collective_seconds:8.2f} ms")
   kinds = ", ".join(f"{name} {count}" for name, count in costs.unpriced.items())
   yield (
     f"  {'operations without price':<27}{sum(costs.unpriced.values()):8d}"
