@@ -1,5 +1,7 @@
 """Attention: one function for every model."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -7,6 +9,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.models.dense import Dense
+from maskjax.models.heads import IntoHeads, OutOfHeads
 from maskjax.sharding import for_tpu
 
 # Numbers that lie side by side in a register of a TPU.
@@ -16,8 +19,8 @@ LANES = 128
 def attend(query: Array, key: Array, value: Array) -> Array:
   """Scaled dot-product attention, softmax in float32.
 
-  On TPU its form depends on the shapes, see docs/scaling.md for what each gains;
-  its numbers do not.
+  On TPU few tokens take another form, with the same numbers; see
+  docs/scaling.md for what it gains. `SelfAttention` has one more for many.
 
   Args:
     query: [B, H, N, D].
@@ -28,12 +31,10 @@ def attend(query: Array, key: Array, value: Array) -> Array:
     [B, H, N, D], in the type of `value`.
   """
   query = query * query.shape[-1] ** -0.5
-  if not for_tpu():
-    return by_rows(query, key, value)
-  group = heads_a_group(query.shape)
+  group = heads_a_group(query.shape) if for_tpu() else 1
   if group > 1:
     return in_groups(query, key, value, group)
-  return by_columns(query, key, value)
+  return by_rows(query, key, value)
 
 
 def by_rows(query: Array, key: Array, value: Array) -> Array:
@@ -93,24 +94,32 @@ def in_groups(query: Array, key: Array, value: Array, group: int) -> Array:
 
 @jax.custom_jvp
 def by_columns(query: Array, key: Array, value: Array) -> Array:
-  """Attention by transposed scores; as `attend`, of a scaled query.
+  """Attention by transposed scores, for many tokens.
 
   The softmax runs down the columns, and divides the output in place of the
   weights. For the backward pass it leaves the weights in the type of `value`; its
   own derivative takes their part of the softmax's from the output, so that no pass
   over all scores is needed (https://arxiv.org/abs/2205.14135, appendix B.2).
+
+  Args:
+    query: [H, B, D, N], scaled.
+    key: [H, B, D, K].
+    value: [H, B, D, K].
+
+  Returns:
+    [H, B, D, N], in the type of `value`.
   """
   return _by_columns(query, key, value)[0]
 
 
 def _by_columns(query: Array, key: Array, value: Array) -> tuple[Array, Array, Array]:
-  """The output, the weights [B, H, K, N] before their division, and its divisors."""
-  scores = jnp.einsum("bhkd,bhnd->bhkn", key, query, preferred_element_type=jnp.float32)
+  """The output, the weights [H, B, K, N] before their division, and its divisors."""
+  scores = jnp.einsum("hbdk,hbdn->hbkn", key, query, preferred_element_type=jnp.float32)
   weights = jnp.exp(scores - scores.max(axis=-2, keepdims=True))
-  total = weights.sum(axis=-2)[..., None]  # [B, H, N, 1]
+  total = weights.sum(axis=-2, keepdims=True)  # [H, B, 1, N]
   weights = weights.astype(value.dtype)
   sums = jnp.einsum(
-    "bhkn,bhkd->bhnd", weights, value, preferred_element_type=jnp.float32
+    "hbdk,hbkn->hbdn", value, weights, preferred_element_type=jnp.float32
   )
   return (sums / total).astype(value.dtype), weights, total
 
@@ -121,12 +130,12 @@ def _by_columns_jvp(
 ) -> tuple[Array, Array]:
   (query, key, value), (query_dot, key_dot, value_dot) = primals, tangents
   output, weights, total = _by_columns(query, key, value)
-  scores_dot = jnp.einsum("bhkd,bhnd->bhkn", key, query_dot)
-  scores_dot += jnp.einsum("bhkd,bhnd->bhkn", key_dot, query)
+  scores_dot = jnp.einsum("hbdk,hbdn->hbkn", key, query_dot)
+  scores_dot += jnp.einsum("hbdk,hbdn->hbkn", key_dot, query)
   weights_dot = weights * scores_dot
-  sums_dot = jnp.einsum("bhkn,bhkd->bhnd", weights_dot, value)
-  sums_dot += jnp.einsum("bhkn,bhkd->bhnd", weights, value_dot)
-  total_dot = weights_dot.astype(jnp.float32).sum(axis=-2)[..., None]
+  sums_dot = jnp.einsum("hbdk,hbkn->hbdn", value, weights_dot)
+  sums_dot += jnp.einsum("hbdk,hbkn->hbdn", value_dot, weights)
+  total_dot = weights_dot.astype(jnp.float32).sum(axis=-2, keepdims=True)
   wide = sums_dot.astype(jnp.float32) - output.astype(jnp.float32) * total_dot
   return output, (wide / total).astype(value.dtype)
 
@@ -153,14 +162,20 @@ class SelfAttention(nn.Module):
     Returns:
       [B, num_queries or N, D].
     """
-    width = x.shape[-1]
+    width, depth = x.shape[-1], x.shape[-1] // self.heads
+    asking = x if num_queries is None else x[:, -num_queries:]
+    shape = (len(x), self.heads, asking.shape[1], depth)
+    if for_tpu() and heads_a_group(shape) == 1:
+      into = functools.partial(IntoHeads, heads=self.heads, dtype=self.dtype)
+      query = into(name="query")(asking) * depth**-0.5
+      y = by_columns(query, into(name="key")(x), into(name="value")(x))
+      return OutOfHeads(dtype=self.dtype, name="out")(y)
 
     def project(tokens: Array, name: str) -> Array:
       y = Dense(width, dtype=self.dtype, name=name)(tokens)
       # [B, N, D] -> [B, heads, N, D / heads]
       return y.reshape(*y.shape[:2], self.heads, -1).swapaxes(1, 2)
 
-    asking = x if num_queries is None else x[:, -num_queries:]
     y = attend(project(asking, "query"), project(x, "key"), project(x, "value"))
     # [B, heads, N, D / heads] -> [B, N, D]
     y = y.swapaxes(1, 2).reshape(asking.shape)

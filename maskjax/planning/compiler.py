@@ -85,7 +85,7 @@ def compile_step(config: ConfigDict, where: Slice) -> Compiled:
   shapes = batch_shapes(config, objective)
   key = jax.random.key(config.seed)
   split = sharding.batch_sharding(mesh)
-  batch = {
+  batch: Any = {
     name: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=split)
     for name, s in shapes.items()
   }
@@ -110,7 +110,8 @@ def compile_step(config: ConfigDict, where: Slice) -> Compiled:
     try:
       compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
-      return dataclasses.replace(found, **_needed(str(error)))
+      needed, available = _needed(str(error))
+      return dataclasses.replace(found, total_bytes=needed, available_bytes=available)
   memory, costs = compiled.memory_analysis(), compiled.cost_analysis()
   return dataclasses.replace(
     found,
@@ -156,13 +157,11 @@ def _model_flops(objective: Any, state: TrainState, batch: Any, key: jax.Array) 
   return training_flops(loss, state.params, state.extra, batch)
 
 
-def _needed(message: str) -> dict[str, int]:
-  """What a program that does not fit needs, from the compiler's complaint."""
+def _needed(message: str) -> tuple[int, int]:
+  """What a program that does not fit needs and may use, as the compiler complains."""
   match = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", message)
   if match is None:
     raise UserError(f"the TPU compiler refuses this step: {message[:500]}")
   units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-  return {
-    "total_bytes": int(float(match[1]) * units[match[2]]),
-    "available_bytes": int(float(match[3]) * units[match[4]]),
-  }
+  needed, unit, available, unit_available = match.groups()
+  return int(float(needed) * units[unit]), int(float(available) * units[unit_available])

@@ -50,15 +50,17 @@ def count_matmuls(jaxpr: core.Jaxpr) -> int:
   for equation in jaxpr.eqns:
     name, parameters = equation.primitive.name, equation.params
     inside = [count_matmuls(inner) for inner in _inner(parameters)]
+    taken: list[Any] = [variable.aval for variable in equation.invars]
+    given: list[Any] = [variable.aval for variable in equation.outvars]
     if name == "dot_general":
       (contracted, _), _ = parameters["dimension_numbers"]
-      depth = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-      total += 2 * depth * math.prod(equation.outvars[0].aval.shape)
+      depth = math.prod(taken[0].shape[axis] for axis in contracted)
+      total += 2 * depth * math.prod(given[0].shape)
     elif name == "conv_general_dilated":
       features = parameters["dimension_numbers"].rhs_spec[0]
-      kernel = equation.invars[1].aval.shape
+      kernel = taken[1].shape
       taps = math.prod(kernel) // kernel[features]
-      total += 2 * taps * math.prod(equation.outvars[0].aval.shape)
+      total += 2 * taps * math.prod(given[0].shape)
     elif name == "scan":
       total += parameters["length"] * sum(inside)
     elif name == "cond":

@@ -92,11 +92,11 @@ class RoundedState(NamedTuple):
   """The state of `in_bfloat16`.
 
   Attributes:
-    count: int32 scalar, updates done; the random numbers follow from it.
+    updates: int32 scalar, how many were done; the random numbers follow from it.
     inner: the other optimizer's state, in bfloat16 where it was float32.
   """
 
-  count: jax.Array
+  updates: jax.Array
   inner: Any
 
 
@@ -130,13 +130,13 @@ def in_bfloat16(
       state.inner,
     )
     updates, full = optimizer.update(updates, full, params)
-    key = jax.random.fold_in(jax.random.key(0), state.count)
+    key = jax.random.fold_in(jax.random.key(0), state.updates)
     leaves, tree = jax.tree.flatten(full)
     rounded = [
       round_at_random(jax.random.fold_in(key, i), leaf) if is_float32(leaf) else leaf
       for i, leaf in enumerate(leaves)
     ]
-    return updates, RoundedState(state.count + 1, jax.tree.unflatten(tree, rounded))
+    return updates, RoundedState(state.updates + 1, jax.tree.unflatten(tree, rounded))
 
   return optax.GradientTransformation(init, update)
 

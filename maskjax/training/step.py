@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -159,8 +159,8 @@ class Program:
   """
 
   state: TrainState
-  init: Callable[[Batch, Array], TrainState]
-  step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+  init: jax.stages.Wrapped
+  step: jax.stages.Wrapped
 
 
 def program(
