@@ -23,7 +23,7 @@ from maskjax.models import (
   stack_blocks,
   unstack_blocks,
 )
-from maskjax.models.attention import attend, by_columns, heads_a_group, in_groups
+from maskjax.models.attention import attend, by_columns, by_groups, heads_a_group
 from maskjax.models.gelu import gelu
 from maskjax.models.transformer import Block
 from maskjax.objectives import classification, mae
@@ -64,16 +64,24 @@ def assert_close(ours, theirs, tolerance=1e-5):
 # Attention
 
 
-def as_columns(*arrays):
+def as_columns(query, key, value):
   """`by_columns` of [B, H, N, D]."""
+  arrays = (query * query.shape[-1] ** -0.5, key, value)
   return by_columns(*(x.transpose(1, 0, 3, 2) for x in arrays)).transpose(1, 0, 3, 2)
 
 
-FORMS = {
-  "attend": attend,
-  "columns": lambda q, k, v: as_columns(q * q.shape[-1] ** -0.5, k, v),
-  "groups": lambda q, k, v: in_groups(q * q.shape[-1] ** -0.5, k, v, 3),
-}
+def as_group(query, key, value):
+  """`by_groups` of [B, H, N, D], all heads in one."""
+  batch, heads, _, depth = query.shape
+
+  def join(x):
+    return x.swapaxes(1, 2).reshape(1, batch, -1, heads * depth)
+
+  y = by_groups(join(query * depth**-0.5), join(key), join(value), heads)
+  return y.reshape(batch, -1, heads, depth).swapaxes(1, 2)
+
+
+FORMS = {"attend": attend, "columns": as_columns, "groups": as_group}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -124,18 +132,19 @@ def test_attend_has_derivatives_forward_too(form):
 @pytest.mark.parametrize(
   ("shape", "group"),
   [
-    ((8, 16, 50, 64), 2),
-    ((8, 16, 50, 32), 2),
-    ((8, 15, 16, 16), 5),
-    ((8, 12, 10, 8), 12),
-    ((8, 16, 50, 80), 1),
-    ((8, 16, 197, 32), 1),
-    ((8, 3, 50, 64), 1),
-    ((8, 4, 9, 256), 1),
+    ((16, 50, 64), 2),
+    ((16, 50, 32), 2),
+    ((15, 16, 16), 5),
+    ((12, 10, 8), 12),
+    ((16, 50, 80), 1),
+    ((16, 197, 32), 1),
+    ((3, 50, 64), 1),
+    ((4, 9, 256), 1),
   ],
 )
 def test_a_group_of_heads_fits_the_lanes(shape, group):
-  assert heads_a_group(shape) == group
+  heads, length, depth = shape
+  assert heads_a_group(heads=heads, length=length, depth=depth) == group
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ LANES = 128
 def attend(query: Array, key: Array, value: Array) -> Array:
   """Scaled dot-product attention, softmax in float32.
 
-  On TPU few tokens take another form, with the same numbers; see
-  docs/scaling.md for what it gains. `SelfAttention` has one more for many.
+  Batch and heads lead, in either order, so that each product is a plain matrix
+  product over the last two axes on every kind of device.
 
   Args:
     query: [B, H, N, D].
@@ -30,66 +30,60 @@ def attend(query: Array, key: Array, value: Array) -> Array:
   Returns:
     [B, H, N, D], in the type of `value`.
   """
-  query = query * query.shape[-1] ** -0.5
-  group = heads_a_group(query.shape) if for_tpu() else 1
-  if group > 1:
-    return in_groups(query, key, value, group)
-  return by_rows(query, key, value)
+  return _by_rows(query * query.shape[-1] ** -0.5, key, value)
 
 
-def by_rows(query: Array, key: Array, value: Array) -> Array:
-  """Attention as it is written down; as `attend`, of a scaled query.
-
-  Batch and heads lead, so that each product is a plain matrix product over the
-  last two axes on every kind of device.
-  """
+def _by_rows(query: Array, key: Array, value: Array) -> Array:
   scores = jnp.einsum("bhnd,bhkd->bhnk", query, key, preferred_element_type=jnp.float32)
   weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
   return jnp.einsum("bhnk,bhkd->bhnd", weights, value)
 
 
-def heads_a_group(shape: tuple[int, ...]) -> int:
-  """How many neighbouring heads `in_groups` should join.
+def heads_a_group(*, heads: int, length: int, depth: int) -> int:
+  """How many neighbouring heads `by_groups` should join; 1 for none.
 
   Their queries together, and their channels together, still fit the lanes.
 
+  Args:
+    heads: number of heads.
+    length: number of queries.
+    depth: channels of a head.
+
   Example:
-    >>> heads_a_group((1, 16, 50, 64)), heads_a_group((1, 16, 197, 32))
-    (2, 1)
+    >>> heads_a_group(heads=16, length=50, depth=64)
+    2
   """
-  _, heads, length, depth = shape
   most = min(LANES // depth, LANES // length)
-  return max(
-    size for size in range(1, heads + 1) if size <= max(1, most) and not heads % size
-  )
+  return max(n for n in range(1, heads + 1) if n <= max(1, most) and heads % n == 0)
 
 
-def in_groups(query: Array, key: Array, value: Array, group: int) -> Array:
+def by_groups(query: Array, key: Array, value: Array, group: int) -> Array:
   """Attention of groups of heads at once, for few tokens and narrow heads.
 
   The heads of a group share one product: the queries of each stand one below the
   other, zero in the channels of the other heads. Matrix units and registers that a
   single head would leave half empty are full, and channels need not be taken apart.
+
+  Args:
+    query: [H / group, B, N, group * D], scaled.
+    key: [H / group, B, K, group * D].
+    value: [H / group, B, K, group * D].
+    group: heads in a group.
+
+  Returns:
+    [H / group, B, N, group * D], in the type of `value`.
   """
-  batch, heads, length, depth = query.shape
-
-  def join(x: Array) -> Array:
-    # [B, H, N, D] -> [B, H / group, N, group * D]
-    x = x.swapaxes(1, 2).reshape(batch, -1, heads // group, group * depth)
-    return x.swapaxes(1, 2)
-
-  query, key, value = join(query), join(key), join(value)
-  head = jnp.arange(group * depth) // depth
-  # [B, H / group, group * N, group * D]
+  width = query.shape[-1]
+  head = jnp.arange(width) // (width // group)
+  # [H / group, B, group * N, group * D]
   stacked = jnp.concatenate(
     [jnp.where(head == i, query, 0) for i in range(group)], axis=2
   )
-  parts = jnp.split(by_rows(stacked, key, value), group, axis=2)
+  parts = jnp.split(_by_rows(stacked, key, value), group, axis=2)
   joined = parts[0]
   for i, part in enumerate(parts[1:], start=1):
     joined = jnp.where(head == i, part, joined)
-  # [B, H / group, N, group * D] -> [B, H, N, D]
-  return joined.swapaxes(1, 2).reshape(batch, length, heads, depth).swapaxes(1, 2)
+  return joined
 
 
 @jax.custom_jvp
@@ -162,14 +156,12 @@ class SelfAttention(nn.Module):
     Returns:
       [B, num_queries or N, D].
     """
-    width, depth = x.shape[-1], x.shape[-1] // self.heads
     asking = x if num_queries is None else x[:, -num_queries:]
-    shape = (len(x), self.heads, asking.shape[1], depth)
-    if for_tpu() and heads_a_group(shape) == 1:
-      into = functools.partial(IntoHeads, heads=self.heads, dtype=self.dtype)
-      query = into(name="query")(asking) * depth**-0.5
-      y = by_columns(query, into(name="key")(x), into(name="value")(x))
-      return OutOfHeads(dtype=self.dtype, name="out")(y)
+    return self.on_tpu(asking, x) if for_tpu() else self.on_others(asking, x)
+
+  def on_others(self, asking: Array, x: Array) -> Array:
+    """As `__call__`, in the form that suits CPUs and GPUs."""
+    width = x.shape[-1]
 
     def project(tokens: Array, name: str) -> Array:
       y = Dense(width, dtype=self.dtype, name=name)(tokens)
@@ -180,3 +172,19 @@ class SelfAttention(nn.Module):
     # [B, heads, N, D / heads] -> [B, N, D]
     y = y.swapaxes(1, 2).reshape(asking.shape)
     return Dense(width, dtype=self.dtype, name="out")(y)
+
+  def on_tpu(self, asking: Array, x: Array) -> Array:
+    """As `__call__`, in the forms that suit TPUs; docs/scaling.md has their gains."""
+    length, depth = asking.shape[1], x.shape[-1] // self.heads
+    group = heads_a_group(heads=self.heads, length=length, depth=depth)
+    last = group == 1
+    into = functools.partial(
+      IntoHeads, heads=self.heads // group, tokens_last=last, dtype=self.dtype
+    )
+    query = into(name="query")(asking) * depth**-0.5
+    key, value = into(name="key")(x), into(name="value")(x)
+    if last:
+      y = by_columns(query, key, value)
+    else:
+      y = by_groups(query, key, value, group)
+    return OutOfHeads(tokens_last=last, dtype=self.dtype, name="out")(y)

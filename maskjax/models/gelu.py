@@ -41,7 +41,7 @@ def gelu(x: Array) -> Array:
     [...], in the type of `x`; float32 inside.
 
   Example:
-    >>> gelu(jnp.array([-1.0, 0.0, 1.0])).round(3).tolist()
-    [-0.1589999943971634, 0.0, 0.8410000205039978]
+    >>> print(gelu(jnp.array([-1.0, 0.0, 1.0])).round(3))
+    [-0.159  0.     0.841]
   """
   return _gelu(x)

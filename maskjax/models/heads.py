@@ -13,42 +13,49 @@ from maskjax.models.dense import INIT
 
 
 class IntoHeads(nn.Module):
-  """Tokens to heads, heads first and tokens last: [B, N, C] to [H, B, D, N].
+  """Tokens to heads: [B, N, C] to [H, B, N, D].
 
   Attributes:
     heads: number of heads H; divides C.
+    tokens_last: gives [H, B, D, N].
     dtype: type of the computation.
   """
 
   heads: int
+  tokens_last: bool = False
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     width = x.shape[-1]
     kernel, bias = _parameters(self, width)
-    # [C, C] -> [C, H, D]
-    split = kernel.reshape(width, self.heads, -1)
-    y = jnp.einsum("bnc,chd->hbdn", x.astype(self.dtype), split)
-    return y + bias.reshape(self.heads, 1, -1, 1)
+    # [C, C] -> [C, H, D], [C] -> [H, D]
+    kernel, bias = kernel.reshape(width, self.heads, -1), bias.reshape(self.heads, -1)
+    x = x.astype(self.dtype)
+    if self.tokens_last:
+      return jnp.einsum("bnc,chd->hbdn", x, kernel) + bias[:, None, :, None]
+    return jnp.einsum("bnc,chd->hbnd", x, kernel) + bias[:, None, None, :]
 
 
 class OutOfHeads(nn.Module):
-  """Heads to tokens, the reverse of `IntoHeads`: [H, B, D, N] to [B, N, C].
+  """Heads to tokens: [H, B, N, D] to [B, N, C].
 
   Attributes:
+    tokens_last: takes [H, B, D, N].
     dtype: type of the computation.
   """
 
+  tokens_last: bool = False
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    heads, _, depth, _ = x.shape
+    heads, depth = len(x), x.shape[2 if self.tokens_last else 3]
     kernel, bias = _parameters(self, heads * depth)
     # [C, C] -> [H, D, C]
-    joined = kernel.reshape(heads, depth, -1)
-    return jnp.einsum("hbdn,hdc->bnc", x.astype(self.dtype), joined) + bias
+    kernel = kernel.reshape(heads, depth, -1)
+    equation = "hbdn,hdc->bnc" if self.tokens_last else "hbnd,hdc->bnc"
+    return jnp.einsum(equation, x.astype(self.dtype), kernel) + bias
 
 
 def _parameters(layer: IntoHeads | OutOfHeads, width: int) -> tuple[Array, Array]:

@@ -155,6 +155,10 @@ def is_free(operation: Operation) -> bool:
   """Whether an operation takes no time of its own."""
   if operation.opcode in _FREE or operation.opcode.endswith(("-done", "-update")):
     return True
+  if estimated_cycles(operation) is None and all(
+    not array.dims for array in arrays(operation.shape)
+  ):
+    return True  # the scalar unit's, beside the others
   target = operation.attribute(r'custom_call_target="([^"]+)"')
   return operation.opcode == "custom-call" and target in _FREE_CALLS
 

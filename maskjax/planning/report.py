@@ -6,6 +6,12 @@ from maskjax.planning.chips import GIB
 from maskjax.planning.estimate import Plan
 
 
+def _bytes(size: float) -> str:
+  """Bytes in a unit of memory that suits them."""
+  unit, name = (GIB, "GiB") if size >= GIB / 100 else (2**20, "MiB")
+  return f"{size / unit:8.2f} {name}"
+
+
 def report(plan: Plan) -> str:
   """Writes a plan as a few short tables."""
   return "\n".join(_lines(plan))
@@ -36,7 +42,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     f"{verdict}: {memory.total / GIB:.2f} of {memory.available / GIB:.2f} GiB a chip"
   )
   for part, size in memory.parts.items():
-    yield f"  {part:<27}{size / GIB:8.2f} GiB"
+    yield f"  {part:<27}{_bytes(size)}"
   if not plan.fits:
     yield f"the largest part: {memory.largest}; ways out:"
     for way in plan.ways_out:
@@ -45,12 +51,12 @@ def _memory(plan: Plan) -> Iterator[str]:
 
 def _work(plan: Plan) -> Iterator[str]:
   yield "a step, on each chip"
-  yield f"  {'matrix products':<27}{plan.flops / 1e12:8.2f} TFLOP"
-  yield f"  {'those of the model itself':<27}{plan.model_flops / 1e12:8.2f} TFLOP"
+  yield f"  {'matrix products':<27}{plan.flops / 1e12:8.3f} TFLOP"
+  yield f"  {'those of the model itself':<27}{plan.model_flops / 1e12:8.3f} TFLOP"
   if plan.costs:
-    yield f"  {'HBM read and written':<27}{plan.costs.hbm_bytes / 1e9:8.2f} GB"
+    yield f"  {'HBM read and written':<27}{_bytes(plan.costs.hbm_bytes)}"
     for kind, size in plan.costs.collective_bytes.items():
-      yield f"  {kind:<27}{size / 1e9:8.3f} GB"
+      yield f"  {kind:<27}{_bytes(size)}"
 
 
 def _times(plan: Plan) -> Iterator[str]:
