@@ -41,7 +41,7 @@ def gelu(x: Array) -> Array:
     [...], in the type of `x`; float32 inside.
 
   Example:
-    >>> print(gelu(jnp.array([-1.0, 0.0, 1.0])).round(3))
-    [-0.159  0.     0.841]
+    >>> [f"{y:.3f}" for y in gelu(jnp.array([-1.0, 0.0, 1.0]))]
+    ['-0.159', '0.000', '0.841']
   """
   return _gelu(x)
