@@ -7,7 +7,7 @@ import pytest
 
 from maskjax.convert import safetensors, vit_mae
 from maskjax.masking import Mask
-from maskjax.models import stack_blocks
+from maskjax.models import attention, dense, stack_blocks
 from maskjax.objectives import mae
 from maskjax.tokens import patchify, sincos
 
@@ -182,6 +182,14 @@ def test_our_files_give_our_predictions_in_theirs(tmp_path, size):
   assert_close(ours, predictions, 1e-5)
   our_loss = objective.loss_under(mask, params, {"image": jnp.asarray(images)}).value()
   assert abs(float(our_loss) - loss) <= 1e-5 * abs(loss)
+
+
+@pytest.mark.parametrize("lanes", [attention.LANES, 1], ids=["groups", "columns"])
+def test_the_forms_for_tpus_agree_too(monkeypatch, lanes):
+  for module in (attention, dense):
+    monkeypatch.setattr(module, "for_tpu", lambda: True)
+  monkeypatch.setattr(attention, "LANES", lanes)
+  test_scan_and_remat_agree_too({})
 
 
 @pytest.mark.parametrize("options", [{"scan": True}, {"remat": "full"}])

@@ -147,11 +147,13 @@ def test_a_group_of_heads_fits_the_lanes(shape, group):
   assert heads_a_group(heads=heads, length=length, depth=depth) == group
 
 
-@pytest.fixture
-def as_on_tpu(monkeypatch):
+@pytest.fixture(params=["groups", "columns"])
+def as_on_tpu(monkeypatch, request):
   """Lets models take the forms that they have on TPUs, on this machine."""
   for module in (attention, dense):
     monkeypatch.setattr(module, "for_tpu", lambda: True)
+  if request.param == "columns":
+    monkeypatch.setattr(attention, "LANES", 1)  # which no group fits
 
 
 @pytest.mark.parametrize("num_queries", [None, 3])

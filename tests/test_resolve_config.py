@@ -106,7 +106,7 @@ def test_did_you_mean():
 # Configs
 
 IMAGENET = "configs/image/mae.py:imagenet"
-SETTINGS = ["digits", "fashion_mnist", "imagenet"]
+SETTINGS = ["digits", "fashion_mnist", "imagenet", "imagenet_2b"]
 CONFIG = """
 from maskjax import config as configs
 
