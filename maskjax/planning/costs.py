@@ -48,6 +48,7 @@ class Costs:
     link_bytes: that leave a chip for the collectives, as rings move them.
     unpriced: operations without an estimate of cycles, by kind; collectives, whose
       cost is their bytes, are none of them.
+    has_loops: whether there are loops, some of whose turns are more than one.
     inexact_loops: loops whose number of turns cannot be told.
   """
 
@@ -56,6 +57,7 @@ class Costs:
   collective_bytes: Mapping[str, int]
   link_bytes: float
   unpriced: Mapping[str, int]
+  has_loops: bool
   inexact_loops: Sequence[str]
 
 
@@ -97,6 +99,7 @@ def read_costs(program: Program, num_chips: int) -> Costs:
     collective_bytes=dict(sorted(collective.items())),
     link_bytes=link,
     unpriced=dict(sorted(unpriced.items())),
+    has_loops=any(execution.times > 1 for execution in found),
     inexact_loops=inexact,
   )
 

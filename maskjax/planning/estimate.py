@@ -22,8 +22,9 @@ class Times:
   """How long a step takes, by the compiler's word; no TPU has confirmed it.
 
   Attributes:
-    roofline_seconds: no step is faster: the compiler's roofline, or matrix products
-      at the peak, or memory at its bandwidth, whichever is longest.
+    roofline_seconds: the compiler's own, operation by operation; of a program with
+      loops, whose turns it does not count, matrix products at the peak or memory at
+      its bandwidth, whichever is longer.
     cycles_seconds: the compiler's cycles, added up over operations and loops.
     collective_seconds: collectives at the links' bandwidth, if nothing hides them.
     share_of_peak: of the chip, that the model's own products are in
@@ -37,13 +38,20 @@ class Times:
 
   @property
   def step_seconds(self) -> float:
-    """Cycles, then collectives that nothing hides: the upper end of the range."""
+    """Cycles, then collectives that nothing hides."""
     return self.cycles_seconds + self.collective_seconds
 
   @property
   def lowest_seconds(self) -> float:
-    """Collectives hidden behind a step at its roofline: the lower end."""
-    return max(self.roofline_seconds, self.collective_seconds)
+    """The shorter of roofline and cycles, collectives hidden behind it."""
+    shorter = min(self.roofline_seconds, self.cycles_seconds)
+    return max(shorter, self.collective_seconds)
+
+  @property
+  def highest_seconds(self) -> float:
+    """The longer of roofline and cycles, then collectives that nothing hides."""
+    longer = max(self.roofline_seconds, self.cycles_seconds)
+    return longer + self.collective_seconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,12 +150,13 @@ def _memory(where: Slice, compiled: Compiled, activations: int | None) -> Memory
 def _times(where: Slice, compiled: Compiled, costs: Costs) -> Times:
   chip = where.chip
   cycles_seconds = costs.cycles / chip.clock
+  if costs.has_loops:
+    products = compiled.flops / chip.peak_flops
+    roofline_seconds = max(products, costs.hbm_bytes / chip.hbm_bandwidth)
+  else:
+    roofline_seconds = repaired_seconds(compiled.optimal_seconds, compiled.text)
   return Times(
-    roofline_seconds=max(
-      repaired_seconds(compiled.optimal_seconds, compiled.text),
-      compiled.flops / chip.peak_flops,
-      costs.hbm_bytes / chip.hbm_bandwidth,
-    ),
+    roofline_seconds=roofline_seconds,
     cycles_seconds=cycles_seconds,
     collective_seconds=costs.link_bytes / chip.link_bandwidth,
     share_of_peak=compiled.model_flops / chip.peak_flops / cycles_seconds,
@@ -237,6 +246,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
     "share_of_peak": times.share_of_peak if times else None,
     "step_seconds": seconds,
     "step_seconds_lowest": times.lowest_seconds if times else None,
+    "step_seconds_highest": times.highest_seconds if times else None,
     "roofline_seconds": times.roofline_seconds if times else None,
     "cycles_seconds": times.cycles_seconds if times else None,
     "collective_seconds": times.collective_seconds if times else None,

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 _HEADER = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _OPERATION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)")
+_COMMENT = re.compile(r"/\*.*?\*/")
 _CALLED = re.compile(
   r"\b(?:calls|to_apply|body|condition|branch_computations|called_computations)="
   r"(\{[^}]*\}|%?[\w.\-]+)"
@@ -127,7 +128,7 @@ class Program:
       if header := _HEADER.match(line):
         current = computations.setdefault(header[2], {})
         entry = header[2] if header[1] else entry
-      elif match := _OPERATION.match(line):
+      elif match := _OPERATION.match(_COMMENT.sub("", line)):
         operation = _parse_operation(match[2], match[3], match[1] is not None)
         current[operation.name] = operation
     return cls(computations, entry or next(reversed(computations), ""))
@@ -175,5 +176,5 @@ def _split(text: str) -> Sequence[str]:
     elif depth == 0:
       parts.append(text[start : match.start()].strip())
       start = match.end()
-  last = re.sub(r"/\*.*?\*/", "", text[start:]).strip()
+  last = text[start:].strip()
   return [*parts, last] if last else parts

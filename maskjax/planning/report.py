@@ -62,7 +62,8 @@ def _work(plan: Plan) -> Iterator[str]:
 def _times(plan: Plan) -> Iterator[str]:
   times, costs, config = plan.times, plan.costs, plan.config
   assert times is not None and costs is not None
-  low, high = times.lowest_seconds, times.step_seconds
+  low, high = times.lowest_seconds, times.highest_seconds
+  step = times.step_seconds
   yield (
     f"estimated step {1e3 * low:.1f} to {1e3 * high:.1f} ms; no hardware calibration"
   )
@@ -78,6 +79,7 @@ def _times(plan: Plan) -> Iterator[str]:
     + (f" ({kinds})" if kinds else "")
   )
   yield (
-    f"at {1e3 * high:.1f} ms: {config.batch_size / high:.0f} examples a second, "
-    f"{config.num_steps * high / 3600:.1f} hours for {config.num_steps} steps"
+    f"at {1e3 * step:.1f} ms, cycles and collectives: "
+    f"{config.batch_size / step:.0f} examples a second, "
+    f"{config.num_steps * step / 3600:.1f} hours for {config.num_steps} steps"
   )

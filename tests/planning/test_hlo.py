@@ -25,7 +25,7 @@ HloModule jit_step, is_scheduled=true
   %y.1 = f32[8,128]{1,0:T(8,128)} multiply(%x.1, %x.1), \
 backend_config={"window_config":{"estimated_cycles":"100"}}
   ROOT %after.1 = (s32[], f32[8,128]{1,0:T(8,128)}, /*index=2*/s32[]) \
-tuple(%next.1, %y.1, %bound.1)
+tuple(%next.1, /*index=1*/%y.1, %bound.1)
 }
 
 %less.1 (a.1: s32[], b.1: s32[]) -> pred[] {

@@ -100,7 +100,8 @@ def test_each_kind_of_chip(topology):
   plan = planning.plan(small_config(), topology)
   assert plan.fits and not plan.refusal
   assert 0 < plan.times.share_of_peak < 1
-  assert plan.times.lowest_seconds <= plan.times.step_seconds
+  times = plan.times
+  assert times.lowest_seconds <= times.step_seconds <= times.highest_seconds
   assert plan.memory.total < plan.memory.available
   assumed = [w for w in plan.warnings if "assumed" in w]
   assert bool(assumed) == (topology[:3] in ("v4:", "v6e"))
@@ -127,7 +128,8 @@ def test_command_line():
   assert set(found) == {
     "topology", "chips", "mesh", "batch_size", "fits", "memory", "hbm", "flops",
     "model_flops", "hbm_bytes", "collective_bytes", "share_of_peak", "step_seconds",
-    "step_seconds_lowest", "roofline_seconds", "cycles_seconds", "collective_seconds",
+    "step_seconds_lowest", "step_seconds_highest", "roofline_seconds",
+    "cycles_seconds", "collective_seconds",
     "unpriced", "examples_per_second", "hours", "calibrated_on_hardware", "refusal",
     "warnings", "ways_out",
   }  # fmt: skip
@@ -196,6 +198,8 @@ def test_times_by_hand():
   assert times.collective_seconds == pytest.approx(4000 / 600e9)
   assert times.step_seconds == pytest.approx(1e-5 + 4000 / 600e9)
   assert times.roofline_seconds == pytest.approx(1e-6)
+  assert times.lowest_seconds == times.roofline_seconds
+  assert times.highest_seconds == times.step_seconds
   assert times.share_of_peak == pytest.approx(1e6 / 459e12 / 1e-5)
 
 
