@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 
@@ -148,6 +149,21 @@ def test_command_line():
   ratio = found["memory"]["optimizer"] / found["memory"]["parameters"]
   assert ratio == pytest.approx(2, abs=0.01)
   assert "all-gather" in found["collective_bytes"]
+
+
+@libtpu
+def test_libtpu_stays_out_of_other_runs():
+  """It would print, and take over the signals by which a run is stopped."""
+  code = (
+    "from maskjax import libtpu; libtpu.settle(); import jax; jax.devices(); "
+    "print('libtpu.so' in open('/proc/self/maps').read())"
+  )
+  environment = {k: v for k, v in os.environ.items() if k != "JAX_PLATFORMS"}
+  done = subprocess.run(
+    [sys.executable, "-c", code], cwd=ROOT, env=environment,
+    capture_output=True, text=True,
+  )  # fmt: skip
+  assert (done.stdout, done.stderr) == ("False\n", "")
 
 
 @libtpu
