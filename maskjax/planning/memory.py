@@ -1,8 +1,9 @@
 """Where the bytes of a chip's memory go."""
 
+import collections
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -62,31 +63,52 @@ def shard_bytes(tree: Any) -> int:
 def activation_bytes(program: Program) -> int:
   """What the forward pass leaves in memory for the backward pass, in bytes.
 
-  Where the first operation of the backward pass begins, these are the results of
-  operations before it that are still to be read. Of several such places (one in
-  each computation that holds both passes) the largest counts.
+  The most that results of forward operations take at one time which backward
+  operations still read. Of several computations that hold both passes (one in a loop
+  over microbatches, say) the largest counts.
   """
-  return max(_held(program, inside) for inside in program.computations.values())
+  return max(_most_held(program, inside) for inside in program.computations.values())
 
 
-def _held(program: Program, operations: Mapping[str, Operation]) -> int:
-  order = list(operations.values())
-  backward = next(
-    (i for i, op in enumerate(order) if "transpose(" in op.scope), len(order)
-  )
-  if not any("jvp(" in op.scope for op in order[:backward]):
-    return 0
-  owners = {op.name: _owner(program, operations, op) for op in order}
-  read_later = {
-    owners[name] for op in order[backward:] for name in op.operands if name in owners
-  }
-  held = {owners[op.name] for op in order[:backward]} & read_later
-  return sum(
-    array.padded_bytes
-    for name in held
-    for array in arrays(operations[name].shape)
-    if array.in_hbm and operations[name].opcode not in ("constant", "parameter")
-  )
+def _most_held(program: Program, operations: Mapping[str, Operation]) -> int:
+  last_read: dict[str, int] = {}
+  for place, operation in enumerate(operations.values()):
+    if "transpose(" in operation.scope:
+      for source in _sources(operations, operation):
+        last_read[_owner(program, operations, source)] = place
+  held = most = 0
+  freed: collections.Counter[int] = collections.Counter()
+  for place, (name, operation) in enumerate(operations.items()):
+    scope = _scope(operations, operation)
+    if name in last_read and "jvp(" in scope and "transpose(" not in scope:
+      if operation.opcode not in ("constant", "parameter"):
+        size = sum(a.padded_bytes for a in arrays(operation.shape) if a.in_hbm)
+        held += size
+        freed[last_read[name]] += size
+    most = max(most, held)
+    held -= freed.pop(place, 0)
+  return most
+
+
+def _sources(
+  operations: Mapping[str, Operation], operation: Operation
+) -> Iterator[Operation]:
+  """What an operation reads, the members of tuples one by one."""
+  for name in operation.operands:
+    if name in operations and operations[name].opcode == "tuple":
+      yield from _sources(operations, operations[name])
+    elif name in operations:
+      yield operations[name]
+
+
+def _scope(operations: Mapping[str, Operation], operation: Operation) -> str:
+  """An operation's place in the source; of mere copies that of what they copy."""
+  while not operation.scope and operation.operands:
+    source = operations.get(operation.operands[0])
+    if source is None:
+      break
+    operation = source
+  return operation.scope
 
 
 def _owner(
