@@ -8,8 +8,9 @@ CONFIGS = sorted(
   {f"maskjax.{f.parent}".replace("/", ".") for f in Path("configs").rglob("*.py")}
 )
 
-# Compiles for TPUs on machines without one; its maker builds it for these alone.
-LIBTPU = "libtpu>=0.0.42; sys_platform == 'linux' and platform_machine == 'x86_64'"
+# libtpu, in the version that goes with JAX's own. It compiles for TPUs on machines
+# without one, and is built for these machines alone.
+LIBTPU = "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'"
 
 setup(
   name="maskjax",
