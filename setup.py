@@ -10,6 +10,9 @@ CONFIGS = sorted(
 
 GCS = ["gcsfs", "google-cloud-storage"]  # Orbax asks the latter about buckets
 S3 = ["s3fs"]
+# libtpu, in the version that goes with JAX's own. It compiles for TPUs on machines
+# without one, and is built for these machines alone.
+LIBTPU = "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'"
 
 setup(
   name="maskjax",
@@ -47,11 +50,14 @@ setup(
     "tqdm",
   ],
   extras_require={
+    "cuda": ["jax[cuda12]"],
     "gcs": GCS,
+    "plan": [LIBTPU],
     "s3": S3,
     "test": [
       *GCS,
       *S3,
+      LIBTPU,
       "gcp-storage-emulator",
       "hypothesis",
       "moto[server]",
@@ -62,6 +68,7 @@ setup(
       "torch==2.13.0",
       "transformers>=5.23",
     ],
+    "tpu": ["jax[tpu]"],
     "wandb": ["wandb"],
   },
   entry_points={"console_scripts": ["maskjax = maskjax.main:main"]},

@@ -72,8 +72,14 @@ class Experiment:
     return jax.jit(self.objective.init)(key, self.example)
 
 
-def prepare(config: ConfigDict) -> Experiment:
-  """Builds what a config names; touches no file but the data's.
+def build_system(
+  config: ConfigDict, devices: Sequence[jax.Device] | None = None
+) -> tuple[Any, optax.GradientTransformation, Mesh]:
+  """Builds what of a config needs no data: objective, optimizer and mesh.
+
+  Args:
+    config: the config.
+    devices: of the mesh; this machine's when None.
 
   Raises:
     UserError: names the key that is wrong and says what was expected.
@@ -98,12 +104,22 @@ def prepare(config: ConfigDict) -> Experiment:
     )
   objective = resolve.build(objectives, config.objective)
   optimizer = resolve.build(optimizers, config.optimizer, num_steps=config.num_steps)
-  mesh = sharding.make_mesh(**config.mesh)
+  mesh = sharding.make_mesh(**config.mesh, devices=devices)
   sharding.check_batch(mesh, config.batch_size, config.microbatches)
   try:
     sharding.check_batch(mesh, config.eval.batch_size, 1)
   except UserError as error:
     raise UserError(f"eval.{error}") from None
+  return objective, optimizer, mesh
+
+
+def prepare(config: ConfigDict) -> Experiment:
+  """Builds what a config names; touches no file but the data's.
+
+  Raises:
+    UserError: names the key that is wrong and says what was expected.
+  """
+  objective, optimizer, mesh = build_system(config)
 
   def pipeline(source: Any, transforms: Sequence[Any], **keywords: Any) -> Any:
     return data.Pipeline(

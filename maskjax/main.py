@@ -1,4 +1,4 @@
-"""The command line: `maskjax train|eval|convert|list`."""
+"""The command line: `maskjax train|eval|plan|convert|list`."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from maskjax import config as configs
-from maskjax import storage
+from maskjax import libtpu, storage
 from maskjax.errors import RunError, RunWarning, TerminatedError, UserError
 from maskjax.resolve import did_you_mean
 
@@ -32,6 +32,8 @@ usage: maskjax COMMAND [flags]
       one of many processes, see launch/
   maskjax eval --workdir DIR [--step N] [--config FILE[:ARG] ...]
       probes a checkpoint again, and draws its reconstructions
+  maskjax plan --config FILE[:ARG] --topology v5p:4x4x4 [--json]
+      compiles the training step for TPUs that are not here: does it fit, how fast
   maskjax convert --from_hf DIR --config FILE[:ARG] --workdir DIR
   maskjax convert --workdir DIR [--step N] --to_hf DIR
       reads or writes weights in the Hugging Face layout
@@ -52,6 +54,22 @@ def evaluate(options: flags.FlagValues, config: ConfigDict | None) -> None:
 
   workdir = _given("workdir", options.workdir)
   experiment.evaluate(workdir, config=config, step=options.step)
+
+
+def plan(options: flags.FlagValues, config: ConfigDict | None) -> None:
+  """`maskjax plan`."""
+  config, topology = _given("config", config), _given("topology", options.topology)
+  import jax
+
+  # The plan needs no device of this machine but a place for a key.
+  jax.config.update("jax_platforms", "cpu")
+  from maskjax import planning
+
+  found = planning.plan(config, topology)
+  if options.json:
+    print(json.dumps(planning.as_json(found), indent=2))
+  else:
+    print(planning.report(found))
 
 
 def convert(options: flags.FlagValues, config: ConfigDict | None) -> None:
@@ -82,7 +100,13 @@ def list_systems(options: flags.FlagValues, config: ConfigDict | None) -> None:
     print("  ".join(f"{row[c]:<{width[c]}}" for c in columns).rstrip())
 
 
-COMMANDS = {"train": train, "eval": evaluate, "convert": convert, "list": list_systems}
+COMMANDS = {
+  "train": train,
+  "eval": evaluate,
+  "plan": plan,
+  "convert": convert,
+  "list": list_systems,
+}
 
 
 def main() -> None:
@@ -91,6 +115,7 @@ def main() -> None:
   for library in ("absl", "asyncio", "gcsfs", "google"):
     logging.getLogger(library).setLevel(logging.CRITICAL)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  libtpu.settle()
   sys.unraisablehook = _print_unraisable
   warnings.showwarning = _print_warning
   try:
@@ -146,6 +171,7 @@ def _parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict | Non
   options = flags.FlagValues()
   flags.DEFINE_string("workdir", None, "where a run lives", flag_values=options)
   flags.DEFINE_integer("step", None, "which checkpoint", flag_values=options)
+  flags.DEFINE_string("topology", None, "chips to plan for", flag_values=options)
   flags.DEFINE_string("from_hf", None, "a folder to read", flag_values=options)
   flags.DEFINE_string("to_hf", None, "a folder to write", flag_values=options)
   flags.DEFINE_boolean("json", False, "print JSON", flag_values=options)

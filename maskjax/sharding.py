@@ -155,3 +155,13 @@ def constrain_batch(x: jax.Array) -> jax.Array:
   if mesh.empty or "data" not in mesh.axis_names:
     return x
   return jax.lax.with_sharding_constraint(x, BATCH)
+
+
+def for_tpu() -> bool:
+  """Whether what is being traced will run on TPUs.
+
+  The mesh in context says so, for example one of chips that are only planned
+  for; without one, JAX's own devices do.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return (jax.default_backend() if device is None else device.platform) == "tpu"

@@ -7,7 +7,7 @@ import pytest
 
 from maskjax.convert import safetensors, vit_mae
 from maskjax.masking import Mask
-from maskjax.models import stack_blocks
+from maskjax.models import attention, dense, stack_blocks
 from maskjax.objectives import mae
 from maskjax.tokens import patchify, sincos
 
@@ -184,7 +184,15 @@ def test_our_files_give_our_predictions_in_theirs(tmp_path, size):
   assert abs(float(our_loss) - loss) <= 1e-5 * abs(loss)
 
 
-@pytest.mark.parametrize("options", [{"scan": True}, {"remat": True}])
+@pytest.mark.parametrize("lanes", [attention.LANES, 1], ids=["groups", "columns"])
+def test_the_forms_for_tpus_agree_too(monkeypatch, lanes):
+  for module in (attention, dense):
+    monkeypatch.setattr(module, "for_tpu", lambda: True)
+  monkeypatch.setattr(attention, "LANES", lanes)
+  test_scan_and_remat_agree_too({})
+
+
+@pytest.mark.parametrize("options", [{"scan": True}, {"remat": "full"}])
 def test_scan_and_remat_agree_too(options):
   model = make_theirs()
   images, noise = make_inputs()

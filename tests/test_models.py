@@ -18,10 +18,13 @@ from maskjax.models import (
   MaskedAutoencoder,
   Transformer,
   VisionEncoder,
+  attention,
+  dense,
   stack_blocks,
   unstack_blocks,
 )
-from maskjax.models.attention import attend
+from maskjax.models.attention import attend, by_columns, by_groups, heads_a_group
+from maskjax.models.gelu import gelu
 from maskjax.models.transformer import Block
 from maskjax.objectives import classification, mae
 
@@ -61,8 +64,29 @@ def assert_close(ours, theirs, tolerance=1e-5):
 # Attention
 
 
+def as_columns(query, key, value):
+  """`by_columns` of [B, H, N, D]."""
+  arrays = (query * query.shape[-1] ** -0.5, key, value)
+  return by_columns(*(x.transpose(1, 0, 3, 2) for x in arrays)).transpose(1, 0, 3, 2)
+
+
+def as_group(query, key, value):
+  """`by_groups` of [B, H, N, D], all heads in one."""
+  batch, heads, _, depth = query.shape
+
+  def join(x):
+    return x.swapaxes(1, 2).reshape(1, batch, -1, heads * depth)
+
+  y = by_groups(join(query * depth**-0.5), join(key), join(value), heads)
+  return y.reshape(batch, -1, heads, depth).swapaxes(1, 2)
+
+
+FORMS = {"attend": attend, "columns": as_columns, "groups": as_group}
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("queries", [7, 3])
-def test_attend_is_torchs(queries):
+def test_attend_is_torchs(queries, form):
   torch = pytest.importorskip("torch")
   inputs = [random(2, 3, n, 4, seed=n) * 2 for n in (queries, 7, 8)]
   inputs[2] = inputs[2][:, :, :7]
@@ -73,7 +97,7 @@ def test_attend_is_torchs(queries):
 
   @jax.jit
   def run(*inputs):
-    ours, pullback = jax.vjp(attend, *inputs)
+    ours, pullback = jax.vjp(FORMS[form], *inputs)
     return ours, pullback(jnp.asarray(weights))
 
   ours, gradients = run(*inputs)
@@ -81,17 +105,81 @@ def test_attend_is_torchs(queries):
   assert_close(gradients, tuple(x.grad.numpy() for x in theirs), 2e-6)
 
 
-def test_attend_in_bfloat16_has_its_softmax_in_float32():
+@pytest.mark.parametrize(("form", "roundings"), [("attend", 1), ("columns", 2)])
+def test_attend_in_bfloat16_has_its_softmax_in_float32(form, roundings):
   # Exactly representable inputs whose scores, 256 and 257, are one number in
   # bfloat16: a softmax of rounded scores would give them the same weight.
   query = jnp.bfloat16([[[[16.0, 1.0, 0.0, 0.0]]]])
   key = jnp.bfloat16([[[[32.0, 0.0, 0.0, 0.0], [32.0, 2.0, 0.0, 0.0]]]])
   value = jnp.bfloat16([[[[1.0, 0, 0, 0], [0, 1.0, 0, 0]]]])
-  out = attend(query, key, value)
+  out = FORMS[form](query, key, value)
   assert out.dtype == jnp.bfloat16
-  # Weights are rounded to bfloat16, of 8 bits.
+  # Weights are rounded to bfloat16, of 8 bits; before their division, if by columns,
+  # which is rounded again.
   expected = [1 / (1 + math.e), math.e / (1 + math.e), 0, 0]
-  np.testing.assert_allclose(np.float32(out)[0, 0, 0], expected, rtol=2**-8)
+  np.testing.assert_allclose(np.float32(out)[0, 0, 0], expected, rtol=roundings * 2**-8)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_attend_has_derivatives_forward_too(form):
+  inputs = [random(2, 3, 7, 4, seed=seed) for seed in range(3)]
+  steps = [random(2, 3, 7, 4, seed=seed) for seed in range(3, 6)]
+  ours = jax.jit(functools.partial(jax.jvp, FORMS[form]))(inputs, steps)
+  theirs = jax.jit(functools.partial(jax.jvp, attend))(inputs, steps)
+  assert_close(ours, theirs, 2e-6)
+
+
+@pytest.mark.parametrize(
+  ("shape", "group"),
+  [
+    ((16, 50, 64), 2),
+    ((16, 50, 32), 2),
+    ((15, 16, 16), 5),
+    ((12, 10, 8), 12),
+    ((16, 50, 80), 1),
+    ((16, 197, 32), 1),
+    ((3, 50, 64), 1),
+    ((4, 9, 256), 1),
+  ],
+)
+def test_a_group_of_heads_fits_the_lanes(shape, group):
+  heads, length, depth = shape
+  assert heads_a_group(heads=heads, length=length, depth=depth) == group
+
+
+@pytest.fixture(params=["groups", "columns"])
+def as_on_tpu(monkeypatch, request):
+  """Lets models take the forms that they have on TPUs, on this machine."""
+  for module in (attention, dense):
+    monkeypatch.setattr(module, "for_tpu", lambda: True)
+  if request.param == "columns":
+    monkeypatch.setattr(attention, "LANES", 1)  # which no group fits
+
+
+@pytest.mark.parametrize("num_queries", [None, 3])
+def test_the_block_is_the_same_on_tpu(as_on_tpu, num_queries):
+  test_block_by_hand(num_queries)
+
+
+# GELU
+
+
+def test_gelu_is_torchs():
+  torch = pytest.importorskip("torch")
+  x = np.linspace(-8, 8, 4001, dtype=np.float32)
+  wide = torch.from_numpy(x).double().requires_grad_()
+  torch.nn.functional.gelu(wide).sum().backward()
+  ours, slope = jax.jit(jax.vmap(jax.value_and_grad(gelu)))(x)
+  expected = torch.nn.functional.gelu(wide.detach()).numpy()
+  # Of numbers up to 8, times a probability rounded to 24 bits.
+  np.testing.assert_allclose(ours, expected, rtol=2e-6, atol=1e-6)
+  np.testing.assert_allclose(slope, wide.grad.numpy(), rtol=2e-6, atol=1e-6)
+
+
+def test_gelu_leaves_its_input_alone_for_the_backward_pass():
+  _, pullback = jax.vjp(gelu, jnp.ones((4, 8), jnp.bfloat16))
+  kept = [leaf.shape for leaf in jax.tree.leaves(pullback) if leaf.ndim]
+  assert kept == [(4, 8)]
 
 
 # The block
@@ -186,8 +274,10 @@ def test_transformer_by_hand():
   [
     {"num_queries": 3},
     {"scan": True, "num_queries": 3},
-    {"remat": True},
-    {"scan": True, "remat": True},
+    {"remat": "full"},
+    {"remat": "dots"},
+    {"scan": True, "remat": "full"},
+    {"scan": True, "remat": "dots"},
   ],
   ids=str,
 )

@@ -14,7 +14,8 @@ fashion_mnist: 60,000 real images of 28x28 pixels from FASHION_ROOT; through TFD
   untrained     77.6  73.0  70.0  71.9
   raw pixels    83.9  84.5  84.4  85.7
 
-imagenet: the paper's table 8, ViT-L/16, through TFDS.
+imagenet: the paper's table 8, ViT-L/16, through TFDS. docs/scaling.md has its plans.
+imagenet_2b: the same with an encoder of two billion parameters, shared among all chips.
 """
 
 from maskjax import config as configs
@@ -25,7 +26,12 @@ FASHION_ROOT = "/usr/share/datasets/fashion-mnist"  # Debian: dataset-fashion-mn
 def get_config(setting=None):
   return configs.setting(
     setting,
-    {"digits": digits, "fashion_mnist": fashion_mnist, "imagenet": imagenet},
+    {
+      "digits": digits,
+      "fashion_mnist": fashion_mnist,
+      "imagenet": imagenet,
+      "imagenet_2b": imagenet_2b,
+    },
   )
 
 
@@ -111,10 +117,11 @@ def imagenet():
     norm_pix_loss=True,
     dtype="bfloat16",
     scan=False,
-    remat=False,
+    remat="none",  # or "dots", "full"
   )
   config.optimizer = dict(
     name="adamw",
+    state_dtype="float32",  # or "bfloat16"
     learning_rate=1.5e-4 * config.get_ref("batch_size") / 256,
     warmup_steps=40 * epoch,
     b1=0.9,
@@ -142,4 +149,13 @@ def imagenet():
   config.checkpoint.every = 5 * epoch
   config.eval.every = 20 * epoch
   config.eval.batch_size = 4096
+  return config
+
+
+def imagenet_2b():
+  config = imagenet()
+  config.objective.encoder = dict(width=2048, depth=40, heads=16)
+  config.objective.scan = True
+  config.objective.remat = "full"
+  config.mesh = dict(data=1, fsdp=-1, tensor=1)
   return config

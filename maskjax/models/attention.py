@@ -1,5 +1,7 @@
 """Attention: one function for every model."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -7,13 +9,18 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.models.dense import Dense
+from maskjax.models.heads import IntoHeads, OutOfHeads
+from maskjax.sharding import for_tpu
+
+# Numbers that lie side by side in a register of a TPU.
+LANES = 128
 
 
 def attend(query: Array, key: Array, value: Array) -> Array:
   """Scaled dot-product attention, softmax in float32.
 
-  Batch and heads lead, so that each product is a plain matrix product over the
-  last two axes on every kind of device.
+  Batch and heads lead, in either order, so that each product is a plain matrix
+  product over the last two axes on every kind of device.
 
   Args:
     query: [B, H, N, D].
@@ -23,14 +30,108 @@ def attend(query: Array, key: Array, value: Array) -> Array:
   Returns:
     [B, H, N, D], in the type of `value`.
   """
-  scores = jnp.einsum(
-    "bhnd,bhkd->bhnk",
-    query * query.shape[-1] ** -0.5,
-    key,
-    preferred_element_type=jnp.float32,
-  )
+  return _by_rows(query * query.shape[-1] ** -0.5, key, value)
+
+
+def _by_rows(query: Array, key: Array, value: Array) -> Array:
+  scores = jnp.einsum("bhnd,bhkd->bhnk", query, key, preferred_element_type=jnp.float32)
   weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
   return jnp.einsum("bhnk,bhkd->bhnd", weights, value)
+
+
+def heads_a_group(*, heads: int, length: int, depth: int) -> int:
+  """How many neighbouring heads `by_groups` should join; 1 for none.
+
+  Their queries together, and their channels together, still fit the lanes.
+
+  Args:
+    heads: number of heads.
+    length: number of queries.
+    depth: channels of a head.
+
+  Example:
+    >>> heads_a_group(heads=16, length=50, depth=64)
+    2
+  """
+  most = min(LANES // depth, LANES // length)
+  return max(n for n in range(1, heads + 1) if n <= max(1, most) and heads % n == 0)
+
+
+def by_groups(query: Array, key: Array, value: Array, group: int) -> Array:
+  """Attention of groups of heads at once, for few tokens and narrow heads.
+
+  The heads of a group share one product: the queries of each stand one below the
+  other, zero in the channels of the other heads. Matrix units and registers that a
+  single head would leave half empty are full, and channels need not be taken apart.
+
+  Args:
+    query: [H / group, B, N, group * D], scaled.
+    key: [H / group, B, K, group * D].
+    value: [H / group, B, K, group * D].
+    group: heads in a group.
+
+  Returns:
+    [H / group, B, N, group * D], in the type of `value`.
+  """
+  width = query.shape[-1]
+  head = jnp.arange(width) // (width // group)
+  # [H / group, B, group * N, group * D]
+  stacked = jnp.concatenate(
+    [jnp.where(head == i, query, 0) for i in range(group)], axis=2
+  )
+  parts = jnp.split(_by_rows(stacked, key, value), group, axis=2)
+  joined = parts[0]
+  for i, part in enumerate(parts[1:], start=1):
+    joined = jnp.where(head == i, part, joined)
+  return joined
+
+
+@jax.custom_jvp
+def by_columns(query: Array, key: Array, value: Array) -> Array:
+  """Attention by transposed scores, for many tokens.
+
+  The softmax runs down the columns, and divides the output in place of the
+  weights. For the backward pass it leaves the weights in the type of `value`; its
+  own derivative takes their part of the softmax's from the output, so that no pass
+  over all scores is needed (https://arxiv.org/abs/2205.14135, appendix B.2).
+
+  Args:
+    query: [H, B, D, N], scaled.
+    key: [H, B, D, K].
+    value: [H, B, D, K].
+
+  Returns:
+    [H, B, D, N], in the type of `value`.
+  """
+  return _by_columns(query, key, value)[0]
+
+
+def _by_columns(query: Array, key: Array, value: Array) -> tuple[Array, Array, Array]:
+  """The output, the weights [H, B, K, N] before their division, and its divisors."""
+  scores = jnp.einsum("hbdk,hbdn->hbkn", key, query, preferred_element_type=jnp.float32)
+  weights = jnp.exp(scores - scores.max(axis=-2, keepdims=True))
+  total = weights.sum(axis=-2, keepdims=True)  # [H, B, 1, N]
+  weights = weights.astype(value.dtype)
+  sums = jnp.einsum(
+    "hbdk,hbkn->hbdn", value, weights, preferred_element_type=jnp.float32
+  )
+  return (sums / total).astype(value.dtype), weights, total
+
+
+@by_columns.defjvp
+def _by_columns_jvp(
+  primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
+) -> tuple[Array, Array]:
+  (query, key, value), (query_dot, key_dot, value_dot) = primals, tangents
+  output, weights, total = _by_columns(query, key, value)
+  scores_dot = jnp.einsum("hbdk,hbdn->hbkn", key, query_dot)
+  scores_dot += jnp.einsum("hbdk,hbdn->hbkn", key_dot, query)
+  weights_dot = weights * scores_dot
+  sums_dot = jnp.einsum("hbdk,hbkn->hbdn", value, weights_dot)
+  sums_dot += jnp.einsum("hbdk,hbkn->hbdn", value_dot, weights)
+  total_dot = weights_dot.astype(jnp.float32).sum(axis=-2, keepdims=True)
+  wide = sums_dot.astype(jnp.float32) - output.astype(jnp.float32) * total_dot
+  return output, (wide / total).astype(value.dtype)
 
 
 class SelfAttention(nn.Module):
@@ -55,6 +156,11 @@ class SelfAttention(nn.Module):
     Returns:
       [B, num_queries or N, D].
     """
+    asking = x if num_queries is None else x[:, -num_queries:]
+    return self.on_tpu(asking, x) if for_tpu() else self.on_others(asking, x)
+
+  def on_others(self, asking: Array, x: Array) -> Array:
+    """As `__call__`, in the form that suits CPUs and GPUs."""
     width = x.shape[-1]
 
     def project(tokens: Array, name: str) -> Array:
@@ -62,8 +168,23 @@ class SelfAttention(nn.Module):
       # [B, N, D] -> [B, heads, N, D / heads]
       return y.reshape(*y.shape[:2], self.heads, -1).swapaxes(1, 2)
 
-    asking = x if num_queries is None else x[:, -num_queries:]
     y = attend(project(asking, "query"), project(x, "key"), project(x, "value"))
     # [B, heads, N, D / heads] -> [B, N, D]
     y = y.swapaxes(1, 2).reshape(asking.shape)
     return Dense(width, dtype=self.dtype, name="out")(y)
+
+  def on_tpu(self, asking: Array, x: Array) -> Array:
+    """As `__call__`, in the forms that suit TPUs; docs/scaling.md has their gains."""
+    length, depth = asking.shape[1], x.shape[-1] // self.heads
+    group = heads_a_group(heads=self.heads, length=length, depth=depth)
+    last = group == 1
+    into = functools.partial(
+      IntoHeads, heads=self.heads // group, tokens_last=last, dtype=self.dtype
+    )
+    query = into(name="query")(asking) * depth**-0.5
+    key, value = into(name="key")(x), into(name="value")(x)
+    if last:
+      y = by_columns(query, key, value)
+    else:
+      y = by_groups(query, key, value, group)
+    return OutOfHeads(tokens_last=last, dtype=self.dtype, name="out")(y)

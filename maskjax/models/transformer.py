@@ -1,6 +1,7 @@
 """The transformer that every system shares."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,11 +12,20 @@ from jax.typing import DTypeLike
 
 from maskjax.models.attention import SelfAttention
 from maskjax.models.dense import Dense
+from maskjax.models.gelu import gelu
 from maskjax.sharding import constrain_batch
 
 # The variance as the mean of squares less the square of the mean, Flax's default,
 # loses digits where tokens lie far from zero (gradients off by 2e-2 at a mean of 30).
 LayerNorm = functools.partial(nn.LayerNorm, use_fast_variance=False)
+
+
+# What a block's backward pass finds in memory; the rest it computes again. Products of
+# weights are those without a batch axis: attention's own products have one.
+REMAT: Mapping[str, Any] = {
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "full": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 class Mlp(nn.Module):
@@ -35,7 +45,7 @@ class Mlp(nn.Module):
     width = x.shape[-1]
     hidden = round(width * self.ratio)
     y = Dense(hidden, dtype=self.dtype, name="up")(x)
-    y = jax.nn.gelu(y, approximate=False)
+    y = gelu(y)
     return Dense(width, dtype=self.dtype, name="down")(y)
 
 
@@ -104,7 +114,8 @@ class Transformer(nn.Module):
     drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
     scan: compile one block and loop over it: parameters are stacked under
       `blocks` instead of standing under `block_0`, `block_1`, ...
-    remat: recompute each block's activations in the backward pass.
+    remat: what of each block's activations the backward pass computes again:
+      `none`; `dots`, all but the products of weights; or `full`, all.
     dtype: type of the computation.
   """
 
@@ -114,7 +125,7 @@ class Transformer(nn.Module):
   norm_epsilon: float = 1e-6
   drop_path: float = 0.0
   scan: bool = False
-  remat: bool = False
+  remat: str = "none"
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -125,8 +136,9 @@ class Transformer(nn.Module):
     tokens are asked for.
     """
     block: Any = Block
-    if self.remat:
-      block = nn.remat(Block, prevent_cse=not self.scan)
+    if self.remat != "none":
+      policy = REMAT[self.remat]
+      block = nn.remat(Block, prevent_cse=not self.scan, policy=policy)
     keywords = dict(
       heads=self.heads,
       mlp_ratio=self.mlp_ratio,

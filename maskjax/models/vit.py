@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models.dense import Dense
-from maskjax.models.transformer import LayerNorm, Transformer
+from maskjax.models.transformer import REMAT, LayerNorm, Transformer
 from maskjax.resolve import did_you_mean
 from maskjax.tokens import grid_of, sincos
 
@@ -158,6 +158,9 @@ def check_options(options: Mapping[str, Any]) -> FrozenDict[str, Any]:
   rate = options.get("drop_path", 0.0)
   if not 0 <= rate < 1:
     raise UserError(f"drop_path={rate}: expected at least 0 and less than 1")
+  remat = options.get("remat", "none")
+  if remat not in ("none", *REMAT):
+    raise UserError(f"remat={remat!r}: expected {', '.join(('none', *REMAT))}")
   return FrozenDict(options)
 
 

@@ -9,13 +9,20 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from jax import Array
+import jax.numpy as jnp
+from jax import Array, ShapeDtypeStruct
 
 from maskjax import keys
 from maskjax.data.mixing import mixup_cutmix, smooth_labels
 from maskjax.losses import Loss, Mean, cross_entropy
 from maskjax.models import Classifier, vit_encoder
-from maskjax.objectives.objective import Batch, Variables, image_patches, valid
+from maskjax.objectives.objective import (
+  Batch,
+  Variables,
+  image_batch_shapes,
+  image_patches,
+  valid,
+)
 from maskjax.tokens.patches import pair
 
 
@@ -48,8 +55,22 @@ class Classification:
 
   def patches(self, batch: Batch) -> Array:
     """The patches of a batch's images: [B, N, P]."""
-    patch_dim = self.patch_size[0] * self.patch_size[1] * self.channels
-    return image_patches(batch, self.model.encoder.grid, self.patch_size, patch_dim)
+    return image_patches(
+      batch, self.model.encoder.grid, self.patch_size, self.patch_dim
+    )
+
+  @property
+  def patch_dim(self) -> int:
+    """Values in a patch."""
+    return self.patch_size[0] * self.patch_size[1] * self.channels
+
+  def batch_shapes(self, batch_size: int) -> dict[str, ShapeDtypeStruct]:
+    """The shapes of a batch of this many labelled images."""
+    grid = self.model.encoder.grid
+    return {
+      **image_batch_shapes(batch_size, grid, self.patch_size, self.patch_dim),
+      "label": ShapeDtypeStruct((batch_size,), jnp.int32),
+    }
 
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """Cross-entropy on mixed images, with dropped paths."""
@@ -104,7 +125,7 @@ def classification(
   mlp_ratio: float = 4.0,
   norm_epsilon: float = 1e-6,
   scan: bool = False,
-  remat: bool = False,
+  remat: str = "none",
 ) -> Classification:
   """Makes a classifier from hyperparameters; the defaults finetune a ViT-B.
 
@@ -122,7 +143,8 @@ def classification(
     mlp_ratio: hidden width of the blocks' networks by their width.
     norm_epsilon: added to the variance in layer normalisation.
     scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: recompute each block's activations in the backward pass.
+    remat: `none`, `dots` or `full`: which activations are computed again in the
+      backward pass, see `maskjax.models.Transformer`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.

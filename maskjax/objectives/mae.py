@@ -11,14 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, ShapeDtypeStruct
 
 from maskjax import keys, masking, resolve, targets
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, squared_error
 from maskjax.masking import Mask, Sampler, samplers
 from maskjax.models import Decoder, MaskedAutoencoder, check_shape, vit_encoder
-from maskjax.objectives.objective import Batch, Variables, image_patches, valid
+from maskjax.objectives.objective import (
+  Batch,
+  Variables,
+  image_batch_shapes,
+  image_patches,
+  valid,
+)
 from maskjax.systems import System
 from maskjax.targets.pixels import patch_statistics
 from maskjax.tokens import unpatchify
@@ -69,6 +75,11 @@ class MAE:
     return image_patches(
       batch, self.grid, self.patch_size, self.model.decoder.patch_dim
     )
+
+  def batch_shapes(self, batch_size: int) -> dict[str, ShapeDtypeStruct]:
+    """The shapes of a batch of this many images."""
+    patch_dim = self.model.decoder.patch_dim
+    return image_batch_shapes(batch_size, self.grid, self.patch_size, patch_dim)
 
   def mask(self, batch: Batch, key: Array) -> Mask:
     """The masks of a batch's examples under a step's key."""
@@ -144,7 +155,7 @@ def mae(
   mlp_ratio: float = 4.0,
   norm_epsilon: float = 1e-6,
   scan: bool = False,
-  remat: bool = False,
+  remat: str = "none",
 ) -> MAE:
   """Makes MAE from hyperparameters.
 
@@ -161,7 +172,8 @@ def mae(
     mlp_ratio: hidden width of the blocks' networks by their width.
     norm_epsilon: added to the variance in layer normalisation.
     scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: recompute each block's activations in the backward pass.
+    remat: `none`, `dots` or `full`: which activations are computed again in the
+      backward pass, see `maskjax.models.Transformer`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.

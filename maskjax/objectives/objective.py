@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -36,7 +37,9 @@ class Objective(Protocol):
   - `features(params, batch) -> [B, N, D] or [B, D]`, for the probes;
   - `targets(batch) -> [B, N, P]`, to compare with predicting their mean;
   - `reconstruct(params, batch, key) -> {name: images [B, H, W, C]}`, for the
-    pictures, in the order in which they are shown.
+    pictures, in the order in which they are shown;
+  - `batch_shapes(batch_size) -> {name: jax.ShapeDtypeStruct}`, of the batches that
+    it trains on, so that `maskjax plan` need not read data.
 
   All are pure: no files, no printing, no state.
   """
@@ -95,3 +98,15 @@ def image_patches(
       "objective.channels say"
     )
   return patchify(batch["image"], patch_size)
+
+
+def image_batch_shapes(
+  batch_size: int, grid: Sequence[int], patch_size: tuple[int, int], patch_dim: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """The shapes of a batch whose images `image_patches` takes."""
+  (rows, columns), (p, q) = grid, patch_size
+  image = (batch_size, rows * p, columns * q, patch_dim // (p * q))
+  return {
+    "image": jax.ShapeDtypeStruct(image, jnp.float32),
+    "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+  }

@@ -1,7 +1,6 @@
 """The one loop."""
 
 import contextlib
-import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from maskjax.errors import RunError, TerminatedError
 from maskjax.losses import Mean
 from maskjax.metrics import Writer, Writers
 from maskjax.objectives import Objective
-from maskjax.training.step import Metrics, TrainState, init_state, train_step
+from maskjax.training.step import Metrics, TrainState, program
 
 HostBatch = Mapping[str, np.ndarray]
 Batches = Callable[[int], Iterator[HostBatch]]
@@ -119,36 +118,26 @@ def fit(
       return host, sharding.global_batch(mesh, host)
 
     host, batch = fetch(start)
-    make = functools.partial(init_state, objective, optimizer, ema=bool(ema_decay))
-    shapes = jax.eval_shape(make, batch, key)
-    placed = sharding.shardings(shapes, mesh, rules)
-    if checkpoints is not None and saved is not None:
-      like = jax.tree.map(
-        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
-        shapes,
-        placed,
-      )
-      state = checkpoints.restore(start, like)
-    else:
-      state = jax.jit(make, out_shardings=placed)(batch, key)
-      state = _with_params(state, initial) if initial else state
-    advance = jax.jit(
-      functools.partial(
-        train_step,
-        objective=objective,
-        optimizer=optimizer,
-        key=key,
-        microbatches=microbatches,
-        ema_decay=ema_decay,
-      ),
-      donate_argnums=0,
-      out_shardings=(placed, None),
+    ready = program(
+      objective,
+      optimizer,
+      batch,
+      key,
+      mesh=mesh,
+      rules=rules,
+      microbatches=microbatches,
+      ema_decay=ema_decay,
     )
+    if checkpoints is not None and saved is not None:
+      state = checkpoints.restore(start, ready.state)
+    else:
+      state = ready.init(batch, key)
+      state = _with_params(state, initial) if initial else state
     log = _Log(writer, start)
     for step in range(start + 1, num_steps + 1):
       if step == profile[0]:
         jax.profiler.start_trace(str(profile_folder))
-      state, metrics = advance(state, batch)
+      state, metrics = ready.step(state, batch)
       log.add(step, metrics, host)
       if step == profile[1]:
         jax.block_until_ready(state)

@@ -1,6 +1,7 @@
 """The state of a run, and the one step that changes it."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.sharding import Mesh
 
-from maskjax import keys
+from maskjax import keys, sharding
 from maskjax.losses import Loss, Mean
 from maskjax.objectives import Batch, Objective
 
@@ -142,4 +144,65 @@ def train_step(
       step=state.step + 1, params=params, extra=extra, opt_state=opt_state, ema=ema
     ),
     metrics,
+  )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+  """A run's first state and its step, ready to be compiled for a mesh.
+
+  Attributes:
+    state: shapes and shardings of the state.
+    init: jitted, from a batch and the run's key to the first state.
+    step: jitted, from a state, which it uses up, and a batch to the next state
+      and what to report.
+  """
+
+  state: TrainState
+  init: jax.stages.Wrapped
+  step: jax.stages.Wrapped
+
+
+def program(
+  objective: Objective,
+  optimizer: optax.GradientTransformation,
+  batch: Batch,
+  key: Array,
+  *,
+  mesh: Mesh,
+  rules: sharding.Rules = sharding.TRANSFORMER_RULES,
+  microbatches: int = 1,
+  ema_decay: float = 0.0,
+) -> Program:
+  """Makes what a run compiles: on this machine's devices, or planned for others.
+
+  Args:
+    objective: the system.
+    optimizer: changes the parameters.
+    batch: arrays [B, ...], or their shapes.
+    key: the run's key.
+    mesh: the devices.
+    rules: which parameters lie where, see `maskjax.sharding.shardings`.
+    microbatches: see `train_step`.
+    ema_decay: see `train_step`.
+  """
+  make = functools.partial(init_state, objective, optimizer, ema=bool(ema_decay))
+  shapes = jax.eval_shape(make, batch, key)
+  placed = sharding.shardings(shapes, mesh, rules)
+  step = functools.partial(
+    train_step,
+    objective=objective,
+    optimizer=optimizer,
+    key=key,
+    microbatches=microbatches,
+    ema_decay=ema_decay,
+  )
+  return Program(
+    state=jax.tree.map(
+      lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
+      shapes,
+      placed,
+    ),
+    init=jax.jit(make, out_shardings=placed),
+    step=jax.jit(step, donate_argnums=0, out_shardings=(placed, None)),
   )

@@ -1,0 +1,7 @@
+"""What a run will take on TPUs, told by their compiler on a machine without one."""
+
+from maskjax.planning.chips import CHIPS, Slice, parse_topology
+from maskjax.planning.estimate import Plan, as_json, plan
+from maskjax.planning.report import report
+
+__all__ = ["CHIPS", "Plan", "Slice", "as_json", "parse_topology", "plan", "report"]
