@@ -1,17 +1,49 @@
 """One of several processes that train on several meshes; see test_processes.py."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from running import tiny_config
 
-from maskjax import distributed, experiment
+from maskjax import distributed, experiment, keys, masking, sharding
+from maskjax.losses import Loss, Mean
+from maskjax.objectives import Variables
 from maskjax.training import fit
 
 MESHES = ({"data": 4}, {"fsdp": 4}, {"data": 2, "fsdp": 2})
 STEPS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class HalfHidden:
+  """Predicts hidden pixels by two layers, which compile in a second."""
+
+  width: int = 64
+
+  def init(self, key, batch):
+    size, (one, two) = batch["image"][0].size, jax.random.split(key)
+    shapes = {"up": (size, self.width), "down": (self.width, size)}
+    return Variables(
+      {
+        name: {"kernel": jax.random.normal(k, shapes[name]) / shapes[name][0] ** 0.5}
+        for name, k in (("up", one), ("down", two))
+      }
+    )
+
+  def loss(self, params, extra, batch, key):
+    pixels = batch["image"].reshape(len(batch["image"]), -1)
+    grid = pixels.shape[1:]
+    example_keys = keys.example_keys(key, batch)
+    hidden = masking.draw(
+      masking.random, example_keys, grid, num_hidden=grid[0] // 2
+    ).hidden
+    x = jnp.tanh(jnp.where(hidden, 0, pixels) @ params["up"]["kernel"])
+    x = sharding.constrain_batch(x) @ params["down"]["kernel"]
+    return Loss.of(Mean.of(jnp.square(x - pixels), hidden))
 
 
 class Losses:
@@ -37,7 +69,7 @@ def train(mesh):
   parts = experiment.prepare(config)
   writer = Losses()
   fit(
-    parts.objective,
+    HalfHidden(),
     parts.train,
     optimizer=parts.optimizer,
     num_steps=STEPS,
