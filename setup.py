@@ -28,7 +28,7 @@ setup(
     *CONFIGS,
   ],
   package_dir={"maskjax.configs": "configs"},
-  package_data={"maskjax": ["py.typed"]},
+  package_data={"maskjax": ["py.typed"], "": ["*.curves.json"]},
   install_requires=[
     "absl-py",
     "array_record",

@@ -1,4 +1,4 @@
-"""The command line: `maskjax train|eval|plan|convert|list`."""
+"""The command line: `maskjax train|eval|check|plan|convert|list`."""
 
 import dataclasses
 import json
@@ -32,6 +32,8 @@ usage: maskjax COMMAND [flags]
       one of many processes, see launch/
   maskjax eval --workdir DIR [--step N] [--config FILE[:ARG] ...]
       probes a checkpoint again, and draws its reconstructions
+  maskjax check --config FILE[:ARG] [--record [--seeds 4]]
+      trains anew, and compares what it writes with what runs before it wrote
   maskjax plan --config FILE[:ARG] --topology v5p:4x4x4 [--json]
       compiles the training step for TPUs that are not here: does it fit, how fast
   maskjax convert --from_hf DIR --config FILE[:ARG] --workdir DIR
@@ -41,24 +43,61 @@ usage: maskjax COMMAND [flags]
       the systems, their papers and configs"""
 
 
-def train(options: flags.FlagValues, config: ConfigDict | None) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+  """What stands after a command.
+
+  Attributes:
+    options: the flags but for the config's.
+    spec: `FILE[:ARG]` of `--config`.
+    config: what it names, with all changes.
+  """
+
+  options: flags.FlagValues
+  spec: str | None
+  config: ConfigDict | None
+
+
+def train(given: Arguments) -> None:
   """`maskjax train`."""
   from maskjax import experiment
 
-  experiment.train(_given("config", config), _given("workdir", options.workdir))
+  workdir = _given("workdir", given.options.workdir)
+  experiment.train(_given("config", given.config), workdir)
 
 
-def evaluate(options: flags.FlagValues, config: ConfigDict | None) -> None:
+def evaluate(given: Arguments) -> None:
   """`maskjax eval`."""
   from maskjax import experiment
 
-  workdir = _given("workdir", options.workdir)
-  experiment.evaluate(workdir, config=config, step=options.step)
+  workdir = _given("workdir", given.options.workdir)
+  experiment.evaluate(workdir, config=given.config, step=given.options.step)
 
 
-def plan(options: flags.FlagValues, config: ConfigDict | None) -> None:
+def check(given: Arguments) -> None:
+  """`maskjax check`."""
+  from maskjax import curves
+
+  spec, config = _given("config", given.spec), _given("config", given.config)
+  if given.options.record:
+    print(f"recorded: {curves.record(spec, config, seeds=given.options.seeds)}")
+    return
+  points = curves.check(spec, config)
+  print(curves.table(points))
+  outside = [point for point in points if not point.is_inside]
+  if outside:
+    first = min(outside, key=lambda point: point.step)
+    raise RunError(
+      f"{len(outside)} of {len(points)} numbers are outside of their bands, first "
+      f"{first.name} at step {first.step}"
+    )
+  print(f"all {len(points)} numbers are in their bands")
+
+
+def plan(given: Arguments) -> None:
   """`maskjax plan`."""
-  config, topology = _given("config", config), _given("topology", options.topology)
+  config = _given("config", given.config)
+  topology = _given("topology", given.options.topology)
   import jax
 
   # The plan needs no device of this machine but a place for a key.
@@ -66,32 +105,32 @@ def plan(options: flags.FlagValues, config: ConfigDict | None) -> None:
   from maskjax import planning
 
   found = planning.plan(config, topology)
-  if options.json:
+  if given.options.json:
     print(json.dumps(planning.as_json(found), indent=2))
   else:
     print(planning.report(found))
 
 
-def convert(options: flags.FlagValues, config: ConfigDict | None) -> None:
+def convert(given: Arguments) -> None:
   """`maskjax convert`."""
   from maskjax.convert import weights
 
+  options = given.options
   workdir = _given("workdir", options.workdir)
   if (options.from_hf is None) == (options.to_hf is None):
     raise UserError("maskjax convert: expected either --from_hf or --to_hf")
   if options.from_hf is not None:
-    weights.import_weights(options.from_hf, _given("config", config), workdir)
+    weights.import_weights(options.from_hf, _given("config", given.config), workdir)
   else:
     weights.export_weights(workdir, options.to_hf, step=options.step)
 
 
-def list_systems(options: flags.FlagValues, config: ConfigDict | None) -> None:
+def list_systems(given: Arguments) -> None:
   """`maskjax list`."""
-  del config
   from maskjax.systems import systems
 
   rows = [dataclasses.asdict(system) for system in systems()]
-  if options.json:
+  if given.options.json:
     print(json.dumps(rows, indent=2))
     return
   columns = list(rows[0])
@@ -103,6 +142,7 @@ def list_systems(options: flags.FlagValues, config: ConfigDict | None) -> None:
 COMMANDS = {
   "train": train,
   "eval": evaluate,
+  "check": check,
   "plan": plan,
   "convert": convert,
   "list": list_systems,
@@ -137,7 +177,8 @@ def main() -> None:
     if not _distributed():
       raise
     traceback.print_exc()
-    _fail(f"{type(error).__name__}; where another process ended first, it says why", 1)
+    what = " ".join(str(error).split())[:200]
+    _fail(f"{what}; if another process ended first, that is why", 1)
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -147,23 +188,24 @@ def _run(argv: Sequence[str]) -> int:
   name = argv[1]
   if name not in COMMANDS:
     raise UserError(f"no command {name!r}: {did_you_mean(name, COMMANDS)}")
-  options, config = _parse(argv[2:])
+  given = _parse(argv[2:])
+  options, config = given.options, given.config
   if config is not None and config.get("compilation_cache"):
     import jax
 
     jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
   if not options.distributed:
-    COMMANDS[name](options, config)
+    COMMANDS[name](given)
     return 0
   from maskjax import distributed
 
   distributed.initialize()
-  COMMANDS[name](options, config)
+  COMMANDS[name](given)
   distributed.wait_for_all()
   return 0
 
 
-def _parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict | None]:
+def _parse(arguments: Sequence[str]) -> Arguments:
   """Reads the flags, and the config that they name and change.
 
   The flags are not absl's global ones, so that importing MaskJAX defines none.
@@ -174,6 +216,8 @@ def _parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict | Non
   flags.DEFINE_string("topology", None, "chips to plan for", flag_values=options)
   flags.DEFINE_string("from_hf", None, "a folder to read", flag_values=options)
   flags.DEFINE_string("to_hf", None, "a folder to write", flag_values=options)
+  flags.DEFINE_boolean("record", False, "make a curve", flag_values=options)
+  flags.DEFINE_integer("seeds", 4, "runs of a curve", flag_values=options)
   flags.DEFINE_boolean("json", False, "print JSON", flag_values=options)
   flags.DEFINE_boolean(
     "distributed", False, "whether this is one of many", flag_values=options
@@ -195,7 +239,9 @@ def _parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, ConfigDict | Non
     raise UserError(str(error)) from error
   if left:
     raise UserError(f"expected flags alone after the command, found {left[0]!r}")
-  return options, None if config is None else config.copy_and_resolve_references()
+  if config is not None:
+    config = config.copy_and_resolve_references()
+  return Arguments(options=options, spec=spec, config=config)
 
 
 def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -1,0 +1,203 @@
+"""Expected curves: what the runs of a config wrote, for fresh runs to be held against.
+
+Beside `configs/image/mae.py` lies `mae.curves.json`, with what runs of its settings
+under several seeds wrote. A fresh run is compared with it, number by number.
+"""
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from maskjax import config as configs
+from maskjax import experiment, metrics
+from maskjax.errors import UserError
+
+# What a curve is of, where a run writes it.
+NAMES = ("train/loss", "eval/loss", "eval/knn", "eval/linear")
+
+# Half a band's width in standard deviations between seeds, and at least, by its middle.
+WIDTH = 5.0
+LEAST = 0.01
+
+# What may differ from the runs that the curve is of.
+_FREE = ("data.train", "data.test", "seed")
+
+Curve = dict[str, dict[str, list[Any]]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Point:
+  """A number of a run beside what was expected of it.
+
+  Attributes:
+    name: of the number, for example `train/loss`.
+    step: the step after which it was written.
+    found: what the run wrote.
+    lowest: the lower end of the band.
+    highest: its upper end.
+  """
+
+  name: str
+  step: int
+  found: float
+  lowest: float
+  highest: float
+
+  @property
+  def is_inside(self) -> bool:
+    """Whether the number is in the band."""
+    return self.lowest <= self.found <= self.highest
+
+
+def record(spec: str, config: ConfigDict, *, seeds: int = 4) -> Path:
+  """Runs a config under several seeds, and stores what they wrote.
+
+  Args:
+    spec: `FILE[:ARG]`, to whose curve the runs are written.
+    config: what is run.
+    seeds: number of runs.
+
+  Returns:
+    The file.
+  """
+  if seeds < 2:
+    raise UserError(f"seeds={seeds}: expected at least 2, to know how far they differ")
+  runs = []
+  for seed in range(seeds):
+    again = config.copy_and_resolve_references()
+    again.seed = seed
+    runs.append(_run(again))
+  file, setting = _place(spec)
+  stored = json.loads(file.read_text()) if file.exists() else {}
+  stored[setting] = {
+    "config": configs.plain(config),
+    "curve": _curve(runs),
+  }
+  file.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n")
+  return file
+
+
+def check(spec: str, config: ConfigDict) -> list[Point]:
+  """Runs a config, and compares what it wrote with the stored curve.
+
+  Args:
+    spec: `FILE[:ARG]`, whose curve it is.
+    config: what is run; may have another seed and another place of the data.
+
+  Raises:
+    UserError: there is no curve, or it is of another config; says which keys differ.
+  """
+  stored = _stored(spec)
+  found = [
+    text
+    for text in configs.differences(stored["config"], configs.plain(config))
+    if not text.startswith(_FREE)
+  ]
+  if found:
+    raise UserError(
+      f"the curve of {spec} is of another config: {'; '.join(found)}; expected the "
+      "config as it was recorded, or a new curve: maskjax check --record"
+    )
+  return list(compare(stored["curve"], _run(config)))
+
+
+def compare(curve: Curve, run: Mapping[str, Mapping[int, float]]) -> Iterator[Point]:
+  """Puts each number of a curve beside that of a run.
+
+  Args:
+    curve: by name, `step`, `mean` and `deviation` of the recorded runs.
+    run: by name, numbers by step.
+
+  Raises:
+    UserError: the run has not written a number of the curve.
+  """
+  for name, columns in curve.items():
+    for step, mean, deviation in zip(
+      columns["step"], columns["mean"], columns["deviation"], strict=True
+    ):
+      if step not in run.get(name, {}):
+        raise UserError(f"the run has written no {name} at step {step:g}")
+      half = max(WIDTH * deviation, LEAST * abs(mean))
+      yield Point(
+        name=name,
+        step=int(step),
+        found=run[name][int(step)],
+        lowest=mean - half,
+        highest=mean + half,
+      )
+
+
+def table(points: Sequence[Point]) -> str:
+  """Writes the comparison for people, a line a number.
+
+  Example:
+    >>> point = Point(name="train/loss", step=10, found=2.0, lowest=0.9, highest=1.1)
+    >>> print(table([point]))
+    number        step   found  expected
+    train/loss      10   2.000  0.900 to 1.100  outside
+  """
+  width = max(len(point.name) for point in points)
+  lines = [f"{'number':<{width}}{'step':>8}{'found':>8}  expected"]
+  for point in points:
+    lines.append(
+      f"{point.name:<{width}}{point.step:>8}{point.found:>8.3f}  "
+      f"{point.lowest:.3f} to {point.highest:.3f}"
+      + ("" if point.is_inside else "  outside")
+    )
+  return "\n".join(lines)
+
+
+def _run(config: ConfigDict) -> dict[str, dict[int, float]]:
+  """Trains in a workdir of its own: by name, numbers by step."""
+  with tempfile.TemporaryDirectory() as workdir:
+    experiment.train(config, workdir)
+    lines = metrics.read_json_lines(Path(workdir) / "metrics.jsonl")
+  return {
+    name: {line["step"]: line[name] for line in lines if name in line} for name in NAMES
+  }
+
+
+def _curve(runs: Sequence[Mapping[str, Mapping[int, float]]]) -> Curve:
+  """Mean and standard deviation of each number over the runs.
+
+  The deviation at a step, of a few runs, is itself uncertain: it is taken to be the
+  same share of the mean at all steps, the root mean square of the shares.
+  """
+  curve: Curve = {}
+  for name in NAMES:
+    steps = sorted(runs[0][name])
+    if not steps:
+      continue
+    values = np.array([[run[name][step] for step in steps] for run in runs])
+    mean = values.mean(axis=0)
+    share = np.sqrt(np.square(values.std(axis=0, ddof=1) / mean).mean())
+    curve[name] = {
+      "step": steps,
+      "mean": [float(f"{x:.5g}") for x in mean],
+      "deviation": [float(f"{x:.2g}") for x in share * np.abs(mean)],
+    }
+  return curve
+
+
+def _place(spec: str) -> tuple[Path, str]:
+  """The file that holds the curves of a config file, and the name of the setting."""
+  path, _, setting = spec.partition(":")
+  return configs.find_file(path).with_suffix(".curves.json"), setting
+
+
+def _stored(spec: str) -> Any:
+  file, setting = _place(spec)
+  stored = json.loads(file.read_text()) if file.exists() else {}
+  if setting not in stored:
+    there = ", ".join(sorted(stored)) or "none"
+    raise UserError(
+      f"{file.name} has no curve of {setting!r}: expected one of: {there}; "
+      "maskjax check --record makes one"
+    )
+  return stored[setting]
