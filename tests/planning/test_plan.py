@@ -270,6 +270,25 @@ def test_ways_out_begin_with_the_largest_part():
   assert planning.as_json(plan)["memory"]["activations and temporaries"] == 19994
 
 
+@pytest.mark.parametrize(
+  ("message", "needed"),
+  [
+    ("RESOURCE_EXHAUSTED: Used 20.00G of 15.75G hbm. Exceeded by 4.25G.", 20),
+    (
+      "memory required for HLO temporaries (18.00G) exceeds available HBM (15.75G).",
+      20,
+    ),
+  ],
+)
+def test_complaints_of_the_compiler_are_read(message, needed):
+  assert compiler._needed(message, 2 * 2**30) == (needed * 2**30, 15.75 * 2**30)
+
+
+def test_other_complaints_are_passed_on():
+  with pytest.raises(UserError, match="refuses this step: INTERNAL: broken"):
+    compiler._needed("INTERNAL: broken", 0)
+
+
 # Shapes and operations
 
 
