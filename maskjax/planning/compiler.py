@@ -157,8 +157,8 @@ def _model_flops(objective: Any, state: TrainState, batch: Any, key: jax.Array) 
   return training_flops(loss, state.params, state.extra, batch)
 
 
-# What the compiler says of a program that does not fit: what all of it needs, or what it
-# needs beside its arguments; and what there is.
+# The compiler's complaint of a program that does not fit: what all of it needs, or what
+# it needs beside its arguments; and what there is.
 _ALL_NEEDED = r"Used ([\d.]+[KMGT]) of ([\d.]+[KMGT]) hbm"
 _MORE_NEEDED = (
   r"HLO temporaries \(([\d.]+[KMGT])\) exceeds available HBM \(([\d.]+[KMGT])"
