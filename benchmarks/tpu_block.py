@@ -54,9 +54,10 @@ def main():
     y, pullback = jax.vjp(apply, params, x)
     return y, pullback(cotangent)
 
+  key = jax.random.key(0)
   with jax.set_mesh(mesh):
     x = place(jax.ShapeDtypeStruct((64, tokens, width), jnp.bfloat16))
-    params = place(jax.eval_shape(model.init, jax.random.key(0), x)["params"])
+    params = place(jax.eval_shape(model.init, key, x)["params"])
     compiled = jax.jit(gradients).lower(params, x, x).compile()
   program = Program.parse(compiled.as_text())
   cycles = read_costs(program, where.num_chips).cycles

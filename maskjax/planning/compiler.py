@@ -110,7 +110,7 @@ def compile_step(config: ConfigDict, where: Slice) -> Compiled:
     try:
       compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
-      needed, available = _needed(str(error))
+      needed, available = _needed(str(error), sum(found.held_bytes.values()))
       return dataclasses.replace(found, total_bytes=needed, available_bytes=available)
   memory, costs = compiled.memory_analysis(), compiled.cost_analysis()
   return dataclasses.replace(
@@ -157,11 +157,24 @@ def _model_flops(objective: Any, state: TrainState, batch: Any, key: jax.Array) 
   return training_flops(loss, state.params, state.extra, batch)
 
 
-def _needed(message: str) -> tuple[int, int]:
-  """What a program that does not fit needs and may use, as the compiler complains."""
-  match = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", message)
-  if match is None:
-    raise UserError(f"the TPU compiler refuses this step: {message[:500]}")
+# The compiler's complaint of a program that does not fit: what all of it needs, or what
+# it needs beside its arguments; and what there is.
+_ALL_NEEDED = r"Used ([\d.]+[KMGT]) of ([\d.]+[KMGT]) hbm"
+_MORE_NEEDED = (
+  r"HLO temporaries \(([\d.]+[KMGT])\) exceeds available HBM \(([\d.]+[KMGT])"
+)
+
+
+def _needed(message: str, held: int) -> tuple[int, int]:
+  """The bytes that a program which does not fit needs, and those there are."""
+  if match := re.search(_ALL_NEEDED, message):
+    return _bytes(match[1]), _bytes(match[2])
+  if match := re.search(_MORE_NEEDED, message):
+    return held + _bytes(match[1]), _bytes(match[2])
+  raise UserError(f"the TPU compiler refuses this step: {message[:500]}")
+
+
+def _bytes(text: str) -> int:
+  """Reads a size such as 15.75G."""
   units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-  needed, unit, available, unit_available = match.groups()
-  return int(float(needed) * units[unit]), int(float(available) * units[unit_available])
+  return int(float(text[:-1]) * units[text[-1]])

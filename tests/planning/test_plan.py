@@ -98,7 +98,9 @@ def test_what_does_not_fit_the_topology(call, wrong, said):
 @libtpu
 @pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:1x1", "v5p:2x2x1", "v6e:2x2"])
 def test_each_kind_of_chip(topology):
-  plan = planning.plan(small_config(), topology)
+  config = small_config()
+  config.objective.scan = topology == "v5e:1x1"
+  plan = planning.plan(config, topology)
   assert plan.fits and not plan.refusal
   assert 0 < plan.times.share_of_peak < 1
   times = plan.times
@@ -120,8 +122,7 @@ def test_command_line():
   done = subprocess.run(
     [sys.executable, "-m", "maskjax.main", "plan", "--config", DIGITS, *SMALL,
      "--topology=v5e:2x2", "--json", "--config.mesh.fsdp=4",
-     "--config.objective.scan=True", "--config.microbatches=2",
-     "--config.ema_decay=0.9"],
+     "--config.microbatches=2", "--config.ema_decay=0.9"],
     cwd=ROOT, capture_output=True, text=True,
   )  # fmt: skip
   assert (done.returncode, done.stderr) == (0, "")
@@ -268,6 +269,25 @@ def test_ways_out_begin_with_the_largest_part():
   assert "remat" in plan.ways_out[0] and "scan" in plan.ways_out[1]
   assert "microbatches=2" in plan.ways_out[2]
   assert planning.as_json(plan)["memory"]["activations and temporaries"] == 19994
+
+
+@pytest.mark.parametrize(
+  ("message", "needed"),
+  [
+    ("RESOURCE_EXHAUSTED: Used 20.00G of 15.75G hbm. Exceeded by 4.25G.", 20),
+    (
+      "memory required for HLO temporaries (18.00G) exceeds available HBM (15.75G).",
+      20,
+    ),
+  ],
+)
+def test_complaints_of_the_compiler_are_read(message, needed):
+  assert compiler._needed(message, 2 * 2**30) == (needed * 2**30, 15.75 * 2**30)
+
+
+def test_other_complaints_are_passed_on():
+  with pytest.raises(UserError, match="refuses this step: INTERNAL: broken"):
+    compiler._needed("INTERNAL: broken", 0)
 
 
 # Shapes and operations
