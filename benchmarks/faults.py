@@ -99,14 +99,8 @@ def children(running: subprocess.Popen) -> list[int]:
 
 def end(running: subprocess.Popen) -> str:
   """Waits for the end of a harmed run; says how it ended."""
-  said = running.communicate(timeout=120)[1]
-  lines = [line for line in said.splitlines() if line.startswith("maskjax: ")]
-  return f"exit code {running.returncode}" + (f": {_short(lines[0])}" if lines else "")
-
-
-def _short(line: str) -> str:
-  line = line.removeprefix("maskjax: ")
-  return line if len(line) < 90 else line[:87] + "..."
+  running.communicate(timeout=120)
+  return f"exit code {running.returncode}"
 
 
 def killed(run: Run, rng: np.random.Generator) -> str:
