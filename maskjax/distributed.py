@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from maskjax.errors import UserError
 
 # The others learn within this time that a process is gone.
-HEARTBEAT_SECONDS = 30
+HEARTBEAT_SECONDS = 20
 
 _LONGEST_MESSAGE = 2000
 
@@ -55,7 +55,7 @@ def leave(code: int) -> None:
   """Ends this process without waiting for the others, which may wait for it."""
   if jax.process_index() == 0:
     # It is the one that all talk to: who stops for the same reason says so first.
-    time.sleep(2)
+    time.sleep(5)
   os._exit(code)
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from running import DIGITS, QUICK_XLA, ROOT, TINY, check_refusal, process
 from maskjax import metrics
 
 LAUNCH = ROOT / "launch"
+HERE = Path(__file__).parent
 
 
 def local(*command, processes, devices=4):
@@ -23,20 +25,19 @@ def local(*command, processes, devices=4):
       *(sys.executable, LAUNCH / "local.py", "--processes", str(processes)),
       *("--devices", str(devices), "--", *map(str, command)),
     ],
-    env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": QUICK_XLA},
+    env={
+      **os.environ,
+      "PYTHONPATH": f"{ROOT}:{HERE}:{HERE.parent}",
+      "XLA_FLAGS": QUICK_XLA,
+    },
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
   )
 
 
-def train(workdir, cache, *more):
-  return (
-    *("train", "--config", DIGITS, "--workdir", workdir, *TINY),
-    f"--config.compilation_cache={cache}",
-    *("--config.num_steps=40", "--config.log_every=1"),
-    *("--config.checkpoint.every=1000", *more),
-  )
+def train(workdir, *more):
+  return ("train", "--config", HERE / "linear.py", "--workdir", workdir, *more)
 
 
 def losses(workdir):
@@ -64,7 +65,7 @@ def children(run):
 def undisturbed(tmp_path_factory):
   """The losses of a run on one process."""
   folder = tmp_path_factory.mktemp("undisturbed")
-  run = local(*train(folder / "run", folder / "cache"), processes=1)
+  run = local(*train(folder / "run"), processes=1)
   _, err = run.communicate(timeout=300)
   assert run.returncode == 0, err
   return losses(folder / "run")
@@ -72,8 +73,8 @@ def undisturbed(tmp_path_factory):
 
 def test_stopped_on_four_and_resumed_on_two_and_eight(undisturbed, tmp_path):
   """SIGTERM to one process stops all; fewer and more go on, on other meshes."""
-  workdir, cache = tmp_path / "run", tmp_path / "cache"
-  run = local(*train(workdir, cache, "--config.mesh.fsdp=2"), processes=4)
+  workdir = tmp_path / "run"
+  run = local(*train(workdir, "--config.mesh.fsdp=2"), processes=4)
   wait_for_losses(run, workdir, 5)
   os.kill(children(run)[-1], signal.SIGTERM)
   _, err = run.communicate(timeout=120)
@@ -83,13 +84,13 @@ def test_stopped_on_four_and_resumed_on_two_and_eight(undisturbed, tmp_path):
   assert 5 <= first < 40
 
   more = ("--config.mesh.fsdp=4", "--config.mesh.data=1")
-  run = local(*train(workdir, cache, *more), processes=2)
+  run = local(*train(workdir, *more), processes=2)
   wait_for_losses(run, workdir, first + 3)
   run.send_signal(signal.SIGTERM)
   _, err = run.communicate(timeout=120)
   assert run.returncode == 75, err
 
-  run = local(*train(workdir, cache, "--config.mesh.data=8"), processes=1, devices=8)
+  run = local(*train(workdir, "--config.mesh.data=8"), processes=1, devices=8)
   _, err = run.communicate(timeout=120)
   assert run.returncode == 0, err
   np.testing.assert_allclose(losses(workdir), undisturbed, rtol=1e-5)
@@ -97,7 +98,7 @@ def test_stopped_on_four_and_resumed_on_two_and_eight(undisturbed, tmp_path):
 
 def test_a_process_that_dies_stops_the_others(tmp_path):
   workdir = tmp_path / "run"
-  command = train(workdir, tmp_path / "cache", "--config.num_steps=100000")
+  command = train(workdir, "--config.num_steps=100000")
   run = local(*command, processes=2)
   wait_for_losses(run, workdir, 5)
   begun = time.monotonic()
@@ -111,7 +112,7 @@ def test_a_process_that_dies_stops_the_others(tmp_path):
 
 def test_a_mistake_stops_all_with_one_line_each(tmp_path):
   (tmp_path / "checkpoints").mkdir()
-  run = local(*train(tmp_path, tmp_path / "cache"), processes=2)
+  run = local(*train(tmp_path), processes=2)
   _, err = run.communicate(timeout=120)
   assert run.returncode == 2
   lines = sorted(x for x in err.splitlines() if x.startswith("maskjax: "))

@@ -21,6 +21,7 @@ from maskjax import workdir as workdirs
 STEPS = 6
 FLAGS = (*TINY, f"--config.num_steps={STEPS}", "--config.checkpoint.every=2")
 FLAGS = (*FLAGS, "--config.checkpoint.keep=9", "--config.log_every=1")
+FLAGS = (*FLAGS, "--config.eval.pictures=2")
 
 
 @pytest.fixture(scope="module")
@@ -107,15 +108,18 @@ def test_server_and_run_are_killed_while_they_save(store, undisturbed, call, tmp
   assert len(events) == 2 and set(files) - set(events) == {
     "config.json",
     "metrics.jsonl",
+    "reconstructions.png",
   }
-
-  config = ("--config", DIGITS, *FLAGS, cache, "--config.eval.pictures=2")
-  code, out, err = process("eval", "--workdir", store.root, *config)
-  assert (code, said(err)) == (0, [])
-  assert f"reconstructions of step {STEPS}: {store.root}/reconstructions.png" in out
   with Image.open(io.BytesIO(store.read("reconstructions.png"))) as picture:
     assert picture.width > 3 * 64
 
+  # What else reads and writes a workdir knows no scheme: each is tried with one.
+  if store.root.startswith("gs://"):
+    config = ("--config", DIGITS, *FLAGS, cache)
+    code, out, err = process("eval", "--workdir", store.root, *config)
+    assert (code, said(err)) == (0, [])
+    assert f"reconstructions of step {STEPS}: {store.root}/reconstructions.png" in out
+    return
   exported = tmp_path / "exported"
   assert call("convert", "--workdir", store.root, "--to_hf", exported)[0] == 0
   imported = f"{store.root}-imported"
