@@ -330,6 +330,9 @@ def _fail(message: object, code: int) -> None:
   who = f"process {jax.process_index()} of {jax.process_count()}"
   print(f"maskjax: {who}: {message}", file=sys.stderr, flush=True)
   sys.stdout.flush()
+  if code == TERMINATED:
+    distributed.wait_for_all()  # all of them are here or on their way
+    sys.exit(code)
   distributed.leave(code)
 
 
