@@ -71,8 +71,8 @@ def undisturbed(tmp_path_factory):
   return losses(folder / "run")
 
 
-def test_stopped_on_four_and_resumed_on_two_and_eight(undisturbed, tmp_path):
-  """SIGTERM to one process stops all; fewer and more go on, on other meshes."""
+def test_stopped_on_four_and_resumed_on_two(undisturbed, tmp_path):
+  """SIGTERM to one process stops all; fewer, with more devices, go on."""
   workdir = tmp_path / "run"
   run = local(*train(workdir, "--config.mesh.fsdp=2"), processes=4)
   wait_for_losses(run, workdir, 5)
@@ -83,14 +83,8 @@ def test_stopped_on_four_and_resumed_on_two_and_eight(undisturbed, tmp_path):
   (first,) = [int(p.name) for p in (workdir / "checkpoints").iterdir()]
   assert 5 <= first < 40
 
-  more = ("--config.mesh.fsdp=4", "--config.mesh.data=1")
-  run = local(*train(workdir, *more), processes=2)
-  wait_for_losses(run, workdir, first + 3)
-  run.send_signal(signal.SIGTERM)
-  _, err = run.communicate(timeout=120)
-  assert run.returncode == 75, err
-
-  run = local(*train(workdir, "--config.mesh.data=8"), processes=1, devices=8)
+  more = ("--config.mesh.fsdp=4", "--config.mesh.data=2")
+  run = local(*train(workdir, *more), processes=2, devices=8)
   _, err = run.communicate(timeout=120)
   assert run.returncode == 0, err
   np.testing.assert_allclose(losses(workdir), undisturbed, rtol=1e-5)
