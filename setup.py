@@ -63,6 +63,7 @@ setup(
       "moto[server]",
       "mypy",
       "pytest",
+      "pytest-xdist",
       "ruff",
       "tensorboard",
       "torch==2.13.0",

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,11 +169,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     TerminatedError: SIGTERM came; the state is saved.
   """
   experiment = prepare(config)
-  initial = None
-  if config.init_from:
-    _, pretrained = workdirs.checkpoints(config.init_from, config).restore_weights()
-    initial = functools.partial(transfer.overlay, pretrained=pretrained)
-    jax.eval_shape(initial, experiment.untrained().params)
+  initial = _initial(experiment)
   checkpoints = workdirs.checkpoints(workdir, config)
   if saved := checkpoints.steps():
     checkpoints.check_whole(saved[-1])
@@ -225,8 +221,10 @@ def evaluate(
   folder = storage.reach(workdir)
   config = workdirs.read_config(folder) if config is None else config
   experiment = prepare(config)
-  step, params = workdirs.checkpoints(folder, config).restore_weights(step)
-  transfer.check_same(params, experiment.untrained().params, folder)
+  untrained = experiment.untrained()
+  checkpoints = workdirs.checkpoints(folder, config)
+  step, params = checkpoints.restore_weights(step)
+  transfer.check_same(params, untrained.params, folder)
   with workdirs.held(folder) as held:
     path = held.local / workdirs.METRICS
     writer = metrics.Writers([metrics.JsonLines(path)] if _is_first() else [])
@@ -234,13 +232,45 @@ def evaluate(
       state = TrainState(
         step=jax.numpy.int32(step),
         params=params,
-        extra=experiment.untrained().extra,
+        extra=checkpoints.restore_extra(step, untrained.extra),
         opt_state=(),
       )
       values = _held_out(experiment, step, state)
       writer.write(step, values)
       _say("  ".join(f"{name} {value:.4g}" for name, value in values.items()))
     _report(experiment, params, step, held, writer)
+
+
+def _initial(
+  experiment: Experiment,
+) -> Callable[[objectives.Variables], objectives.Variables] | None:
+  """What turns fresh variables into pretrained ones, where the config asks for it.
+
+  Raises:
+    UserError: a workdir that it names holds no checkpoint, or one that does not fit.
+  """
+  config = experiment.config
+  wanted: dict[str, str] = dict(getattr(experiment.objective, "pretrained", {}))
+  if not (config.init_from or wanted):
+    return None
+
+  def read(workdir: str) -> Any:
+    return workdirs.checkpoints(workdir, config).restore_weights()[1]
+
+  fresh = experiment.untrained()
+  own = read(config.init_from) if config.init_from else None
+  others = {name: read(workdir) for name, workdir in wanted.items()}
+  for name, params in others.items():
+    transfer.check_same(params, fresh.extra[name], wanted[name])
+
+  def change(variables: objectives.Variables) -> objectives.Variables:
+    params, extra = variables
+    if own is not None:
+      params = transfer.overlay(params, pretrained=own)
+    return objectives.Variables(params, {**extra, **others} if others else extra)
+
+  jax.eval_shape(change, fresh)
+  return change
 
 
 @contextlib.contextmanager
@@ -350,9 +380,11 @@ def _reconstructions(experiment: Experiment, params: Any) -> np.ndarray:
   changes = [t for t in config.data.test_transforms if not isinstance(t, str)]
   normal = next((t for t in changes if t["name"] == "normalize"), None)
   colours = {"mean": normal["mean"], "deviation": normal["std"]} if normal else {}
-  order = ("original", "masked", "reconstructed")
+  order = ("original", "masked", "target", "reconstructed")
+  names = [name for name in order if name in images]
+  names += [name for name in images if name not in order]
   return plots.side_by_side(
-    {name: np.asarray(images[name]) for name in order}, **colours
+    {name: np.asarray(images[name]) for name in names}, **colours
   )
 
 

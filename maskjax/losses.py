@@ -57,11 +57,14 @@ class Loss:
     sum: float32 scalar, differentiated by the step.
     weight: float32 scalar, never differentiated; usually the hidden tokens.
     metrics: further means to report beside the loss, by name.
+    sums: what `update_extra` asks for, by name: arrays that are sums over examples, so
+      that those of microbatches can be added.
   """
 
   sum: Array
   weight: Array
   metrics: Mapping[str, Mean] = dataclasses.field(default_factory=dict)
+  sums: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
   @classmethod
   def of(cls, mean: Mean, **metrics: Mean) -> "Loss":

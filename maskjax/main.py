@@ -156,7 +156,9 @@ def main() -> None:
     logging.getLogger(library).setLevel(logging.CRITICAL)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   libtpu.settle()
+  # On a full disk Orbax leaves an event loop in which TensorStore still writes.
   sys.unraisablehook = _print_unraisable
+  warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
   warnings.showwarning = _print_warning
   try:
     sys.exit(_run(sys.argv))
@@ -300,7 +302,6 @@ def _given(name: str, value: Any) -> Any:
 
 
 def _print_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-  # On a full disk TensorStore reports writes to an event loop that Orbax has left.
   if str(unraisable.exc_value) != "Event loop is closed":
     sys.__unraisablehook__(unraisable)
 

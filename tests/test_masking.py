@@ -204,3 +204,52 @@ def test_ratios_that_leave_nothing_to_do(ratio, hidden):
 def test_samplers_that_give_something_else(output, found):
   with pytest.raises(UserError, match=rf"gave {found}: expected bool\[2, 6\]"):
     masking.draw(lambda *_: output, keys_of(range(2)), (2, 3), num_hidden=3)
+
+
+# Blocks
+
+
+@functools.partial(jax.jit, static_argnames=("grid", "num_hidden", "options"))
+def draw_blocks(seeds, grid, num_hidden, options=()):
+  def one(seed):
+    key = jax.random.key(seed)
+    return masking.blockwise(key, grid, num_hidden, **dict(options))
+
+  return jax.vmap(one)(seeds)
+
+
+def neighbours(hidden, grid):
+  """Share of the pairs of neighbours that are both hidden or both visible."""
+  table = np.asarray(hidden).reshape(-1, *grid)
+  pairs = [(table[:, 1:], table[:, :-1]), (table[:, :, 1:], table[:, :, :-1])]
+  return np.mean(np.concatenate([(a == b).ravel() for a, b in pairs]))
+
+
+@pytest.mark.parametrize(
+  ("grid", "num_hidden", "least"), [((14, 14), 75, 16), ((7, 7), 20, 4)]
+)
+def test_blocks_hide_the_number_asked_for_in_rectangles(grid, num_hidden, least):
+  hidden = draw_blocks(np.arange(512), grid, num_hidden, (("min_patches", least),))
+  hidden = np.asarray(hidden)
+  np.testing.assert_array_equal(hidden.sum(axis=1), num_hidden)
+  assert len(np.unique(hidden, axis=0)) > 256
+  one_by_one = draw(keys_of(np.arange(512)), grid, num_hidden).hidden
+  assert neighbours(hidden, grid) > neighbours(one_by_one, grid) + 0.1
+  # Every place is hidden by some, none by all.
+  share = hidden.mean(axis=0)
+  assert 0 < share.min() and share.max() < 1
+
+
+def test_blocks_of_one_aspect_are_squares():
+  """One rectangle of 16 is all there is to hide."""
+  options = (("min_patches", 16), ("min_aspect", 1.0))
+  hidden = np.asarray(draw_blocks(np.arange(16), (8, 8), 16, options))
+  for table in hidden.reshape(-1, 8, 8):
+    rows, columns = np.nonzero(table.any(axis=1))[0], np.nonzero(table.any(axis=0))[0]
+    assert len(rows) == len(columns) == 4
+    assert np.ptp(rows) == np.ptp(columns) == 3
+
+
+def test_blocks_need_rows_and_columns():
+  with pytest.raises(UserError, match="expected a grid of rows and columns"):
+    masking.blockwise(jax.random.key(0), (5,), 2)

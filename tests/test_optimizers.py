@@ -250,6 +250,7 @@ class Regression:
   def init(self, key, batch):
     del key
     count = {"calls": jnp.int32(0), "step": jnp.int32(-1), "params": jnp.zeros(3)}
+    count["sum"] = jnp.float32(0)
     return Variables({"p": jnp.ones(batch["x"].shape[1])}, count)
 
   def loss(self, params, extra, batch, key):
@@ -260,10 +261,12 @@ class Regression:
       (batch["weight"] * error).sum(),
       batch["weight"].sum(),
       {"noise": Mean.of(noise), "index": Mean.of(noise * batch["index"])},
+      {"y": batch["y"].sum()},
     )
 
-  def update_extra(self, params, extra, step):
-    return {"calls": extra["calls"] + 1, "step": step, "params": params["p"]}
+  def update_extra(self, params, extra, step, sums):
+    calls = extra["calls"] + 1
+    return {"calls": calls, "step": step, "params": params["p"], "sum": sums["y"]}
 
 
 def make_batch(seed=0):
@@ -352,7 +355,10 @@ def test_average_and_extra_follow_the_parameters():
 
 def test_microbatches_update_extra_once():
   make, step = compiled_step(4)
-  assert int(step(make(), make_batch())[0].extra["calls"]) == 1
+  batch = make_batch()
+  extra = step(make(), batch)[0].extra
+  assert int(extra["calls"]) == 1
+  assert float(extra["sum"]) == pytest.approx(batch["y"].sum(), rel=1e-5)
 
 
 def test_without_an_average_there_is_none():

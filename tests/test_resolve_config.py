@@ -106,7 +106,7 @@ def test_did_you_mean():
 # Configs
 
 IMAGENET = "configs/image/mae.py:imagenet"
-SETTINGS = ["digits", "fashion_mnist", "imagenet", "imagenet_2b"]
+SETTINGS = ["digits", "fashion_mnist", "imagenet", "imagenet_2b", "small"]
 CONFIG = """
 from maskjax import config as configs
 
@@ -164,7 +164,7 @@ def test_files_that_are_no_config(tmp_path, text, argument, message):
 
 def test_settings_and_files_that_are_not_there(tmp_path):
   with pytest.raises(
-    UserError, match=r"mae.py: no setting 'digit': did you mean 'digits'.*imagenet_2b\)"
+    UserError, match=r"mae.py: no setting 'digit': did you mean 'digits'.*imagenet_2b"
   ):
     configs.load("configs/image/mae.py:digit")
   with pytest.raises(

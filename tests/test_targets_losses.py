@@ -36,9 +36,13 @@ def test_normalized_pixels_are_the_papers():
   )
 
 
-def test_pixels_are_untouched():
-  patches = random(2, 3, 4)
-  np.testing.assert_array_equal(targets.pixels(patches), patches)
+@pytest.mark.parametrize("normalized", [False, True])
+def test_pixels_are_drawn_as_they_were(normalized):
+  images = random(2, 4, 6, 3)
+  target = targets.Pixels(patch_size=(2, 3), channels=3, normalized=normalized)
+  values = target(images)
+  assert values.shape == (2, 4, target.size) and target.size == 18
+  np.testing.assert_allclose(target.draw(values, images), images, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("split", [[1, 2, 4], [5, 1, 1]])
@@ -279,7 +283,7 @@ def test_mae_reconstructions(norm_pix_loss):
       )
       if n not in hidden_ids:
         np.testing.assert_array_equal(seen, true)
-        np.testing.assert_array_equal(drawn, true)
+        np.testing.assert_allclose(drawn, true, atol=1e-6)
         continue
       np.testing.assert_allclose(seen, grey, atol=1e-6)
       expected = out["predictions"][b, hidden_ids.index(n)]

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maskjax import targets
 from maskjax.errors import UserError
 from maskjax.models import Transformer, unstack_blocks
 from maskjax.objectives import mae
@@ -173,9 +172,9 @@ def to_hf(
     "layer_norm_eps": encoder.norm_epsilon,
     "mask_ratio": hyperparameters.get("mask_ratio", DEFAULTS["mask_ratio"]),
     "model_type": "vit_mae",
-    "norm_pix_loss": objective.target is targets.normalized_pixels,
+    "norm_pix_loss": hyperparameters.get("norm_pix_loss", True),
     "num_attention_heads": encoder.heads,
-    "num_channels": decoder.patch_dim // patch**2,
+    "num_channels": objective.channels,
     "num_hidden_layers": encoder.depth,
     "patch_size": patch,
   }

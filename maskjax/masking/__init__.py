@@ -2,6 +2,16 @@
 
 from maskjax.masking import samplers
 from maskjax.masking.mask import Mask, Sampler, draw, gather, num_hidden
-from maskjax.masking.samplers import random
+from maskjax.masking.samplers import blockwise, highest, random
 
-__all__ = ["Mask", "Sampler", "draw", "gather", "num_hidden", "random", "samplers"]
+__all__ = [
+  "Mask",
+  "Sampler",
+  "blockwise",
+  "draw",
+  "gather",
+  "highest",
+  "num_hidden",
+  "random",
+  "samplers",
+]

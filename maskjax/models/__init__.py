@@ -1,6 +1,7 @@
 """Networks: (tokens, mask) to predictions. The only place that uses Linen."""
 
 from maskjax.models.mae import Decoder, MaskedAutoencoder
+from maskjax.models.masked_vit import MaskedEncoder
 from maskjax.models.transformer import Transformer, stack_blocks, unstack_blocks
 from maskjax.models.vit import (
   VIT_SIZES,
@@ -16,6 +17,7 @@ __all__ = [
   "Classifier",
   "Decoder",
   "MaskedAutoencoder",
+  "MaskedEncoder",
   "Transformer",
   "VisionEncoder",
   "check_shape",

@@ -10,13 +10,14 @@ from jax.typing import DTypeLike
 
 from maskjax.models.dense import Dense
 from maskjax.models.heads import IntoHeads, OutOfHeads
+from maskjax.models.rotary import rotate
 from maskjax.sharding import for_tpu
 
 # Numbers that lie side by side in a register of a TPU.
 LANES = 128
 
 
-def attend(query: Array, key: Array, value: Array) -> Array:
+def attend(query: Array, key: Array, value: Array, bias: Array | None = None) -> Array:
   """Scaled dot-product attention, softmax in float32.
 
   Batch and heads lead, in either order, so that each product is a plain matrix
@@ -26,17 +27,24 @@ def attend(query: Array, key: Array, value: Array) -> Array:
     query: [B, H, N, D].
     key: [B, H, K, D].
     value: [B, H, K, D].
+    bias: added to the scores, of a shape that spreads to [B, H, N, K]; -inf where a
+      query must not look.
 
   Returns:
     [B, H, N, D], in the type of `value`.
   """
-  return _by_rows(query * query.shape[-1] ** -0.5, key, value)
+  weights = attention_weights(query, key, bias)
+  return jnp.einsum("bhnk,bhkd->bhnd", weights.astype(value.dtype), value)
 
 
-def _by_rows(query: Array, key: Array, value: Array) -> Array:
+def attention_weights(query: Array, key: Array, bias: Array | None = None) -> Array:
+  """How much each query takes from each key, see `attend`: float32 [B, H, N, K]."""
+  return _weights(query * query.shape[-1] ** -0.5, key, bias)
+
+
+def _weights(query: Array, key: Array, bias: Array | None = None) -> Array:
   scores = jnp.einsum("bhnd,bhkd->bhnk", query, key, preferred_element_type=jnp.float32)
-  weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-  return jnp.einsum("bhnk,bhkd->bhnd", weights, value)
+  return jax.nn.softmax(scores if bias is None else scores + bias, axis=-1)
 
 
 def heads_a_group(*, heads: int, length: int, depth: int) -> int:
@@ -79,7 +87,8 @@ def by_groups(query: Array, key: Array, value: Array, group: int) -> Array:
   stacked = jnp.concatenate(
     [jnp.where(head == i, query, 0) for i in range(group)], axis=2
   )
-  parts = jnp.split(_by_rows(stacked, key, value), group, axis=2)
+  weights = _weights(stacked, key).astype(value.dtype)
+  parts = jnp.split(jnp.einsum("bhnk,bhkd->bhnd", weights, value), group, axis=2)
   joined = parts[0]
   for i, part in enumerate(parts[1:], start=1):
     joined = jnp.where(head == i, part, joined)
@@ -134,55 +143,86 @@ def _by_columns_jvp(
   return output, (wide / total).astype(value.dtype)
 
 
-class SelfAttention(nn.Module):
-  """Multi-head self-attention.
+class Attention(nn.Module):
+  """Multi-head attention, of tokens to themselves or to others.
+
+  Sows `weights`, see `attention_weights`, where `intermediates` are collected.
 
   Attributes:
     heads: number of heads; divides the width.
+    key_bias: give the keys a bias, as all but BEiT do.
     dtype: type of the computation.
   """
 
   heads: int
+  key_bias: bool = True
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Array, num_queries: int | None = None) -> Array:
-    """Attends from the last `num_queries` tokens (all when None) to all.
+  def __call__(
+    self,
+    asking: Array,
+    context: Array,
+    *,
+    bias: Array | None = None,
+    places: tuple[Array, Array] | None = None,
+  ) -> Array:
+    """Attends from some tokens to others, or to themselves.
 
     Args:
-      x: [B, N, D].
-      num_queries: how many of the last tokens ask.
+      asking: [B, N, D].
+      context: [B, K, E].
+      bias: see `attend`.
+      places: of `asking` and `context`, for `rotate`; none are rotated without.
 
     Returns:
-      [B, num_queries or N, D].
+      [B, N, D].
     """
-    asking = x if num_queries is None else x[:, -num_queries:]
-    return self.on_tpu(asking, x) if for_tpu() else self.on_others(asking, x)
+    collects = self.is_mutable_collection("intermediates")
+    if for_tpu() and bias is None and places is None and not collects:
+      return self.on_tpu(asking, context)
+    return self.on_others(asking, context, bias, places)
 
-  def on_others(self, asking: Array, x: Array) -> Array:
-    """As `__call__`, in the form that suits CPUs and GPUs."""
-    width = x.shape[-1]
+  def on_others(
+    self,
+    asking: Array,
+    context: Array,
+    bias: Array | None = None,
+    places: tuple[Array, Array] | None = None,
+  ) -> Array:
+    """As `__call__`, in the form that suits CPUs and GPUs, and that can do all."""
+    width = asking.shape[-1]
 
-    def project(tokens: Array, name: str) -> Array:
-      y = Dense(width, dtype=self.dtype, name=name)(tokens)
+    def project(tokens: Array, name: str, use_bias: bool = True) -> Array:
+      y = Dense(width, use_bias=use_bias, dtype=self.dtype, name=name)(tokens)
       # [B, N, D] -> [B, heads, N, D / heads]
       return y.reshape(*y.shape[:2], self.heads, -1).swapaxes(1, 2)
 
-    y = attend(project(asking, "query"), project(x, "key"), project(x, "value"))
+    query, key = project(asking, "query"), project(context, "key", self.key_bias)
+    if places is not None:
+      query, key = rotate(query, places[0]), rotate(key, places[1])
+    self.sow("intermediates", "weights", attention_weights(query, key, bias))
+    y = attend(query, key, project(context, "value"), bias)
     # [B, heads, N, D / heads] -> [B, N, D]
     y = y.swapaxes(1, 2).reshape(asking.shape)
     return Dense(width, dtype=self.dtype, name="out")(y)
 
-  def on_tpu(self, asking: Array, x: Array) -> Array:
+  def on_tpu(self, asking: Array, context: Array) -> Array:
     """As `__call__`, in the forms that suit TPUs; docs/scaling.md has their gains."""
-    length, depth = asking.shape[1], x.shape[-1] // self.heads
+    width = asking.shape[-1]
+    length, depth = asking.shape[1], width // self.heads
     group = heads_a_group(heads=self.heads, length=length, depth=depth)
     last = group == 1
     into = functools.partial(
-      IntoHeads, heads=self.heads // group, tokens_last=last, dtype=self.dtype
+      IntoHeads,
+      width=width,
+      heads=self.heads // group,
+      tokens_last=last,
+      dtype=self.dtype,
     )
     query = into(name="query")(asking) * depth**-0.5
-    key, value = into(name="key")(x), into(name="value")(x)
+    key = into(name="key", use_bias=self.key_bias)(context)
+    value = into(name="value")(context)
     if last:
       y = by_columns(query, key, value)
     else:

@@ -1,4 +1,4 @@
-"""Exact GELU, whose backward pass needs its input alone."""
+"""GELU: exact, its backward pass needing its input alone, and as CLIP has it."""
 
 import functools
 import math
@@ -45,3 +45,16 @@ def gelu(x: Array) -> Array:
     ['-0.159', '0.000', '0.841']
   """
   return _gelu(x)
+
+
+def quick_gelu(x: Array) -> Array:
+  """GELU by a sigmoid, as CLIP has it (https://arxiv.org/abs/1606.08415, section 2).
+
+  Example:
+    >>> [f"{y:.3f}" for y in quick_gelu(jnp.array([-1.0, 0.0, 1.0]))]
+    ['-0.154', '0.000', '0.846']
+  """
+  return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {"gelu": gelu, "quick_gelu": quick_gelu}

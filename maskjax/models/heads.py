@@ -13,28 +13,35 @@ from maskjax.models.dense import INIT
 
 
 class IntoHeads(nn.Module):
-  """Tokens to heads: [B, N, C] to [H, B, N, D].
+  """Tokens to heads: [B, N, E] to [H, B, N, D].
 
   Attributes:
-    heads: number of heads H; divides C.
+    width: H * D.
+    heads: number of heads H.
+    use_bias: add a bias.
     tokens_last: gives [H, B, D, N].
     dtype: type of the computation.
   """
 
+  width: int
   heads: int
+  use_bias: bool = True
   tokens_last: bool = False
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    width = x.shape[-1]
-    kernel, bias = _parameters(self, width)
-    # [C, C] -> [C, H, D], [C] -> [H, D]
-    kernel, bias = kernel.reshape(width, self.heads, -1), bias.reshape(self.heads, -1)
+    # [E, C] -> [E, H, D]
+    kernel = _kernel(self, (x.shape[-1], self.width)).reshape(
+      x.shape[-1], self.heads, -1
+    )
     x = x.astype(self.dtype)
-    if self.tokens_last:
-      return jnp.einsum("bnc,chd->hbdn", x, kernel) + bias[:, None, :, None]
-    return jnp.einsum("bnc,chd->hbnd", x, kernel) + bias[:, None, None, :]
+    equation = "bnc,chd->hbdn" if self.tokens_last else "bnc,chd->hbnd"
+    y = jnp.einsum(equation, x, kernel)
+    if not self.use_bias:
+      return y
+    bias = _bias(self, self.width).reshape(self.heads, -1)  # [C] -> [H, D]
+    return y + (bias[:, None, :, None] if self.tokens_last else bias[:, None, None, :])
 
 
 class OutOfHeads(nn.Module):
@@ -51,15 +58,17 @@ class OutOfHeads(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     heads, depth = len(x), x.shape[2 if self.tokens_last else 3]
-    kernel, bias = _parameters(self, heads * depth)
     # [C, C] -> [H, D, C]
-    kernel = kernel.reshape(heads, depth, -1)
+    kernel = _kernel(self, (heads * depth,) * 2).reshape(heads, depth, -1)
     equation = "hbdn,hdc->bnc" if self.tokens_last else "hbnd,hdc->bnc"
-    return jnp.einsum(equation, x.astype(self.dtype), kernel) + bias
+    y = jnp.einsum(equation, x.astype(self.dtype), kernel)
+    return y + _bias(self, heads * depth)
 
 
-def _parameters(layer: IntoHeads | OutOfHeads, width: int) -> tuple[Array, Array]:
-  """The kernel [C, C] and the bias [C] of a layer, in its type of computation."""
-  kernel = layer.param("kernel", INIT, (width, width), jnp.float32)
+def _kernel(layer: IntoHeads | OutOfHeads, shape: tuple[int, int]) -> Array:
+  return layer.param("kernel", INIT, shape, jnp.float32).astype(layer.dtype)
+
+
+def _bias(layer: IntoHeads | OutOfHeads, width: int) -> Array:
   bias = layer.param("bias", nn.initializers.zeros_init(), (width,), jnp.float32)
-  return kernel.astype(layer.dtype), bias.astype(layer.dtype)
+  return bias.astype(layer.dtype)

@@ -44,7 +44,8 @@ class Decoder(nn.Module):
     """Predicts hidden patches, or all.
 
     Args:
-      encoded: [B, 1 + V, E] from the encoder.
+      encoded: [B, 1 + V, E] from the encoder, or [B, V, E] of one without a class
+        token.
       mask: the mask under which it was encoded.
       visible_too: predict the visible patches as well.
 
@@ -56,10 +57,11 @@ class Decoder(nn.Module):
     token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width))
     # Attention does not mind the order of tokens: the hidden ones stand last, and
     # nothing need be put back in its place. [B, 1 + V + M, D]
+    first = x.shape[1] - mask.visible_ids.shape[1]
     x = jnp.concatenate(
       [
-        x[:, :1],
-        x[:, 1:] + positions[mask.visible_ids],
+        x[:, :first],
+        x[:, first:] + positions[mask.visible_ids],
         token.astype(self.dtype) + positions[mask.hidden_ids],
       ],
       axis=1,
@@ -72,7 +74,7 @@ class Decoder(nn.Module):
       dtype=self.dtype,
       name="transformer",
       **self.options,
-    )(x, wanted)
+    )(x, wanted)[-1]
     x = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")(x)
     head = Dense(self.patch_dim, dtype=self.dtype, name="head")
     x = head(x).astype(jnp.float32)

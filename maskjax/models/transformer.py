@@ -1,7 +1,7 @@
 """The transformer that every system shares."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,9 +10,9 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from maskjax.models.attention import SelfAttention
+from maskjax.models.attention import Attention
 from maskjax.models.dense import Dense
-from maskjax.models.gelu import gelu
+from maskjax.models.gelu import ACTIVATIONS
 from maskjax.sharding import constrain_batch
 
 # The variance as the mean of squares less the square of the mean, Flax's default,
@@ -29,14 +29,16 @@ REMAT: Mapping[str, Any] = {
 
 
 class Mlp(nn.Module):
-  """Two dense layers with exact GELU between them.
+  """Two dense layers with an activation between them.
 
   Attributes:
     ratio: hidden width over the width of the tokens.
+    activation: a name in `maskjax.models.gelu.ACTIVATIONS`.
     dtype: type of the computation.
   """
 
   ratio: float = 4.0
+  activation: str = "gelu"
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -45,7 +47,7 @@ class Mlp(nn.Module):
     width = x.shape[-1]
     hidden = round(width * self.ratio)
     y = Dense(hidden, dtype=self.dtype, name="up")(x)
-    y = gelu(y)
+    y = ACTIVATIONS[self.activation](y)
     return Dense(width, dtype=self.dtype, name="down")(y)
 
 
@@ -56,6 +58,12 @@ class Block(nn.Module):
     heads: number of attention heads.
     mlp_ratio: hidden width of the MLP over the width of the tokens.
     norm_epsilon: added to the variance in layer normalisation.
+    activation: see `Mlp`.
+    key_bias: see `Attention`.
+    layer_scale: what each branch's channels are multiplied by at first, as parameters
+      (https://arxiv.org/abs/2103.17239); None for no such parameters.
+    attends: to what: `self`; `context`, to other tokens in place of these; or `both`,
+      first to these and then to the others.
     num_queries: compute only this many of the last tokens; all when None.
     dtype: type of the computation; parameters and statistics stay float32.
   """
@@ -63,17 +71,34 @@ class Block(nn.Module):
   heads: int
   mlp_ratio: float = 4.0
   norm_epsilon: float = 1e-6
+  activation: str = "gelu"
+  key_bias: bool = True
+  layer_scale: float | None = None
+  attends: str = "self"
   num_queries: int | None = None
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Array, drop_path: Array | float = 0.0) -> Array:
+  def __call__(
+    self,
+    x: Array,
+    drop_path: Array | float = 0.0,
+    *,
+    context: Array | None = None,
+    bias: Array | None = None,
+    places: Array | None = None,
+    context_places: Array | None = None,
+  ) -> Array:
     """Transforms tokens.
 
     Args:
       x: [B, N, D].
       drop_path: probability that an example skips a branch; heeded only where
         there is a `drop_path` generator, as in finetuning.
+      context: [B, K, E], which `attends` may ask for.
+      bias: of the attention to `x`, see `maskjax.models.attention.attend`.
+      places: of `x`, for rotary positions: [B, N, A] or [N, A].
+      context_places: of `context`.
 
     Returns:
       [B, num_queries or N, D].
@@ -83,15 +108,38 @@ class Block(nn.Module):
     def norm(name: str) -> nn.LayerNorm:
       return LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name=name)
 
-    attention = SelfAttention(heads=self.heads, dtype=self.dtype, name="attention")
-    y = attention(norm("attention_norm")(x), self.num_queries)
-    x = x if self.num_queries is None else x[:, -self.num_queries :]
-    x = x + self.keep(y, drop_path)
-    mlp = Mlp(ratio=self.mlp_ratio, dtype=self.dtype, name="mlp")
-    x = x + self.keep(mlp(norm("mlp_norm")(x)), drop_path)
-    x = constrain_batch(x)
-    self.sow("intermediates", "tokens", x)
-    return x
+    def attention(name: str) -> Attention:
+      return Attention(
+        heads=self.heads, key_bias=self.key_bias, dtype=self.dtype, name=name
+      )
+
+    def last(tokens: Array) -> Array:
+      return tokens if self.num_queries is None else tokens[..., -self.num_queries :, :]
+
+    def add(x: Array, y: Array, name: str) -> Array:
+      if self.layer_scale is not None:
+        init = nn.initializers.constant(self.layer_scale)
+        scale = self.param(f"{name}_scale", init, (y.shape[-1],))
+        y = y * scale.astype(y.dtype)
+      return x + self.keep(y, drop_path)
+
+    if self.attends != "context":
+      y = norm("attention_norm")(x)
+      turned = None if places is None else (last(places), places)
+      y = attention("attention")(last(y), y, bias=bias, places=turned)
+      x = add(last(x), y, "attention")
+    if self.attends != "self":
+      turned = None
+      if places is not None and context_places is not None:
+        turned = (last(places), context_places)
+      context = norm("context_norm")(context)
+      y = norm("cross_attention_norm")(last(x))
+      y = attention("cross_attention")(y, context, places=turned)
+      x = add(last(x), y, "cross_attention")
+    mlp = Mlp(
+      ratio=self.mlp_ratio, activation=self.activation, dtype=self.dtype, name="mlp"
+    )
+    return constrain_batch(add(x, mlp(norm("mlp_norm")(x)), "mlp"))
 
   def keep(self, y: Array, drop_path: Array | float) -> Array:
     """Drops the branch of random examples, and scales the others up."""
@@ -111,6 +159,10 @@ class Transformer(nn.Module):
     heads: number of attention heads.
     mlp_ratio: hidden width of the MLPs over the width of the tokens.
     norm_epsilon: added to the variance in layer normalisation.
+    activation: see `Mlp`.
+    key_bias: see `Block`.
+    layer_scale: see `Block`.
+    attends: see `Block`.
     drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
     scan: compile one block and loop over it: parameters are stacked under
       `blocks` instead of standing under `block_0`, `block_1`, ...
@@ -123,17 +175,37 @@ class Transformer(nn.Module):
   heads: int
   mlp_ratio: float = 4.0
   norm_epsilon: float = 1e-6
+  activation: str = "gelu"
+  key_bias: bool = True
+  layer_scale: float | None = None
+  attends: str = "self"
   drop_path: float = 0.0
   scan: bool = False
   remat: str = "none"
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Array, num_queries: int | None = None) -> Array:
-    """Transforms tokens [B, N, D]; gives the last `num_queries`, or all.
+  def __call__(
+    self,
+    x: Array,
+    num_queries: int | None = None,
+    *,
+    context: Array | Sequence[Array] | None = None,
+    **where: Array | None,
+  ) -> list[Array]:
+    """Transforms tokens [B, N, D].
 
     What no later block reads is not computed: only the last block knows which
     tokens are asked for.
+
+    Args:
+      x: [B, N, D].
+      num_queries: how many of the last tokens are asked for; all when None.
+      context: see `Block`; the same for all blocks, or a list with one for each.
+      **where: `bias`, `places` and `context_places` of `Block`.
+
+    Returns:
+      The tokens after each block; the last ones are [B, num_queries or N, D].
     """
     block: Any = Block
     if self.remat != "none":
@@ -143,23 +215,43 @@ class Transformer(nn.Module):
       heads=self.heads,
       mlp_ratio=self.mlp_ratio,
       norm_epsilon=self.norm_epsilon,
+      activation=self.activation,
+      key_bias=self.key_bias,
+      layer_scale=self.layer_scale,
+      attends=self.attends,
       dtype=self.dtype,
     )
     rates = jnp.linspace(0.0, self.drop_path, self.depth)
-    if self.scan:
-      layers = nn.scan(
-        lambda layer, tokens, rate: (layer(tokens, rate), None),
-        variable_axes={"params": 0, "intermediates": 0},
-        split_rngs={"params": True, "drop_path": True},
-        length=self.depth,
-      )
-      x, _ = layers(block(**keywords, name="blocks"), x, rates)
-      x = x if num_queries is None else x[:, -num_queries:]
-    else:
+    # What is the block's own, and what is the same for all.
+    own: dict[str, Any] = {}
+    shared: dict[str, Any] = dict(where)
+    (own if isinstance(context, Sequence) else shared)["context"] = context
+    if not self.scan:
+      outputs = []
       for i in range(self.depth):
         queries = num_queries if i == self.depth - 1 else None
-        x = block(**keywords, num_queries=queries, name=f"block_{i}")(x, rates[i])
-    return x
+        layer = block(**keywords, num_queries=queries, name=f"block_{i}")
+        x = layer(x, rates[i], **shared, **{k: v[i] for k, v in own.items()})
+        outputs.append(x)
+      return outputs
+
+    def body(layer: Any, tokens: Array, given: Any) -> tuple[Array, Array]:
+      rate, of_block = given
+      tokens = layer(tokens, rate, **shared, **of_block)
+      return tokens, tokens
+
+    layers = nn.scan(
+      body,
+      variable_axes={"params": 0, "intermediates": 0},
+      split_rngs={"params": True, "drop_path": True},
+      length=self.depth,
+    )
+    own = {name: jnp.stack(arrays) for name, arrays in own.items()}
+    x, after = layers(block(**keywords, name="blocks"), x, (rates, own))
+    return [
+      *(after[i] for i in range(self.depth - 1)),
+      x if num_queries is None else x[:, -num_queries:],
+    ]
 
 
 def stack_blocks(params: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """The vision transformer."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.core import FrozenDict
 from jax import Array
@@ -12,6 +14,7 @@ from jax.typing import DTypeLike
 from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models.dense import Dense
+from maskjax.models.gelu import ACTIVATIONS
 from maskjax.models.transformer import REMAT, LayerNorm, Transformer
 from maskjax.resolve import did_you_mean
 from maskjax.tokens import grid_of, sincos
@@ -25,6 +28,9 @@ VIT_SIZES: Mapping[str, Mapping[str, int]] = {
   "L": {"width": 1024, "depth": 24, "heads": 16},
   "H": {"width": 1280, "depth": 32, "heads": 16},
 }
+
+HIDES_BY = ("dropping", "token")
+POSITIONS = ("sincos", "learned", "rotary", "relative", "none")
 
 
 def vit_size(size: str) -> dict[str, int]:
@@ -40,13 +46,22 @@ def vit_size(size: str) -> dict[str, int]:
 
 
 class VisionEncoder(nn.Module):
-  """A ViT over patches that may see only some of them.
+  """A ViT over patches, some of which may be hidden.
 
   Attributes:
     grid: rows and columns of patches of a whole image; N is their product.
     width: number of channels D.
     depth: number of blocks.
     heads: number of attention heads.
+    hides_by: what becomes of hidden patches: `dropping` them, as MAE does, or a learnt
+      `token` in place of each, as BEiT and SimMIM have it.
+    positions: `sincos`, fixed; `learned`; `rotary`, see `maskjax.models.rotary`;
+      `relative`, a learnt bias of attention by the difference of two places
+      (https://arxiv.org/abs/2103.14030, section 3.2), which all blocks share; or
+      `none`.
+    class_token: put a learnt token before the patches.
+    embed_bias: give the embedding of patches a bias.
+    embed_norm: normalise the tokens before the first block, as CLIP does.
     final_norm: normalise the tokens after the last block.
     norm_epsilon: added to the variance in layer normalisation.
     options: further fields of `Transformer`.
@@ -57,12 +72,16 @@ class VisionEncoder(nn.Module):
   width: int
   depth: int
   heads: int
+  hides_by: str = "dropping"
+  positions: str = "sincos"
+  class_token: bool = True
+  embed_bias: bool = True
+  embed_norm: bool = False
   final_norm: bool = True
   norm_epsilon: float = 1e-6
   options: Mapping[str, Any] = FrozenDict()
   dtype: DTypeLike = jnp.float32
 
-  @nn.compact
   def __call__(self, patches: Array, mask: Mask | None = None) -> Array:
     """Encodes the visible patches, or all without a mask.
 
@@ -71,28 +90,118 @@ class VisionEncoder(nn.Module):
       mask: which patches the encoder must not see.
 
     Returns:
-      [B, 1 + V, D]: the class token, then the visible patches in order.
+      [B, 1 + V, D]: the class token, where there is one, then the visible patches in
+      order; [B, 1 + N, D] where others keep the places of the hidden ones.
     """
-    positions = jnp.asarray(sincos(self.grid, self.width), self.dtype)
-    if mask is not None:
+    return self.every_block(patches, mask)[-1]
+
+  @nn.compact
+  def every_block(self, patches: Array, mask: Mask | None = None) -> list[Array]:
+    """As `__call__`, after each block; `final_norm` is of the last alone."""
+    norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
+    drops = mask is not None and self.hides_by == "dropping"
+    if mask is not None and drops:
       patches = mask.visible(patches)
-      positions = positions[mask.visible_ids]
-    x = Dense(self.width, dtype=self.dtype, name="embed")(patches)
-    x = x + positions
-    cls = self.param("cls", nn.initializers.normal(0.02), (1, 1, self.width))
-    cls = jnp.broadcast_to(cls.astype(self.dtype), (x.shape[0], 1, self.width))
-    x = jnp.concatenate([cls, x], axis=1)
-    x = Transformer(
+    embed = Dense(self.width, use_bias=self.embed_bias, dtype=self.dtype, name="embed")
+    x = embed(patches)
+    if self.hides_by == "token":
+      token = self.param("mask_token", nn.initializers.normal(0.02), (self.width,))
+      if mask is not None:
+        x = jnp.where(mask.hidden[..., None], token.astype(self.dtype), x)
+
+    def seen(table: Array | np.ndarray) -> Array | np.ndarray:
+      """Of a table of all patches, the rows of those that are here."""
+      if mask is None or not drops:
+        return table
+      return jnp.asarray(table)[mask.visible_ids]
+
+    where: dict[str, Any] = {}
+    if self.positions in ("sincos", "learned"):
+      x = x + seen(self._positions())
+    if self.positions == "rotary":
+      where["places"] = seen(_places(self.grid))
+    if self.class_token:
+      x = jnp.concatenate([self._class_token(len(x)), x], axis=1)
+      if where:
+        where["places"] = _with_first(where["places"])
+    if self.positions == "relative":
+      if drops:
+        raise UserError("positions='relative': expected hides_by='token'")
+      where["bias"] = RelativeBias(
+        grid=self.grid, heads=self.heads, class_token=self.class_token, name="relative"
+      )()
+    if self.embed_norm:
+      x = norm(name="embed_norm")(x)
+    outputs = Transformer(
       depth=self.depth,
       heads=self.heads,
       norm_epsilon=self.norm_epsilon,
       dtype=self.dtype,
       name="transformer",
       **self.options,
-    )(x)
+    )(x, **where)
     if self.final_norm:
-      x = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")(x)
-    return x
+      outputs[-1] = norm(name="norm")(outputs[-1])
+    return outputs
+
+  def patch_tokens(self, tokens: Array) -> Array:
+    """Of what the encoder gives, the tokens of patches alone."""
+    return tokens[:, 1:] if self.class_token else tokens
+
+  def _positions(self) -> Array:
+    """Embeddings of all places: [N, D]."""
+    if self.positions == "sincos":
+      return jnp.asarray(sincos(self.grid, self.width), self.dtype)
+    init = nn.initializers.truncated_normal(0.02)
+    shape = (self.grid[0] * self.grid[1], self.width)
+    return self.param("positions", init, shape).astype(self.dtype)
+
+  def _class_token(self, batch_size: int) -> Array:
+    """[B, 1, D]; a learnt position of its own would be part of it."""
+    token = self.param("cls", nn.initializers.normal(0.02), (1, 1, self.width))
+    token = token.astype(self.dtype)
+    return jnp.broadcast_to(token, (batch_size, 1, self.width))
+
+
+class RelativeBias(nn.Module):
+  """A bias of attention for each difference of two places and each head.
+
+  Attributes:
+    grid: rows and columns of tokens; N is their product.
+    heads: number of heads H.
+    class_token: whether a token without a place stands first; it has biases of its
+      own to places, from them, and to itself.
+  """
+
+  grid: tuple[int, int]
+  heads: int
+  class_token: bool = True
+
+  @nn.compact
+  def __call__(self) -> Array:
+    """float32 [H, 1 + N, 1 + N], or [H, N, N] without a class token."""
+    rows, columns = self.grid
+    places = _places(self.grid)
+    # [N, N, 2] -> [N, N]
+    apart = places[:, None] - places[None] + np.array([rows - 1, columns - 1])
+    ids = apart[..., 0] * (2 * columns - 1) + apart[..., 1]
+    count = (2 * rows - 1) * (2 * columns - 1)
+    if self.class_token:
+      ids = np.pad(ids, ((1, 0), (1, 0)))
+      ids[0, :], ids[:, 0], ids[0, 0] = count, count + 1, count + 2
+      count += 3
+    table = self.param("table", nn.initializers.zeros_init(), (count, self.heads))
+    return table[ids].transpose(2, 0, 1)
+
+
+def _places(grid: tuple[int, int]) -> np.ndarray:
+  """Row and column of each token: int [N, 2]."""
+  return np.indices(grid).reshape(2, -1).T
+
+
+def _with_first(places: Array) -> Array:
+  """Puts the class token's place, 0, before others: [..., N, 2] to [..., 1 + N, 2]."""
+  return jnp.pad(places, [(0, 0)] * (places.ndim - 2) + [(1, 0), (0, 0)])
 
 
 def vit_encoder(
@@ -102,7 +211,6 @@ def vit_encoder(
   encoder: Mapping[str, Any] | str,
   dtype: str = "float32",
   norm_epsilon: float = 1e-6,
-  final_norm: bool = True,
   **options: Any,
 ) -> VisionEncoder:
   """Makes an encoder from hyperparameters, and checks that they fit.
@@ -114,8 +222,7 @@ def vit_encoder(
       `depth` and `heads`.
     dtype: `float32` or `bfloat16`, type of the computation.
     norm_epsilon: added to the variance in layer normalisation.
-    final_norm: normalise the tokens after the last block.
-    **options: further fields of `Transformer`.
+    **options: further fields of `VisionEncoder` or `Transformer`.
 
   Raises:
     UserError: names the hyperparameter that does not fit.
@@ -123,10 +230,15 @@ def vit_encoder(
   shape = {"size": encoder} if isinstance(encoder, str) else dict(encoder)
   if shape.get("size"):
     shape = {**vit_size(shape.pop("size")), **shape}
+  free = ("hides_by", "positions", "class_token", "embed_bias", "embed_norm")
+  own = {key: options.pop(key) for key in (*free, "final_norm") if key in options}
+  for key, known in (("hides_by", HIDES_BY), ("positions", POSITIONS)):
+    if key in own and own[key] not in known:
+      raise UserError(f"{key}={own[key]!r}: {did_you_mean(str(own[key]), known)}")
   return VisionEncoder(
     grid=grid_of(image_size, patch_size),
     **check_shape("encoder", shape),
-    final_norm=final_norm,
+    **own,
     norm_epsilon=norm_epsilon,
     options=check_options(options),
     dtype=check_dtype(dtype),
@@ -151,7 +263,10 @@ def check_shape(role: str, shape: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_options(options: Mapping[str, Any]) -> FrozenDict[str, Any]:
   """Checks further fields of `Transformer`."""
-  free = ("drop_path", "mlp_ratio", "remat", "scan")
+  free = (
+    *("activation", "drop_path", "key_bias", "layer_scale", "mlp_ratio", "remat"),
+    "scan",
+  )
   for key in options:
     if key not in free:
       raise UserError(f"no model option {key!r}: {did_you_mean(key, free)}")
@@ -161,6 +276,10 @@ def check_options(options: Mapping[str, Any]) -> FrozenDict[str, Any]:
   remat = options.get("remat", "none")
   if remat not in ("none", *REMAT):
     raise UserError(f"remat={remat!r}: expected {', '.join(('none', *REMAT))}")
+  activation = options.get("activation", "gelu")
+  if activation not in ACTIVATIONS:
+    hint = did_you_mean(str(activation), ACTIVATIONS)
+    raise UserError(f"activation={activation!r}: {hint}")
   return FrozenDict(options)
 
 
@@ -188,7 +307,8 @@ class Classifier(nn.Module):
   @nn.compact
   def __call__(self, patches: Array) -> Array:
     """Classifies patches [B, N, P]: float32 logits [B, K]."""
-    x = self.encoder(patches)[:, 1:].astype(jnp.float32).mean(axis=1)
+    x = self.encoder.patch_tokens(self.encoder(patches))
+    x = x.astype(jnp.float32).mean(axis=1)
     x = LayerNorm(epsilon=self.encoder.norm_epsilon, name="norm")(x)
     init = nn.initializers.truncated_normal(2e-5)
     return nn.Dense(self.num_classes, kernel_init=init, name="head")(x)

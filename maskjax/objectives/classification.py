@@ -16,13 +16,8 @@ from maskjax import keys
 from maskjax.data.mixing import mixup_cutmix, smooth_labels
 from maskjax.losses import Loss, Mean, cross_entropy
 from maskjax.models import Classifier, vit_encoder
-from maskjax.objectives.objective import (
-  Batch,
-  Variables,
-  image_batch_shapes,
-  image_patches,
-  valid,
-)
+from maskjax.objectives.images import image_batch_shapes, image_patches
+from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.tokens.patches import pair
 
 

@@ -1,15 +1,12 @@
 """What a system is to the rest of the house."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from maskjax.errors import UserError
 from maskjax.losses import Loss
-from maskjax.tokens import patchify
 
 Batch = Mapping[str, Array]
 
@@ -33,7 +30,10 @@ class Objective(Protocol):
 
   - `evaluate(params, extra, batch, key) -> Loss`, in place of `loss` on held-out
     data, where the two differ (mixing of images, dropped paths);
-  - `update_extra(params, extra, step) -> extra`, after each optimizer step;
+  - `update_extra(params, extra, step, sums) -> extra`, after each optimizer step,
+    with the sums over the batch that its losses carried;
+  - `pretrained -> {name: workdir}`, a property: the entries of `extra` whose arrays
+    are parameters of other runs, read before the first step;
   - `features(params, batch) -> [B, N, D] or [B, D]`, for the probes;
   - `targets(batch) -> [B, N, P]`, to compare with predicting their mean;
   - `reconstruct(params, batch, key) -> {name: images [B, H, W, C]}`, for the
@@ -66,47 +66,3 @@ def valid(batch: Batch) -> Array:
   if "valid" in batch:
     return batch["valid"]
   return jnp.ones(len(next(iter(batch.values()))), bool)
-
-
-def image_patches(
-  batch: Batch, grid: Sequence[int], patch_size: tuple[int, int], patch_dim: int
-) -> Array:
-  """Cuts the images of a batch into patches, if they are as the model expects.
-
-  Args:
-    batch: holds `image`, float [B, H, W, C].
-    grid: rows and columns of patches that the model expects.
-    patch_size: (height, width) in pixels.
-    patch_dim: values in a patch that the model expects.
-
-  Returns:
-    [B, N, patch_dim].
-
-  Raises:
-    UserError: the images have another shape; names both.
-  """
-  found = batch["image"].shape[1:]
-  expected = (
-    grid[0] * patch_size[0],
-    grid[1] * patch_size[1],
-    patch_dim // (patch_size[0] * patch_size[1]),
-  )
-  if found != expected:
-    raise UserError(
-      f"the data has images of {'x'.join(map(str, found))}: expected "
-      f"{'x'.join(map(str, expected))}, as objective.image_size and "
-      "objective.channels say"
-    )
-  return patchify(batch["image"], patch_size)
-
-
-def image_batch_shapes(
-  batch_size: int, grid: Sequence[int], patch_size: tuple[int, int], patch_dim: int
-) -> dict[str, jax.ShapeDtypeStruct]:
-  """The shapes of a batch whose images `image_patches` takes."""
-  (rows, columns), (p, q) = grid, patch_size
-  image = (batch_size, rows * p, columns * q, patch_dim // (p * q))
-  return {
-    "image": jax.ShapeDtypeStruct(image, jnp.float32),
-    "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-  }

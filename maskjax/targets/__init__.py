@@ -1,5 +1,6 @@
-"""What should have been there: functions from patches to targets [B, K, D]."""
+"""What should have been there: from images to targets [B, N, T]."""
 
-from maskjax.targets.pixels import normalized_pixels, pixels
+from maskjax.targets.pixels import Pixels, normalized_pixels
+from maskjax.targets.target import Target
 
-__all__ = ["normalized_pixels", "pixels"]
+__all__ = ["Pixels", "Target", "normalized_pixels"]

@@ -1,9 +1,10 @@
 """Checkpoints on disk; the only file that knows Orbax.
 
-A checkpoint holds `params` (and `ema`, where the run keeps an average) apart from
-the rest of the state, so that weights can be read without the optimizer's memory,
-and imported weights are a checkpoint too. Beside them lie the checksums of all files,
-since Orbax reads most flipped bits as if nothing were wrong.
+A checkpoint holds `params` (and `ema`, where the run keeps an average, and `extra`,
+where the objective does) apart from the rest of the state, so that weights can be read
+without the optimizer's memory, and imported weights are a checkpoint too. Beside them
+lie the checksums of all files, since Orbax reads most flipped bits as if nothing were
+wrong.
 """
 
 import concurrent.futures
@@ -27,7 +28,7 @@ from maskjax.errors import RunError, RunWarning, UserError
 from maskjax.training.step import TrainState
 
 WEIGHTS = ("params", "ema")
-ITEMS = (*WEIGHTS, "training")
+ITEMS = (*WEIGHTS, "extra", "training")
 
 CHECKSUMS = "checksums.json"
 # Orbax writes these last of all, when a checkpoint is whole, and it is by the second
@@ -115,10 +116,7 @@ class Checkpoints:
     Raises:
       RunError: this or the checkpoint before it could not be written.
     """
-    items = {"params": ocp.args.StandardSave(state.params)}
-    if state.ema is not None:
-      items["ema"] = ocp.args.StandardSave(state.ema)
-    items["training"] = ocp.args.StandardSave(_training(state))
+    items = {k: ocp.args.StandardSave(v) for k, v in _items(state).items()}
     self._begin(step, items, metrics)
 
   def save_weights(self, step: int, params: Any) -> None:
@@ -145,14 +143,10 @@ class Checkpoints:
       UserError: the checkpoint does not hold a state of these shapes.
     """
     self.check_whole(step)
-    items = {
-      "params": ocp.args.StandardRestore(like.params),
-      "training": ocp.args.StandardRestore(_training(like)),
-    }
-    if like.ema is not None:
-      items["ema"] = ocp.args.StandardRestore(like.ema)
-    read = self._read(step, items)
-    return TrainState(params=read["params"], ema=read.get("ema"), **read["training"])
+    items = {k: ocp.args.StandardRestore(v) for k, v in _items(like).items()}
+    read = dict(self._read(step, items))
+    rest = read.pop("training")
+    return TrainState(**{"ema": None, "extra": like.extra, **read, **rest})
 
   def restore_weights(self, step: int | None = None) -> tuple[int, Any]:
     """Reads the parameters that one would use: the average where there is one.
@@ -177,14 +171,19 @@ class Checkpoints:
     item = next(
       name for name in reversed(WEIGHTS) if (self.folder / str(step) / name).exists()
     )
-    shapes = self._manager.item_metadata(step)[item]
-    local = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.tree.map(
-      lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=local),
-      dict(shapes),
-    )
-    read = self._read(step, {item: ocp.args.StandardRestore(like)})
-    return step, jax.tree.map(np.asarray, read[item])
+    shapes = dict(self._manager.item_metadata(step)[item])
+    return step, self._read_item(step, item, shapes)
+
+  def restore_extra(self, step: int, like: Any) -> Any:
+    """Reads what the objective itself has changed, as NumPy arrays.
+
+    Args:
+      step: one of `steps()`.
+      like: arrays or their shapes; given back where the checkpoint has weights alone.
+    """
+    if not (self.folder / str(step) / "extra").exists():
+      return like
+    return self._read_item(step, "extra", like)
 
   def wait(self) -> None:
     """Waits until all checkpoints are on disk.
@@ -271,6 +270,14 @@ class Checkpoints:
     folder = next(place for place in places if place.exists())
     (folder / CHECKSUMS).write_text(json.dumps(_checksums(folder)))
 
+  def _read_item(self, step: int, item: str, like: Any) -> Any:
+    local = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(
+      lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=local), like
+    )
+    read = self._read(step, {item: ocp.args.StandardRestore(like)})
+    return jax.tree.map(np.asarray, read[item])
+
   def _read(self, step: int, items: dict[str, Any]) -> Any:
     try:
       return self._manager.restore(step, args=ocp.args.Composite(**items))
@@ -338,8 +345,11 @@ def _atomicity(folder: epath.Path) -> ocp.options.AtomicityOptions | None:
   return ocp.options.AtomicityOptions(mode=mode)
 
 
-def _training(state: TrainState) -> dict[str, Any]:
-  return {"step": state.step, "extra": state.extra, "opt_state": state.opt_state}
+def _items(state: TrainState) -> dict[str, Any]:
+  """The parts of a state that are written apart; those that hold no array are not."""
+  items = {"params": state.params, "ema": state.ema, "extra": state.extra}
+  items["training"] = {"step": state.step, "opt_state": state.opt_state}
+  return {name: item for name, item in items.items() if jax.tree.leaves(item)}
 
 
 def _brief(error: Exception) -> str:

@@ -1,10 +1,11 @@
 """The one loop."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from maskjax import sharding
 from maskjax.errors import RunError, TerminatedError
 from maskjax.losses import Mean
 from maskjax.metrics import Writer, Writers
-from maskjax.objectives import Objective
+from maskjax.objectives import Objective, Variables
 from maskjax.training.step import Metrics, TrainState, program
 
 HostBatch = Mapping[str, np.ndarray]
@@ -50,7 +51,7 @@ def fit(
   rules: sharding.Rules = sharding.TRANSFORMER_RULES,
   microbatches: int = 1,
   ema_decay: float = 0.0,
-  initial: Callable[[Any], Any] | None = None,
+  initial: Callable[[Variables], Variables] | None = None,
   writer: Writer | None = None,
   log_every: int = 50,
   evaluate: Evaluate | None = None,
@@ -74,7 +75,7 @@ def fit(
     rules: which parameters lie where, see `maskjax.sharding.shardings`.
     microbatches: parts of a batch that are computed one after the other.
     ema_decay: of an average of the parameters; 0 keeps none.
-    initial: changes freshly made parameters, for example to pretrained ones.
+    initial: changes freshly made variables, for example to pretrained ones.
     writer: takes `train/...` and `eval/...` numbers.
     log_every: steps between them; `train/...` are means over these steps.
     evaluate: from the step and the state to `eval/...` numbers.
@@ -132,7 +133,7 @@ def fit(
       state = checkpoints.restore(start, ready.state)
     else:
       state = ready.init(batch, key)
-      state = _with_params(state, initial) if initial else state
+      state = _beginning_with(state, initial) if initial else state
     log = _Log(writer, start)
     for step in range(start + 1, num_steps + 1):
       if step == profile[0]:
@@ -177,23 +178,20 @@ def _next(stream: Iterator[HostBatch], step: int, num_steps: int) -> HostBatch:
     ) from None
 
 
-def _with_params(state: TrainState, change: Callable[[Any], Any]) -> TrainState:
-  """Changes the parameters of a fresh state, leaving each array where it lies."""
-  params = jax.tree.map(
+def _beginning_with(
+  state: TrainState, change: Callable[[Variables], Variables]
+) -> TrainState:
+  """Changes the variables of a fresh state, leaving each array where it lies."""
+  fresh = Variables(state.params, state.extra)
+  params, extra = jax.tree.map(
     lambda old, new: (
       old if new is old else jax.device_put(np.asarray(new, old.dtype), old.sharding)
     ),
-    state.params,
-    change(state.params),
+    fresh,
+    change(fresh),
   )
   ema = None if state.ema is None else jax.tree.map(lambda p: p.copy(), params)
-  return TrainState(
-    step=state.step,
-    params=params,
-    extra=state.extra,
-    opt_state=state.opt_state,
-    ema=ema,
-  )
+  return dataclasses.replace(state, params=params, extra=extra, ema=ema)
 
 
 class _Log:

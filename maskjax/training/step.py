@@ -131,7 +131,7 @@ def train_step(
   params = optax.apply_updates(state.params, updates)
   extra, ema = state.extra, state.ema
   if hasattr(objective, "update_extra"):
-    extra = objective.update_extra(params, extra, state.step)
+    extra = objective.update_extra(params, extra, state.step, loss.sums)
   if ema is not None:
     ema = optax.incremental_update(params, ema, 1 - ema_decay)
   metrics = {

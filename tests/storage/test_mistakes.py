@@ -11,9 +11,8 @@ from maskjax.storage import paths
 
 
 @pytest.fixture
-def refused(store, call, monkeypatch):
+def refused(store, call):
   """Runs all commands on a workdir; gives their only lines."""
-  monkeypatch.setattr(paths, "PATIENCE", 1.0)
   for scheme in ("gs", "s3"):
     fsspec.get_filesystem_class(scheme).clear_instance_cache()
 
@@ -40,7 +39,8 @@ def test_wrong_bucket(store, refused):
     assert "nowhere/run: there is no bucket 'nowhere'" in line
 
 
-def test_no_answer(store, refused):
+def test_no_answer(store, refused, monkeypatch):
+  monkeypatch.setattr(paths, "PATIENCE", 1.0)
   store.proxy.down()
   try:
     for line in refused(store.root):

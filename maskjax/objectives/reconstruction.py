@@ -1,0 +1,75 @@
+"""Hide, encode, predict, compare: the game whose parts alone differ between systems."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, cast
+
+import jax.numpy as jnp
+from jax import Array
+
+from maskjax.losses import Loss, Mean
+from maskjax.masking import Mask
+from maskjax.objectives.images import ImageObjective
+from maskjax.objectives.objective import Batch, Variables, valid
+from maskjax.targets import Target
+from maskjax.tokens import unpatchify
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reconstruction(ImageObjective):
+  """Predicts something of the hidden patches, computed from the image itself.
+
+  Attributes:
+    target: what; its `size` is what the model's predictions are long.
+    error: of each token, from two [B, M, T] to [B, M].
+  """
+
+  target: Target
+  error: Callable[[Array, Array], Array]
+
+  def init(self, key: Array, batch: Batch) -> Variables:
+    """Parameters for images of the batch's shape."""
+    return Variables(self.init_model(key, batch))
+
+  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+    """Mean error of the hidden patches."""
+    del extra
+    return self.loss_under(self.mask(batch, key), params, batch)
+
+  def loss_under(self, mask: Mask, params: Any, batch: Batch) -> Loss:
+    """The loss of given masks."""
+    predictions = self.predict(mask, params, self.patches(batch))
+    errors = self.error(predictions, mask.masked(self.targets(batch)))
+    return Loss.of(Mean.of(errors, valid(batch)[:, None]))
+
+  def predict(
+    self, mask: Mask, params: Any, patches: Array, *, visible_too: bool = False
+  ) -> Array:
+    """Predictions of the hidden patches of [B, N, P], or of all: [B, M or N, T]."""
+    predictions = self.model.apply({"params": params}, patches, mask, visible_too)
+    return cast(Array, predictions)
+
+  def targets(self, batch: Batch) -> Array:
+    """What is compared at each patch: [B, N, T]."""
+    return self.target(batch["image"])
+
+  def reconstruct(self, params: Any, batch: Batch, key: Array) -> dict[str, Array]:
+    """Images as they are, as the encoder sees them, and as they are predicted.
+
+    Where the target is not the pixels, it is drawn too. Visible patches are drawn as
+    they are.
+    """
+    images, patches = batch["image"], self.patches(batch)
+    mask = self.mask(batch, key)
+    targets = self.targets(batch)
+    predicted = mask.restore(mask.visible(targets), self.predict(mask, params, patches))
+    seen = jnp.where(mask.hidden[..., None], patches.mean(), patches)
+    pictures = {
+      "original": images,
+      "masked": unpatchify(seen, grid=self.grid, patch_size=self.patch_size),
+      "target": self.target.draw(targets, images),
+      "reconstructed": self.target.draw(predicted, images),
+    }
+    if self.target.is_pixels:
+      del pictures["target"]
+    return pictures

@@ -1,0 +1,65 @@
+"""What the configs of a family have in common: data, and how they are looked at.
+
+A config begins with one of these, and adds its objective, optimizer and schedule.
+"""
+
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from maskjax import config as configs
+
+FASHION_ROOT = "/usr/share/datasets/fashion-mnist"  # Debian: dataset-fashion-mnist
+
+
+def fashion_mnist() -> ConfigDict:
+  """60,000 real images of 28x28 pixels in 10 classes, and 10,000 held out.
+
+  Read from the files in `FASHION_ROOT`; elsewhere, set `data.train.root` and
+  `data.test.root`, or take TFDS: dict(name="tfds", dataset="fashion_mnist", split=...).
+  """
+  config = configs.defaults()
+  config.batch_size = 128
+  config.data.train = dict(name="idx", root=FASHION_ROOT, split="train")
+  config.data.test = dict(name="idx", root=FASHION_ROOT, split="test")
+  transforms = ("to_float", dict(name="normalize", mean=0.286, std=0.353))
+  config.data.train_transforms = config.data.test_transforms = transforms
+  config.data.num_threads = 1
+  config.log_every = 250
+  config.checkpoint.every = 1000
+  config.eval.batch_size = 512
+  return config
+
+
+def imagenet(*, scale: Sequence[float] = (0.2, 1.0)) -> ConfigDict:
+  """ImageNet-1k through TFDS: crops of 224x224 pixels, mirrored half of the time.
+
+  Args:
+    scale: least and largest share of an image that a crop takes.
+  """
+  config = configs.defaults()
+  colours = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+  config.data.train = dict(name="tfds", dataset="imagenet2012", split="train")
+  config.data.test = dict(name="tfds", dataset="imagenet2012", split="validation")
+  config.data.train_transforms = (
+    dict(name="random_resized_crop", size=224, scale=tuple(scale)),
+    "random_flip",
+    "to_float",
+    dict(name="normalize", **colours),
+  )
+  config.data.test_transforms = (
+    dict(name="resize", size=256),
+    dict(name="center_crop", size=224),
+    "to_float",
+    dict(name="normalize", **colours),
+  )
+  config.data.num_threads = 32
+  config.data.prefetch = 8
+  config.log_every = 100
+  config.eval.batch_size = 4096
+  return config
+
+
+def epoch(config: ConfigDict, examples: int = 1281167) -> object:
+  """Steps of an epoch, a reference that follows `batch_size`; ImageNet's by default."""
+  return examples // config.get_ref("batch_size")
