@@ -14,12 +14,15 @@ class System:
     family: one of the families of systems, for example `image`.
     paper: where it was published, for example `arXiv:2111.06377`.
     config: the config that trains it.
+    agrees_with: the independent implementation whose numbers it is tested to give, for
+      example `transformers ViTMAEForPreTraining`, or `equations in NumPy`.
   """
 
   name: str
   family: str
   paper: str
   config: str
+  agrees_with: str
 
 
 def systems() -> list[System]:

@@ -23,6 +23,7 @@ SYSTEM = System(
   family="image",
   paper="arXiv:2111.06377",
   config="configs/image/mae.py",
+  agrees_with="transformers ViTMAEForPreTraining",
 )
 
 
