@@ -1,5 +1,6 @@
 """Networks: (tokens, mask) to predictions. The only place that uses Linen."""
 
+from maskjax.models.cnn import CNN_SIZES, ConvEncoder, conv_encoder, is_cnn
 from maskjax.models.mae import Decoder, MaskedAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
 from maskjax.models.transformer import Transformer, stack_blocks, unstack_blocks
@@ -13,14 +14,18 @@ from maskjax.models.vit import (
 )
 
 __all__ = [
+  "CNN_SIZES",
   "VIT_SIZES",
   "Classifier",
+  "ConvEncoder",
   "Decoder",
   "MaskedAutoencoder",
   "MaskedEncoder",
   "Transformer",
   "VisionEncoder",
   "check_shape",
+  "conv_encoder",
+  "is_cnn",
   "stack_blocks",
   "unstack_blocks",
   "vit_encoder",

@@ -2,6 +2,18 @@
 
 from maskjax.objectives.classification import classification
 from maskjax.objectives.mae import mae
+from maskjax.objectives.mfm import mfm
 from maskjax.objectives.objective import Batch, Objective, Variables
+from maskjax.objectives.selfie import selfie
+from maskjax.objectives.spark import spark
 
-__all__ = ["Batch", "Objective", "Variables", "classification", "mae"]
+__all__ = [
+  "Batch",
+  "Objective",
+  "Variables",
+  "classification",
+  "mae",
+  "mfm",
+  "selfie",
+  "spark",
+]
