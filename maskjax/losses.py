@@ -88,6 +88,29 @@ def squared_error(predictions: Array, targets: Array) -> Array:
   return jnp.square(difference).mean(axis=-1)
 
 
+def cosine_error(predictions: Array, targets: Array) -> Array:
+  """One less the cosine of two vectors of each token, in float32: [..., D] to [...].
+
+  Example:
+    >>> print(cosine_error(jnp.array([0.0, 2.0]), jnp.array([0.0, 3.0])))
+    0.0
+  """
+  chex.assert_equal_shape([predictions, targets])
+  return 1 - (unit(predictions) * unit(targets)).sum(axis=-1)
+
+
+def unit(vectors: Array) -> Array:
+  """Vectors of length 1 in the same directions, 0 for 0: float32 [..., D].
+
+  Example:
+    >>> unit(jnp.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+  """
+  vectors = vectors.astype(jnp.float32)
+  squares = jnp.square(vectors).sum(axis=-1, keepdims=True)
+  return vectors / jnp.sqrt(jnp.maximum(squares, 1e-24))
+
+
 def cross_entropy(logits: Array, targets: Array) -> Array:
   """Cross-entropy with soft targets, in float32 nats: two [..., K] to [...].
 

@@ -69,6 +69,22 @@ class Mask:
       restore_ids=restore.astype(jnp.int32),
     )
 
+  def inverse(self) -> "Mask":
+    """Hides what is visible, and shows what is hidden.
+
+    Example:
+      >>> m = Mask.from_hidden(jnp.array([[True, False, True]]), num_hidden=2)
+      >>> m.inverse().visible_ids.tolist(), m.inverse().restore_ids.tolist()
+      ([[0, 2]], [[0, 2, 1]])
+    """
+    num_visible, num_hidden = self.visible_ids.shape[1], self.hidden_ids.shape[1]
+    return Mask(
+      hidden=~self.hidden,
+      visible_ids=self.hidden_ids,
+      hidden_ids=self.visible_ids,
+      restore_ids=self.restore_ids + jnp.where(self.hidden, -num_visible, num_hidden),
+    )
+
   def visible(self, tokens: Array) -> Array:
     """Picks the visible tokens: [B, N, ...] to [B, V, ...]."""
     return gather(tokens, self.visible_ids)

@@ -1,5 +1,7 @@
 """Networks: (tokens, mask) to predictions. The only place that uses Linen."""
 
+from maskjax.models.beit import CodePredictor
+from maskjax.models.cae import ContextAutoencoder
 from maskjax.models.mae import Decoder, MaskedAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
 from maskjax.models.transformer import Transformer, stack_blocks, unstack_blocks
@@ -11,10 +13,14 @@ from maskjax.models.vit import (
   vit_encoder,
   vit_size,
 )
+from maskjax.models.vqkd import CodeAutoencoder
 
 __all__ = [
   "VIT_SIZES",
   "Classifier",
+  "CodeAutoencoder",
+  "CodePredictor",
+  "ContextAutoencoder",
   "Decoder",
   "MaskedAutoencoder",
   "MaskedEncoder",

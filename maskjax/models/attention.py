@@ -164,6 +164,7 @@ class Attention(nn.Module):
     asking: Array,
     context: Array,
     *,
+    values: Array | None = None,
     bias: Array | None = None,
     places: tuple[Array, Array] | None = None,
   ) -> Array:
@@ -172,6 +173,8 @@ class Attention(nn.Module):
     Args:
       asking: [B, N, D].
       context: [B, K, E].
+      values: [B, K, F], what is taken where `context` is looked at; it itself when
+        None.
       bias: see `attend`.
       places: of `asking` and `context`, for `rotate`; none are rotated without.
 
@@ -179,14 +182,16 @@ class Attention(nn.Module):
       [B, N, D].
     """
     collects = self.is_mutable_collection("intermediates")
+    values = context if values is None else values
     if for_tpu() and bias is None and places is None and not collects:
-      return self.on_tpu(asking, context)
-    return self.on_others(asking, context, bias, places)
+      return self.on_tpu(asking, context, values)
+    return self.on_others(asking, context, values, bias, places)
 
   def on_others(
     self,
     asking: Array,
     context: Array,
+    values: Array,
     bias: Array | None = None,
     places: tuple[Array, Array] | None = None,
   ) -> Array:
@@ -202,12 +207,12 @@ class Attention(nn.Module):
     if places is not None:
       query, key = rotate(query, places[0]), rotate(key, places[1])
     self.sow("intermediates", "weights", attention_weights(query, key, bias))
-    y = attend(query, key, project(context, "value"), bias)
+    y = attend(query, key, project(values, "value"), bias)
     # [B, heads, N, D / heads] -> [B, N, D]
     y = y.swapaxes(1, 2).reshape(asking.shape)
     return Dense(width, dtype=self.dtype, name="out")(y)
 
-  def on_tpu(self, asking: Array, context: Array) -> Array:
+  def on_tpu(self, asking: Array, context: Array, values: Array) -> Array:
     """As `__call__`, in the forms that suit TPUs; docs/scaling.md has their gains."""
     width = asking.shape[-1]
     length, depth = asking.shape[1], width // self.heads
@@ -222,7 +227,7 @@ class Attention(nn.Module):
     )
     query = into(name="query")(asking) * depth**-0.5
     key = into(name="key", use_bias=self.key_bias)(context)
-    value = into(name="value")(context)
+    value = into(name="value")(values)
     if last:
       y = by_columns(query, key, value)
     else:

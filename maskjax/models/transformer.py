@@ -121,7 +121,7 @@ class Block(nn.Module):
         init = nn.initializers.constant(self.layer_scale)
         scale = self.param(f"{name}_scale", init, (y.shape[-1],))
         y = y * scale.astype(y.dtype)
-      return x + self.keep(y, drop_path)
+      return x + keep(self, y, drop_path)
 
     if self.attends != "context":
       y = norm("attention_norm")(x)
@@ -141,14 +141,21 @@ class Block(nn.Module):
     )
     return constrain_batch(add(x, mlp(norm("mlp_norm")(x)), "mlp"))
 
-  def keep(self, y: Array, drop_path: Array | float) -> Array:
-    """Drops the branch of random examples, and scales the others up."""
-    if not self.has_rng("drop_path"):
-      return y
-    kept = 1.0 - jnp.asarray(drop_path, jnp.float32)
-    shape = (y.shape[0],) + (1,) * (y.ndim - 1)
-    lives = jax.random.bernoulli(self.make_rng("drop_path"), kept, shape)
-    return jnp.where(lives, y / kept.astype(y.dtype), 0)
+
+def keep(block: nn.Module, y: Array, drop_path: Array | float) -> Array:
+  """Drops the branch of random examples, and scales the others up.
+
+  Args:
+    block: whose branch; without a `drop_path` generator it keeps all.
+    y: [B, ...].
+    drop_path: probability that an example's is dropped.
+  """
+  if not block.has_rng("drop_path"):
+    return y
+  kept = 1.0 - jnp.asarray(drop_path, jnp.float32)
+  shape = (y.shape[0],) + (1,) * (y.ndim - 1)
+  lives = jax.random.bernoulli(block.make_rng("drop_path"), kept, shape)
+  return jnp.where(lives, y / kept.astype(y.dtype), 0)
 
 
 class Transformer(nn.Module):

@@ -82,6 +82,13 @@ class VisionEncoder(nn.Module):
   options: Mapping[str, Any] = FrozenDict()
   dtype: DTypeLike = jnp.float32
 
+  def setup(self) -> None:
+    """Makes the bias of relative positions, which further blocks may share."""
+    if self.positions == "relative":
+      self.relative = RelativeBias(
+        grid=self.grid, heads=self.heads, class_token=self.class_token
+      )
+
   def __call__(self, patches: Array, mask: Mask | None = None) -> Array:
     """Encodes the visible patches, or all without a mask.
 
@@ -127,9 +134,7 @@ class VisionEncoder(nn.Module):
     if self.positions == "relative":
       if drops:
         raise UserError("positions='relative': expected hides_by='token'")
-      where["bias"] = RelativeBias(
-        grid=self.grid, heads=self.heads, class_token=self.class_token, name="relative"
-      )()
+      where["bias"] = self.relative()
     if self.embed_norm:
       x = norm(name="embed_norm")(x)
     outputs = Transformer(

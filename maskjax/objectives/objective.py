@@ -33,7 +33,8 @@ class Objective(Protocol):
   - `update_extra(params, extra, step, sums) -> extra`, after each optimizer step,
     with the sums over the batch that its losses carried;
   - `pretrained -> {name: workdir}`, a property: the entries of `extra` whose arrays
-    are parameters of other runs, read before the first step;
+    are parameters of other runs, read before the first step; an entry that is
+    `Variables` takes of the run's own `extra` the entries that it has;
   - `features(params, batch) -> [B, N, D] or [B, D]`, for the probes;
   - `targets(batch) -> [B, N, P]`, to compare with predicting their mean;
   - `reconstruct(params, batch, key) -> {name: images [B, H, W, C]}`, for the

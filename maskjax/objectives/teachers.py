@@ -125,6 +125,34 @@ class Frozen:
     return state
 
 
+def features_width(
+  teacher: Teacher, student: jax.ShapeDtypeStruct, batch: Mapping[str, Any]
+) -> int:
+  """How many channels a teacher's features have; computes none.
+
+  Args:
+    teacher: the teacher.
+    student: the shape of the student's own features: [B, N, D].
+    batch: shapes of a batch of B examples.
+
+  Raises:
+    UserError: they are not features of N patches.
+  """
+
+  def features(batch: Batch) -> Array:
+    state = teacher.init((), jax.random.key(0), batch)
+    own = jnp.zeros(student.shape, student.dtype)
+    return teacher.features(lambda *_: own, state, batch)
+
+  shape = jax.eval_shape(features, batch).shape
+  if len(shape) != 3 or shape[1] != student.shape[1]:
+    raise UserError(
+      f"teacher gives features {list(shape[1:])} of an image: expected those of "
+      f"{student.shape[1]} patches"
+    )
+  return shape[-1]
+
+
 def ema(
   *,
   decay: float = 0.996,
