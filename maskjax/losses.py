@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from maskjax.models.attention import unit
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -99,16 +101,16 @@ def cosine_error(predictions: Array, targets: Array) -> Array:
   return 1 - (unit(predictions) * unit(targets)).sum(axis=-1)
 
 
-def unit(vectors: Array) -> Array:
-  """Vectors of length 1 in the same directions, 0 for 0: float32 [..., D].
+def absolute_error(predictions: Array, targets: Array) -> Array:
+  """Mean absolute error (L1) of each token, in float32: two [..., D] to [...].
 
   Example:
-    >>> unit(jnp.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
-    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    >>> float(absolute_error(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
+    1.0
   """
-  vectors = vectors.astype(jnp.float32)
-  squares = jnp.square(vectors).sum(axis=-1, keepdims=True)
-  return vectors / jnp.sqrt(jnp.maximum(squares, 1e-24))
+  chex.assert_equal_shape([predictions, targets])
+  difference = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
+  return jnp.abs(difference).mean(axis=-1)
 
 
 def cross_entropy(logits: Array, targets: Array) -> Array:

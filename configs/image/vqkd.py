@@ -1,6 +1,6 @@
 """VQ-KD, the tokenizer of BEiT v2 (arXiv:2208.06366).
 
-small: 60,000 real images of 28x28 pixels, see maskjax/recipes.py; its teacher is an MAE.
+small: 60,000 real images of 28x28 pixels, see maskjax/recipes.py; taught by an MAE.
   maskjax train --config configs/image/mae.py:small --workdir runs/mae_small
   maskjax train --config configs/image/vqkd.py:small --workdir runs/vqkd_small
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from maskjax import objectives, resolve
 from maskjax import workdir as workdirs
-from maskjax.convert import safetensors, vit_mae
+from maskjax.convert import safetensors, swin_mim, swinv2_mim, vit_mae, vit_mim
 from maskjax.errors import UserError
 from maskjax.models import stack_blocks
 from maskjax.training import transfer
@@ -40,7 +40,8 @@ class Converter(Protocol):
     """The inverse: the content of `config.json`, and the tensors by name."""
 
 
-CONVERTERS: tuple[Converter, ...] = (vit_mae,)
+# Of an objective with several kinds of encoder, first the one of its default kind.
+CONVERTERS: tuple[Converter, ...] = (vit_mae, vit_mim, swin_mim, swinv2_mim)
 
 
 def import_weights(folder: str | Path, config: ConfigDict, workdir: str | Path) -> None:

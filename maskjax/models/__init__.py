@@ -4,6 +4,7 @@ from maskjax.models.beit import CodePredictor
 from maskjax.models.cae import ContextAutoencoder
 from maskjax.models.mae import Decoder, MaskedAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
+from maskjax.models.swin import SWIN_SIZES, SwinEncoder, swin_encoder
 from maskjax.models.transformer import Transformer, stack_blocks, unstack_blocks
 from maskjax.models.vit import (
   VIT_SIZES,
@@ -16,6 +17,7 @@ from maskjax.models.vit import (
 from maskjax.models.vqkd import CodeAutoencoder
 
 __all__ = [
+  "SWIN_SIZES",
   "VIT_SIZES",
   "Classifier",
   "CodeAutoencoder",
@@ -24,10 +26,12 @@ __all__ = [
   "Decoder",
   "MaskedAutoencoder",
   "MaskedEncoder",
+  "SwinEncoder",
   "Transformer",
   "VisionEncoder",
   "check_shape",
   "stack_blocks",
+  "swin_encoder",
   "unstack_blocks",
   "vit_encoder",
   "vit_size",

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from maskjax.masking import Mask
 from maskjax.models.attention import Attention
 from maskjax.models.dense import Dense
-from maskjax.models.transformer import REMAT, LayerNorm, Mlp, Transformer, keep
+from maskjax.models.transformer import REMAT, LayerNorm, Mlp, Transformer, drop_branch
 from maskjax.models.vit import VisionEncoder
 from maskjax.sharding import constrain_batch
 from maskjax.tokens import sincos
@@ -65,7 +65,7 @@ class RegressorBlock(nn.Module):
     def add(x: Array, y: Array, name: str) -> Array:
       init = nn.initializers.constant(self.layer_scale)
       scale = self.param(f"{name}_scale", init, (y.shape[-1],))
-      return x + keep(self, y * scale.astype(y.dtype), drop_path)
+      return x + drop_branch(self, y * scale.astype(y.dtype), drop_path)
 
     masked = constrain_batch(masked)
     everything = jnp.concatenate([visible, masked], axis=1)

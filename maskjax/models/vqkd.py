@@ -7,7 +7,7 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from maskjax.losses import unit
+from maskjax.models.attention import unit
 from maskjax.models.dense import Dense
 from maskjax.models.vit import VisionEncoder
 

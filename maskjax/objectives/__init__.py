@@ -5,6 +5,7 @@ from maskjax.objectives.cae import cae
 from maskjax.objectives.classification import classification
 from maskjax.objectives.mae import mae
 from maskjax.objectives.objective import Batch, Objective, Variables
+from maskjax.objectives.simmim import simmim
 from maskjax.objectives.vqkd import vqkd
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
   "cae",
   "classification",
   "mae",
+  "simmim",
   "vqkd",
 ]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from maskjax.losses import unit
+from maskjax.models.attention import unit
 
 Codebook = Mapping[str, Array]
 
