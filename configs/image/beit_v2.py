@@ -20,7 +20,7 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1500
+  config.num_steps = 600
   config.objective = dict(
     name="beit_v2",
     image_size=(28, 28),
@@ -43,7 +43,7 @@ def small():
   config.optimizer = dict(
     name="adamw",
     learning_rate=2e-3,
-    warmup_steps=150,
+    warmup_steps=60,
     b2=0.98,
     weight_decay=0.05,
     clip_norm=3.0,

@@ -21,7 +21,7 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1500
+  config.num_steps = 800
   config.objective = dict(
     name="cae",
     image_size=(28, 28),
@@ -45,7 +45,7 @@ def small():
   config.optimizer = dict(
     name="adamw",
     learning_rate=2e-3,
-    warmup_steps=150,
+    warmup_steps=80,
     b2=0.98,
     weight_decay=0.05,
     clip_norm=3.0,

@@ -20,13 +20,13 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1500
+  config.num_steps = 1000
   config.objective = dict(
     name="vqkd",
     image_size=(28, 28),
     channels=1,
     patch_size=4,
-    encoder=dict(width=128, depth=4, heads=2),
+    encoder=dict(width=64, depth=2, heads=2),
     decoder=dict(depth=1),
     num_codes=128,
     code_dim=16,
@@ -41,7 +41,7 @@ def small():
   config.optimizer = dict(
     name="adamw",
     learning_rate=1e-3,
-    warmup_steps=150,
+    warmup_steps=100,
     b2=0.99,
     weight_decay=1e-4,
   )
