@@ -9,13 +9,17 @@ import jax
 import numpy as np
 import pytest
 from models.arrays import assert_close, shaken
+from running import tiny_config
 from systems.codes import IMAGES, KEY, TOKENIZER, VQKD, make_batch, quick_jit, train
 
 from maskjax import config as configs
+from maskjax import experiment
+from maskjax import workdir as workdirs
 from maskjax.convert import beit_mim, safetensors
 from maskjax.errors import UserError
 from maskjax.models import stack_blocks
-from maskjax.objectives import beit_v2
+from maskjax.objectives import Variables, beit_v2, vqkd
+from maskjax.training import TrainState
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -219,6 +223,36 @@ def test_losses_fall_and_the_tokenizer_stays():
   values, first, state = train(objective, batch, steps=60, learning_rate=1e-2)
   assert np.mean(values[-5:]) < 0.8 * np.mean(values[:5])
   jax.tree.map(np.testing.assert_array_equal, state.extra, first.extra)
+
+
+def test_the_tokenizer_brings_its_codebook_and_not_its_teacher(tmp_path):
+  config = tiny_config()
+  shape = {"image_size": 8, "patch_size": 4}
+  mae = {**VQKD["teacher"]["objective"], **shape}
+  teacher = {"name": "frozen", "objective": mae}
+  config.objective = {"name": "vqkd", **VQKD, **shape, "teacher": teacher}
+  objective = vqkd(**{**VQKD, **shape, "teacher": teacher})
+  batch = objective.batch_shapes(1)
+  params, extra = shaken(jax.eval_shape(objective.init, KEY, batch))
+  with workdirs.opened(config, tmp_path / "vqkd") as opened:
+    checkpoints = workdirs.checkpoints(opened.folder, config)
+    state = TrainState(step=np.int32(2), params=params, extra=extra, opt_state=())
+    checkpoints.save(2, state, {})
+    checkpoints.close()
+
+  tokenizer = {
+    "name": "frozen",
+    "objective": config.objective.to_dict(),
+    "workdir": str(tmp_path / "vqkd"),
+  }
+  config = tiny_config()
+  config.objective = {"name": "beit_v2", **SYSTEM, **shape, "tokenizer": tokenizer}
+  prepared = experiment.prepare(config)
+  fresh = jax.eval_shape(prepared.objective.init, KEY, batch)
+  begun = experiment.beginning(prepared)(fresh)
+  assert begun.params is fresh.params
+  expected = Variables(params, {"codebook": extra["codebook"]})
+  jax.tree.map(np.testing.assert_array_equal, begun.extra["tokenizer"], expected)
 
 
 # Weights
