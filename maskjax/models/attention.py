@@ -166,7 +166,7 @@ class Attention(nn.Module):
     key_bias: give the keys a bias, as all but BEiT do.
     cosine: compare queries and keys by the cosine of their angle, times a learnt
       scale of each head of at most 100 (https://arxiv.org/abs/2111.09883, section
-      3.3).
+      3.2).
     dtype: type of the computation.
   """
 

@@ -225,7 +225,7 @@ class ContinuousBias(nn.Module):
   """A bias of attention that a small network computes from two places' difference.
 
   The differences are spaced by their logarithms, so that windows of other sides ask
-  for few that were never seen (https://arxiv.org/abs/2111.09883, section 3.4). As its
+  for few that were never seen (https://arxiv.org/abs/2111.09883, section 3.3). As its
   authors have it, they are first stretched to [-8, 8], and the bias is at most 16.
 
   Attributes:
