@@ -88,6 +88,18 @@ def squared_error(predictions: Array, targets: Array) -> Array:
   return jnp.square(difference).mean(axis=-1)
 
 
+def absolute_error(predictions: Array, targets: Array) -> Array:
+  """Mean absolute error (L1) of each token, in float32: two [..., D] to [...].
+
+  Example:
+    >>> float(absolute_error(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
+    1.0
+  """
+  chex.assert_equal_shape([predictions, targets])
+  difference = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
+  return jnp.abs(difference).mean(axis=-1)
+
+
 def cross_entropy(logits: Array, targets: Array) -> Array:
   """Cross-entropy with soft targets, in float32 nats: two [..., K] to [...].
 

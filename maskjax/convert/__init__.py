@@ -1,5 +1,5 @@
 """Weights of other libraries, there and back: safetensors only, never pickle."""
 
-from maskjax.convert import safetensors, vit_mae
+from maskjax.convert import safetensors, swin_mim, swinv2_mim, vit_mae, vit_mim
 
-__all__ = ["safetensors", "vit_mae"]
+__all__ = ["safetensors", "swin_mim", "swinv2_mim", "vit_mae", "vit_mim"]

@@ -2,16 +2,24 @@
 
 from maskjax.masking import samplers
 from maskjax.masking.mask import Mask, Sampler, draw, gather, num_hidden
-from maskjax.masking.samplers import blockwise, highest, random
+from maskjax.masking.samplers import (
+  aligned,
+  blockwise,
+  highest,
+  num_hidden_in_units,
+  random,
+)
 
 __all__ = [
   "Mask",
   "Sampler",
+  "aligned",
   "blockwise",
   "draw",
   "gather",
   "highest",
   "num_hidden",
+  "num_hidden_in_units",
   "random",
   "samplers",
 ]

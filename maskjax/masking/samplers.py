@@ -9,7 +9,7 @@ from jax import Array
 
 from maskjax.errors import UserError
 
-__all__ = ["blockwise", "random"]
+__all__ = ["aligned", "blockwise", "random"]
 
 
 def random(key: Array, grid: Sequence[int], num_hidden: int) -> Array:
@@ -31,6 +31,70 @@ def random(key: Array, grid: Sequence[int], num_hidden: int) -> Array:
     12
   """
   return highest(jax.random.uniform(key, (math.prod(grid),)), num_hidden)
+
+
+def aligned(
+  key: Array, grid: Sequence[int], num_hidden: int, *, unit: int | Sequence[int] = 2
+) -> Array:
+  """Hides whole units of several tokens, uniformly at random, without replacement.
+
+  As SimMIM does (https://arxiv.org/abs/2111.09886, section 3.2). The units lie side by
+  side from the grid's corner on; `num_hidden_in_units` gives counts that fit them.
+
+  Args:
+    key: the example's key.
+    grid: sides of the token grid; N is their product.
+    num_hidden: how many tokens to hide, a multiple of a unit's.
+    unit: side of a unit in tokens, or all its sides.
+
+  Returns:
+    bool [N], exactly `num_hidden` True.
+
+  Raises:
+    UserError: the unit does not divide the grid, or its tokens `num_hidden`.
+
+  Example:
+    >>> aligned(jax.random.key(0), (2, 4), 4).reshape(2, 4).tolist()
+    [[True, True, False, False], [True, True, False, False]]
+  """
+  sides, units = _units(grid, unit)
+  size = math.prod(sides)
+  if num_hidden % size:
+    raise UserError(
+      f"num_hidden={num_hidden}: expected a multiple of {size}, the tokens of a unit"
+    )
+  hidden = random(key, units, num_hidden // size).reshape(units)
+  for axis, side in enumerate(sides):
+    hidden = jnp.repeat(hidden, side, axis=axis)
+  return hidden.ravel()
+
+
+def num_hidden_in_units(
+  grid: Sequence[int], unit: int | Sequence[int], mask_ratio: float
+) -> int:
+  """The number of tokens that a mask ratio hides in whole units, rounded up.
+
+  Args:
+    grid: sides of the token grid.
+    unit: see `aligned`.
+    mask_ratio: share of the units that is hidden.
+
+  Raises:
+    UserError: the unit does not divide the grid, or the ratio hides all or nothing.
+
+  Example:
+    >>> num_hidden_in_units((14, 14), 2, 0.6)  # 30 of 49 units
+    120
+  """
+  sides, units = _units(grid, unit)
+  count = math.prod(units)
+  hidden = math.ceil(count * mask_ratio) if 0 < mask_ratio < 1 else count
+  if not hidden < count:
+    raise UserError(
+      f"mask_ratio={mask_ratio}: expected a number above 0 that leaves at least one "
+      f"of {count} units visible"
+    )
+  return hidden * math.prod(sides)
 
 
 def blockwise(
@@ -113,3 +177,20 @@ def highest(scores: Array, count: int) -> Array:
   """
   rank = jnp.argsort(jnp.argsort(scores))
   return rank >= scores.shape[0] - count
+
+
+def _units(
+  grid: Sequence[int], unit: int | Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+  """Sides of a unit in tokens, and of the grid in units."""
+  sides = (unit,) * len(grid) if isinstance(unit, int) else tuple(unit)
+  if (
+    len(sides) != len(grid)
+    or min(sides) < 1
+    or any(length % side for length, side in zip(grid, sides, strict=True))
+  ):
+    raise UserError(
+      f"units of {'x'.join(map(str, sides))} tokens do not divide the grid of "
+      f"{'x'.join(map(str, grid))}: expected divisors of its sides"
+    )
+  return sides, tuple(n // side for n, side in zip(grid, sides, strict=True))

@@ -2,6 +2,7 @@
 
 from maskjax.models.mae import Decoder, MaskedAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
+from maskjax.models.swin import SWIN_SIZES, SwinEncoder, swin_encoder
 from maskjax.models.transformer import Transformer, stack_blocks, unstack_blocks
 from maskjax.models.vit import (
   VIT_SIZES,
@@ -13,15 +14,18 @@ from maskjax.models.vit import (
 )
 
 __all__ = [
+  "SWIN_SIZES",
   "VIT_SIZES",
   "Classifier",
   "Decoder",
   "MaskedAutoencoder",
   "MaskedEncoder",
+  "SwinEncoder",
   "Transformer",
   "VisionEncoder",
   "check_shape",
   "stack_blocks",
+  "swin_encoder",
   "unstack_blocks",
   "vit_encoder",
   "vit_size",

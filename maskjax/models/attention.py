@@ -1,6 +1,7 @@
 """Attention: one function for every model."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,18 @@ def attention_weights(query: Array, key: Array, bias: Array | None = None) -> Ar
 def _weights(query: Array, key: Array, bias: Array | None = None) -> Array:
   scores = jnp.einsum("bhnd,bhkd->bhnk", query, key, preferred_element_type=jnp.float32)
   return jax.nn.softmax(scores if bias is None else scores + bias, axis=-1)
+
+
+def unit(vectors: Array) -> Array:
+  """Vectors of length 1 in float32, [..., D]; those of 0 stay 0, with their gradient.
+
+  Example:
+    >>> unit(jnp.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+  """
+  vectors = vectors.astype(jnp.float32)
+  squares = jnp.square(vectors).sum(axis=-1, keepdims=True)
+  return vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
 
 
 def heads_a_group(*, heads: int, length: int, depth: int) -> int:
@@ -151,11 +164,15 @@ class Attention(nn.Module):
   Attributes:
     heads: number of heads; divides the width.
     key_bias: give the keys a bias, as all but BEiT do.
+    cosine: compare queries and keys by the cosine of their angle, times a learnt
+      scale of each head of at most 100 (https://arxiv.org/abs/2111.09883, section
+      3.2).
     dtype: type of the computation.
   """
 
   heads: int
   key_bias: bool = True
+  cosine: bool = False
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -179,7 +196,8 @@ class Attention(nn.Module):
       [B, N, D].
     """
     collects = self.is_mutable_collection("intermediates")
-    if for_tpu() and bias is None and places is None and not collects:
+    plain = bias is None and places is None and not self.cosine
+    if for_tpu() and plain and not collects:
       return self.on_tpu(asking, context)
     return self.on_others(asking, context, bias, places)
 
@@ -201,6 +219,16 @@ class Attention(nn.Module):
     query, key = project(asking, "query"), project(context, "key", self.key_bias)
     if places is not None:
       query, key = rotate(query, places[0]), rotate(key, places[1])
+    if self.cosine:
+      init = nn.initializers.constant(math.log(10))
+      scale = self.param("logit_scale", init, (self.heads, 1, 1))
+      scale = jnp.exp(jnp.minimum(scale, math.log(100)))
+      # Against the factor that `attend` gives to all queries.
+      scale = scale * query.shape[-1] ** 0.5
+      query, key = (
+        (unit(query) * scale).astype(query.dtype),
+        unit(key).astype(key.dtype),
+      )
     self.sow("intermediates", "weights", attention_weights(query, key, bias))
     y = attend(query, key, project(context, "value"), bias)
     # [B, heads, N, D / heads] -> [B, N, D]

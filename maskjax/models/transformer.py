@@ -121,7 +121,7 @@ class Block(nn.Module):
         init = nn.initializers.constant(self.layer_scale)
         scale = self.param(f"{name}_scale", init, (y.shape[-1],))
         y = y * scale.astype(y.dtype)
-      return x + self.keep(y, drop_path)
+      return x + drop_branch(self, y, drop_path)
 
     if self.attends != "context":
       y = norm("attention_norm")(x)
@@ -141,14 +141,21 @@ class Block(nn.Module):
     )
     return constrain_batch(add(x, mlp(norm("mlp_norm")(x)), "mlp"))
 
-  def keep(self, y: Array, drop_path: Array | float) -> Array:
-    """Drops the branch of random examples, and scales the others up."""
-    if not self.has_rng("drop_path"):
-      return y
-    kept = 1.0 - jnp.asarray(drop_path, jnp.float32)
-    shape = (y.shape[0],) + (1,) * (y.ndim - 1)
-    lives = jax.random.bernoulli(self.make_rng("drop_path"), kept, shape)
-    return jnp.where(lives, y / kept.astype(y.dtype), 0)
+
+def drop_branch(module: nn.Module, y: Array, rate: Array | float) -> Array:
+  """Drops a branch of a module's block for random examples, and scales the others up.
+
+  Args:
+    module: whose `drop_path` generator decides; without one nothing is dropped.
+    y: the branch, [B, ...].
+    rate: probability that an example skips it.
+  """
+  if not module.has_rng("drop_path"):
+    return y
+  kept = 1.0 - jnp.asarray(rate, jnp.float32)
+  shape = (y.shape[0],) + (1,) * (y.ndim - 1)
+  lives = jax.random.bernoulli(module.make_rng("drop_path"), kept, shape)
+  return jnp.where(lives, y / kept.astype(y.dtype), 0)
 
 
 class Transformer(nn.Module):

@@ -180,11 +180,7 @@ class RelativeBias(nn.Module):
   @nn.compact
   def __call__(self) -> Array:
     """float32 [H, 1 + N, 1 + N], or [H, N, N] without a class token."""
-    rows, columns = self.grid
-    places = _places(self.grid)
-    # [N, N, 2] -> [N, N]
-    apart = places[:, None] - places[None] + np.array([rows - 1, columns - 1])
-    ids = apart[..., 0] * (2 * columns - 1) + apart[..., 1]
+    (rows, columns), ids = self.grid, relative_ids(self.grid)
     count = (2 * rows - 1) * (2 * columns - 1)
     if self.class_token:
       ids = np.pad(ids, ((1, 0), (1, 0)))
@@ -192,6 +188,22 @@ class RelativeBias(nn.Module):
       count += 3
     table = self.param("table", nn.initializers.zeros_init(), (count, self.heads))
     return table[ids].transpose(2, 0, 1)
+
+
+def relative_ids(grid: tuple[int, int]) -> np.ndarray:
+  """Numbers the differences of two places of a grid: int [N, N].
+
+  Args:
+    grid: R rows and C columns; N is their product.
+
+  Returns:
+    Below (2R - 1) * (2C - 1), rows' differences before columns'.
+  """
+  rows, columns = grid
+  places = _places(grid)
+  # [N, N, 2] -> [N, N]
+  apart = places[:, None] - places[None] + np.array([rows - 1, columns - 1])
+  return apart[..., 0] * (2 * columns - 1) + apart[..., 1]
 
 
 def _places(grid: tuple[int, int]) -> np.ndarray:

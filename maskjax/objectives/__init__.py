@@ -3,5 +3,6 @@
 from maskjax.objectives.classification import classification
 from maskjax.objectives.mae import mae
 from maskjax.objectives.objective import Batch, Objective, Variables
+from maskjax.objectives.simmim import simmim
 
-__all__ = ["Batch", "Objective", "Variables", "classification", "mae"]
+__all__ = ["Batch", "Objective", "Variables", "classification", "mae", "simmim"]

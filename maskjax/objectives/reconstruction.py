@@ -1,12 +1,13 @@
 """Hide, encode, predict, compare: the game whose parts alone differ between systems."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import jax.numpy as jnp
 from jax import Array
 
+from maskjax import keys
 from maskjax.losses import Loss, Mean
 from maskjax.masking import Mask
 from maskjax.objectives.images import ImageObjective
@@ -22,10 +23,12 @@ class Reconstruction(ImageObjective):
   Attributes:
     target: what; its `size` is what the model's predictions are long.
     error: of each token, from two [B, M, T] to [B, M].
+    drops_paths: whether training drops branches of the model's blocks at random.
   """
 
   target: Target
   error: Callable[[Array, Array], Array]
+  drops_paths: bool = False
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters for images of the batch's shape."""
@@ -34,19 +37,48 @@ class Reconstruction(ImageObjective):
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """Mean error of the hidden patches."""
     del extra
+    rngs = None
+    if self.drops_paths:
+      # The first example's key, so that microbatches draw different numbers.
+      draw = keys.example_keys(keys.named(key, "drop_path"), batch)[0]
+      rngs = {"drop_path": draw}
+    return self.loss_under(self.mask(batch, key), params, batch, rngs=rngs)
+
+  def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+    """As `loss`, by the whole model."""
+    del extra
     return self.loss_under(self.mask(batch, key), params, batch)
 
-  def loss_under(self, mask: Mask, params: Any, batch: Batch) -> Loss:
-    """The loss of given masks."""
-    predictions = self.predict(mask, params, self.patches(batch))
+  def loss_under(
+    self,
+    mask: Mask,
+    params: Any,
+    batch: Batch,
+    *,
+    rngs: Mapping[str, Array] | None = None,
+  ) -> Loss:
+    """The loss of given masks; `rngs` are the model's, see `predict`."""
+    predictions = self.predict(mask, params, self.patches(batch), rngs=rngs)
     errors = self.error(predictions, mask.masked(self.targets(batch)))
     return Loss.of(Mean.of(errors, valid(batch)[:, None]))
 
   def predict(
-    self, mask: Mask, params: Any, patches: Array, *, visible_too: bool = False
+    self,
+    mask: Mask,
+    params: Any,
+    patches: Array,
+    *,
+    visible_too: bool = False,
+    rngs: Mapping[str, Array] | None = None,
   ) -> Array:
-    """Predictions of the hidden patches of [B, N, P], or of all: [B, M or N, T]."""
-    predictions = self.model.apply({"params": params}, patches, mask, visible_too)
+    """Predictions of the hidden patches of [B, N, P], or of all: [B, M or N, T].
+
+    Random numbers are drawn from `rngs`, by what they are for; without them, the model
+    is as it is when it is evaluated.
+    """
+    predictions = self.model.apply(
+      {"params": params}, patches, mask, visible_too, rngs=rngs
+    )
     return cast(Array, predictions)
 
   def targets(self, batch: Batch) -> Array:

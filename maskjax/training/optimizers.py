@@ -22,6 +22,7 @@ def adamw(
   num_steps: int,
   warmup_steps: int = 0,
   final_learning_rate: float = 0.0,
+  drop_at: int = 0,
   b1: float = 0.9,
   b2: float = 0.95,
   epsilon: float = 1e-8,
@@ -31,13 +32,15 @@ def adamw(
   layer_decay: float = 1.0,
   state_dtype: str = "float32",
 ) -> optax.GradientTransformation:
-  """AdamW with a linear warm-up and a cosine to the end.
+  """AdamW with a linear warm-up, and a cosine or one step to the end.
 
   Args:
     learning_rate: its peak, after the warm-up.
     num_steps: steps until the cosine ends.
     warmup_steps: steps over which the rate rises from 0.
     final_learning_rate: where the cosine ends.
+    drop_at: step from which the rate is a tenth of its peak, constant before and
+      after it, in place of the cosine; 0 for the cosine.
     b1: decay of the first moment.
     b2: decay of the second moment.
     epsilon: added to the root of the second moment.
@@ -56,6 +59,11 @@ def adamw(
       f"optimizer.warmup_steps={warmup_steps}: expected at least 0 and fewer than "
       f"num_steps={num_steps}"
     )
+  if drop_at and not warmup_steps <= drop_at < num_steps:
+    raise UserError(
+      f"optimizer.drop_at={drop_at}: expected 0, or at least warmup_steps="
+      f"{warmup_steps} and less than num_steps={num_steps}"
+    )
   if learning_rate < 0 or weight_decay < 0 or clip_norm < 0:
     raise UserError(
       f"optimizer.learning_rate={learning_rate}, weight_decay={weight_decay}, "
@@ -65,13 +73,24 @@ def adamw(
     raise UserError(
       f"optimizer.state_dtype={state_dtype!r}: expected 'float32' or 'bfloat16'"
     )
-  schedule = optax.warmup_cosine_decay_schedule(
-    init_value=0.0,
-    peak_value=learning_rate,
-    warmup_steps=warmup_steps,
-    decay_steps=num_steps,
-    end_value=final_learning_rate,
-  )
+  if drop_at:
+    warm_up = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    schedule = optax.join_schedules(
+      [
+        warm_up,
+        optax.constant_schedule(learning_rate),
+        optax.constant_schedule(learning_rate / 10),
+      ],
+      [warmup_steps, drop_at],
+    )
+  else:
+    schedule = optax.warmup_cosine_decay_schedule(
+      init_value=0.0,
+      peak_value=learning_rate,
+      warmup_steps=warmup_steps,
+      decay_steps=num_steps,
+      end_value=final_learning_rate,
+    )
 
   def decays(params: Any) -> Any:
     return jax.tree.map_with_path(
