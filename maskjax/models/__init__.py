@@ -2,6 +2,7 @@
 
 from maskjax.models.mae import Decoder, MaskedAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
+from maskjax.models.multiscale import MultiscaleAutoencoder, RegionDecoder
 from maskjax.models.transformer import Transformer, stack_blocks, unstack_blocks
 from maskjax.models.vit import (
   VIT_SIZES,
@@ -18,6 +19,8 @@ __all__ = [
   "Decoder",
   "MaskedAutoencoder",
   "MaskedEncoder",
+  "MultiscaleAutoencoder",
+  "RegionDecoder",
   "Transformer",
   "VisionEncoder",
   "check_shape",
