@@ -1,9 +1,26 @@
 """Networks: (tokens, mask) to predictions. The only place that uses Linen."""
 
-from maskjax.models.mae import Decoder, MaskedAutoencoder
-from maskjax.models.masked_vit import MaskedEncoder
-from maskjax.models.swin import SWIN_SIZES, SwinEncoder, swin_encoder
-from maskjax.models.transformer import Transformer, stack_blocks, unstack_blocks
+from maskjax.models.mae import (
+  Decoder,
+  MaskedAutoencoder,
+)
+from maskjax.models.masked_vit import (
+  MaskedEncoder,
+)
+from maskjax.models.multiscale import (
+  MultiscaleAutoencoder,
+  RegionDecoder,
+)
+from maskjax.models.swin import (
+  SWIN_SIZES,
+  SwinEncoder,
+  swin_encoder,
+)
+from maskjax.models.transformer import (
+  Transformer,
+  stack_blocks,
+  unstack_blocks,
+)
 from maskjax.models.vit import (
   VIT_SIZES,
   Classifier,
@@ -20,6 +37,8 @@ __all__ = [
   "Decoder",
   "MaskedAutoencoder",
   "MaskedEncoder",
+  "MultiscaleAutoencoder",
+  "RegionDecoder",
   "SwinEncoder",
   "Transformer",
   "VisionEncoder",
