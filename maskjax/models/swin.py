@@ -78,6 +78,11 @@ class SwinEncoder(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @property
+  def drops_paths(self) -> bool:
+    """Whether training drops branches of blocks at random."""
+    return self.drop_path > 0
+
+  @property
   def stride(self) -> int:
     """Rows and columns of patches that a token stands for in the end."""
     return 2 ** (len(self.depths) - 1)

@@ -82,6 +82,11 @@ class VisionEncoder(nn.Module):
   options: Mapping[str, Any] = FrozenDict()
   dtype: DTypeLike = jnp.float32
 
+  @property
+  def drops_paths(self) -> bool:
+    """Whether training drops branches of blocks at random."""
+    return bool(self.options.get("drop_path"))
+
   def __call__(self, patches: Array, mask: Mask | None = None) -> Array:
     """Encodes the visible patches, or all without a mask.
 

@@ -1,25 +1,14 @@
 """The games: one file for each system, from a batch to a `Loss`."""
 
-from maskjax.objectives.classification import (
-  classification,
-)
-from maskjax.objectives.localmim import (
-  localmim,
-)
-from maskjax.objectives.mae import (
-  mae,
-)
-from maskjax.objectives.maskfeat import (
-  maskfeat,
-)
-from maskjax.objectives.objective import (
-  Batch,
-  Objective,
-  Variables,
-)
-from maskjax.objectives.simmim import (
-  simmim,
-)
+from maskjax.objectives.classification import classification
+from maskjax.objectives.localmim import localmim
+from maskjax.objectives.mae import mae
+from maskjax.objectives.maskfeat import maskfeat
+from maskjax.objectives.mfm import mfm
+from maskjax.objectives.objective import Batch, Objective, Variables
+from maskjax.objectives.selfie import selfie
+from maskjax.objectives.simmim import simmim
+from maskjax.objectives.spark import spark
 
 __all__ = [
   "Batch",
@@ -29,5 +18,8 @@ __all__ = [
   "localmim",
   "mae",
   "maskfeat",
+  "mfm",
+  "selfie",
   "simmim",
+  "spark",
 ]

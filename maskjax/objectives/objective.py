@@ -35,6 +35,8 @@ class Objective(Protocol):
   - `pretrained -> {name: workdir}`, a property: the entries of `extra` whose arrays
     are parameters of other runs, read before the first step;
   - `features(params, batch) -> [B, N, D] or [B, D]`, for the probes;
+  - `reads_extra`, True where `features` and `reconstruct` take `Variables` as their
+    `params`, because they need what `extra` holds, see `readable`;
   - `targets(batch) -> [B, N, P]`, to compare with predicting their mean;
   - `reconstruct(params, batch, key) -> {name: images [B, H, W, C]}`, for the
     pictures, in the order in which they are shown;
@@ -56,6 +58,23 @@ class Objective(Protocol):
       batch: arrays [B, ...], among them `index`, int [B], see `maskjax.keys`.
       key: this step's key; `maskjax.keys.example_keys` makes one an example.
     """
+
+
+def readable(objective: Any, variables: Variables) -> Any:
+  """What an objective's `features` and `reconstruct` take as `params`."""
+  return variables if getattr(objective, "reads_extra", False) else variables.params
+
+
+def collections(params: Any) -> dict[str, Any]:
+  """Parameters, or `Variables` with further collections as `extra`, as Linen has them.
+
+  Example:
+    >>> collections(Variables({"a": 1}, {"statistics": {"b": 2}}))
+    {'params': {'a': 1}, 'statistics': {'b': 2}}
+  """
+  if isinstance(params, Variables):
+    return {"params": params.params, **(params.extra or {})}
+  return {"params": params}
 
 
 def valid(batch: Batch) -> Array:

@@ -15,7 +15,7 @@ from jax import Array
 
 from maskjax import resolve
 from maskjax.errors import UserError
-from maskjax.objectives.objective import Batch
+from maskjax.objectives.objective import Batch, readable
 
 __all__ = ["ema", "frozen"]
 
@@ -110,7 +110,7 @@ class Frozen:
   def init(self, params: Any, key: Array, batch: Batch) -> Any:
     """Fresh parameters, into whose place those of `workdir` come."""
     del params
-    return self.objective.init(key, batch).params
+    return readable(self.objective, self.objective.init(key, batch))
 
   def features(
     self, of_student: Callable[[Any, Batch], Array], state: Any, batch: Batch

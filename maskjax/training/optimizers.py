@@ -1,5 +1,6 @@
 """Optimizers as the papers' tables write them."""
 
+import functools
 import re
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import optax
 from maskjax.errors import UserError
 from maskjax.sharding import path_name
 
-__all__ = ["adamw"]
+__all__ = ["adamw", "lamb", "sgd"]
 
 # A parameter of `block_3` of a network, or of all its blocks where they are stacked.
 BLOCK = re.compile(r"(?P<network>.*)/block(s|_(?P<one>\d+))/")
@@ -219,3 +220,126 @@ def scale_by_layer(decay: float) -> optax.GradientTransformation:
     return jax.tree.map_with_path(one, updates)
 
   return optax.stateless(scale)
+
+
+def lamb(
+  *,
+  learning_rate: float,
+  num_steps: int,
+  warmup_steps: int = 0,
+  final_learning_rate: float = 0.0,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  epsilon: float = 1e-6,
+  weight_decay: float = 0.01,
+  final_weight_decay: float | None = None,
+  no_decay: str = r"(bias|scale)$",
+  clip_norm: float = 0.0,
+) -> optax.GradientTransformation:
+  """LAMB, with a linear warm-up and a cosine to the end.
+
+  Each array's update, decay included, is made as long as the array
+  (https://arxiv.org/abs/1904.00962, algorithm 2), but for those without decay, which
+  Adam updates.
+
+  Args:
+    learning_rate: its peak, after the warm-up.
+    num_steps: steps until the cosine ends.
+    warmup_steps: steps over which the rate rises from 0.
+    final_learning_rate: where the cosine ends.
+    b1: decay of the first moment.
+    b2: decay of the second moment.
+    epsilon: added to the root of the second moment.
+    weight_decay: share of a parameter that is added to its update.
+    final_weight_decay: what it becomes along a cosine; None for the same.
+    no_decay: regular expression for the paths of parameters without decay.
+    clip_norm: largest global norm of the gradient; 0 never clips.
+
+  Raises:
+    UserError: names the hyperparameter that is out of range.
+  """
+  rate = _schedule(learning_rate, num_steps, warmup_steps, final_learning_rate)
+  last = weight_decay if final_weight_decay is None else final_weight_decay
+  _check_sizes(weight_decay=weight_decay, final_weight_decay=last, clip_norm=clip_norm)
+  decays = functools.partial(_decays, no_decay)
+
+  def decay(step: jax.Array) -> jax.Array:
+    done = jnp.minimum(step / num_steps, 1)
+    return last + (weight_decay - last) * (1 + jnp.cos(jnp.pi * done)) / 2
+
+  return optax.chain(
+    *([optax.clip_by_global_norm(clip_norm)] if clip_norm else []),
+    optax.scale_by_adam(b1=b1, b2=b2, eps=epsilon),
+    optax.add_decayed_weights(decay, mask=decays),
+    optax.masked(optax.scale_by_trust_ratio(), decays),
+    optax.scale_by_learning_rate(rate),
+  )
+
+
+def sgd(
+  *,
+  learning_rate: float,
+  num_steps: int,
+  warmup_steps: int = 0,
+  final_learning_rate: float = 0.0,
+  momentum: float = 0.9,
+  nesterov: bool = True,
+  weight_decay: float = 1e-4,
+  no_decay: str = r"(bias|scale)$",
+  clip_norm: float = 0.0,
+) -> optax.GradientTransformation:
+  """Gradient descent with momentum, a linear warm-up and a cosine to the end.
+
+  Args:
+    learning_rate: its peak, after the warm-up.
+    num_steps: steps until the cosine ends.
+    warmup_steps: steps over which the rate rises from 0.
+    final_learning_rate: where the cosine ends.
+    momentum: decay of the sum of gradients.
+    nesterov: look one step ahead.
+    weight_decay: share of a parameter that is added to its gradient.
+    no_decay: regular expression for the paths of parameters without decay.
+    clip_norm: largest global norm of the gradient; 0 never clips.
+
+  Raises:
+    UserError: names the hyperparameter that is out of range.
+  """
+  rate = _schedule(learning_rate, num_steps, warmup_steps, final_learning_rate)
+  _check_sizes(weight_decay=weight_decay, clip_norm=clip_norm)
+  return optax.chain(
+    *([optax.clip_by_global_norm(clip_norm)] if clip_norm else []),
+    optax.add_decayed_weights(weight_decay, functools.partial(_decays, no_decay)),
+    optax.sgd(rate, momentum=momentum, nesterov=nesterov),
+  )
+
+
+def _schedule(
+  learning_rate: float, num_steps: int, warmup_steps: int, final: float
+) -> optax.Schedule:
+  """A linear warm-up from 0 and a cosine."""
+  if num_steps < 1 or not 0 <= warmup_steps < num_steps:
+    raise UserError(
+      f"optimizer.warmup_steps={warmup_steps}: expected at least 0 and fewer than "
+      f"num_steps={num_steps}"
+    )
+  _check_sizes(learning_rate=learning_rate, final_learning_rate=final)
+  return optax.warmup_cosine_decay_schedule(
+    init_value=0.0,
+    peak_value=learning_rate,
+    warmup_steps=warmup_steps,
+    decay_steps=num_steps,
+    end_value=final,
+  )
+
+
+def _check_sizes(**sizes: float) -> None:
+  for key, value in sizes.items():
+    if value < 0:
+      raise UserError(f"optimizer.{key}={value}: expected at least 0")
+
+
+def _decays(no_decay: str, params: Any) -> Any:
+  """Which arrays decay: True but where the expression is found in the path."""
+  return jax.tree.map_with_path(
+    lambda path, _: re.search(no_decay, path_name(path)) is None, params
+  )
