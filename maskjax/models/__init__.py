@@ -1,5 +1,6 @@
 """Networks: (tokens, mask) to predictions. The only place that uses Linen."""
 
+from maskjax.models.layers import Layers, encoder_layers
 from maskjax.models.mae import Decoder, MaskedAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
 from maskjax.models.transformer import Transformer, stack_blocks, unstack_blocks
@@ -16,11 +17,13 @@ __all__ = [
   "VIT_SIZES",
   "Classifier",
   "Decoder",
+  "Layers",
   "MaskedAutoencoder",
   "MaskedEncoder",
   "Transformer",
   "VisionEncoder",
   "check_shape",
+  "encoder_layers",
   "stack_blocks",
   "unstack_blocks",
   "vit_encoder",

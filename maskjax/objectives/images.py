@@ -13,6 +13,7 @@ from maskjax import keys, masking
 from maskjax.errors import UserError
 from maskjax.losses import Loss
 from maskjax.masking import Mask, Sampler
+from maskjax.models import Layers, encoder_layers
 from maskjax.objectives.objective import Batch, Variables
 from maskjax.tokens import patchify
 
@@ -78,10 +79,26 @@ class ImageObjective(abc.ABC):
       self.sampler, example_keys, self.grid, num_hidden=self.num_hidden
     )
 
+  def drop_path_rngs(self, batch: Batch, key: Array) -> dict[str, Array]:
+    """What the model needs to drop paths at random; nothing where it drops none."""
+    if not self.model.encoder.options.get("drop_path"):
+      return {}
+    # The first example's key, so that microbatches drop different ones.
+    return {"drop_path": keys.example_keys(keys.named(key, "drop_path"), batch)[0]}
+
   def features(self, params: Any, batch: Batch) -> Array:
     """Codes of all patches, nothing hidden: [B, N, D]."""
     tokens = self.model.apply({"params": params}, self.patches(batch), method="encode")
     return self.model.encoder.patch_tokens(cast(Array, tokens))
+
+  def layers(
+    self, params: Any, batch: Batch, mask: Mask | None = None, **asked: Any
+  ) -> Layers:
+    """What the encoder's blocks say, see `maskjax.models.encoder_layers`."""
+    encoder = self.model.encoder
+    return encoder_layers(
+      encoder, params["encoder"], self.patches(batch), mask, **asked
+    )
 
 
 def image_patches(
