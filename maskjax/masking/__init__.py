@@ -3,6 +3,7 @@
 from maskjax.masking import samplers
 from maskjax.masking.mask import Mask, Sampler, draw, gather, num_hidden
 from maskjax.masking.samplers import blockwise, highest, random
+from maskjax.masking.weighted import weighted
 
 __all__ = [
   "Mask",
@@ -14,4 +15,5 @@ __all__ = [
   "num_hidden",
   "random",
   "samplers",
+  "weighted",
 ]

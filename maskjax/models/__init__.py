@@ -1,5 +1,6 @@
 """Networks: (tokens, mask) to predictions. The only place that uses Linen."""
 
+from maskjax.models.aligned import AlignedAutoencoder, AlignedEncoder, Projector
 from maskjax.models.layers import Layers, encoder_layers
 from maskjax.models.mae import Decoder, MaskedAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
@@ -15,11 +16,14 @@ from maskjax.models.vit import (
 
 __all__ = [
   "VIT_SIZES",
+  "AlignedAutoencoder",
+  "AlignedEncoder",
   "Classifier",
   "Decoder",
   "Layers",
   "MaskedAutoencoder",
   "MaskedEncoder",
+  "Projector",
   "Transformer",
   "VisionEncoder",
   "check_shape",

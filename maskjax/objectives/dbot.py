@@ -1,10 +1,11 @@
 """dBOT: exploring target representations for masked autoencoders.
 
 MAE whose decoder predicts a teacher's features of the whole image in place of pixels,
-and whose first teacher is a random network: after each stage the student becomes the
-teacher, and a new student begins at random. The features are those of the last block,
-before its normalisation, each token less its mean over its deviation; they are compared
-by a smooth L1 error (https://arxiv.org/abs/2209.03917). Config: `configs/image/dbot.py`.
+and whose first teacher is a random network, the student as it begins: after each stage
+the student becomes the teacher, and a new student begins at random. The features are
+those of the last block, before its normalisation, each token less its mean over its
+deviation; they are compared by a smooth L1 error (https://arxiv.org/abs/2209.03917).
+Config: `configs/image/dbot.py`.
 """
 
 import dataclasses
@@ -21,7 +22,8 @@ from maskjax.losses import smooth_l1
 from maskjax.masking import samplers
 from maskjax.models import Decoder, MaskedAutoencoder, check_shape, vit_encoder
 from maskjax.objectives import teachers
-from maskjax.objectives.distillation import Distillation, feature_size
+from maskjax.objectives.distillation import Distillation
+from maskjax.objectives.images import image_batch_shapes
 from maskjax.objectives.objective import Batch
 from maskjax.systems import System
 from maskjax.targets import normalized_pixels
@@ -122,12 +124,11 @@ def dbot(
   )
   shape = {"width": 512, "depth": 8, "heads": 16, **(decoder or {})}
   taught_by = resolve.build(teachers, teacher)
-  size = feature_size(
+  values, num_patches = patch[0] * patch[1] * channels, vit.grid[0] * vit.grid[1]
+  size = teachers.features_width(
     taught_by,
-    grid=vit.grid,
-    width=vit.width,
-    patch_size=patch,
-    patch_dim=patch[0] * patch[1] * channels,
+    jax.ShapeDtypeStruct((1, num_patches, vit.width), vit.dtype),
+    image_batch_shapes(1, vit.grid, patch, values),
   )
   return Dbot(
     model=MaskedAutoencoder(
@@ -142,7 +143,7 @@ def dbot(
       ),
     ),
     sampler=resolve.bind(samplers, mask),
-    num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),
+    num_hidden=masking.num_hidden(num_patches, mask_ratio),
     teacher=taught_by,
     normalize=normalized_pixels,
     error=functools.partial(smooth_l1, beta=beta),

@@ -2,40 +2,30 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
 from jax import Array
 
 from maskjax import keys
-from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean
 from maskjax.masking import Mask
-from maskjax.objectives.images import ImageObjective, image_batch_shapes
+from maskjax.objectives.images import ImageObjective
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.objectives.teachers import Teacher
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Distillation(ImageObjective):
-  """Predicts a teacher's features of whole images at the hidden patches.
+class Taught(ImageObjective):
+  """A system with a teacher; each adds its `loss`.
 
-  Each system adds what its own features are, for teachers that are earlier states of
-  the student.
+  `extra` holds the `teacher`, who sees no more of a student than its encoder.
 
   Attributes:
-    teacher: gives the features.
-    normalize: of features [B, N, T], before they are compared.
-    error: of each token, from two [B, M, T] to [B, M].
+    teacher: see `maskjax.objectives.teachers`.
   """
 
   teacher: Teacher
-  normalize: Callable[[Array], Array]
-  error: Callable[[Array, Array], Array]
-
-  @abc.abstractmethod
-  def own_features(self, student: Any, batch: Batch) -> Array:
-    """What a student with this encoder would teach: [B, N, T]."""
 
   @property
   def pretrained(self) -> dict[str, str]:
@@ -47,6 +37,36 @@ class Distillation(ImageObjective):
     params = self.init_model(key, batch)
     first = self.teacher.init(encoder_of(params), keys.named(key, "teacher"), batch)
     return Variables(params, {"teacher": first})
+
+  def update_extra(self, params: Any, extra: Any, step: Array, sums: Any) -> Any:
+    """Lets the teacher follow, where it does."""
+    del sums
+    return {"teacher": self.teacher.update(extra["teacher"], encoder_of(params), step)}
+
+
+def encoder_of(params: Any) -> dict[str, Any]:
+  """Of a model's parameters, those that its features and layers need."""
+  return {"encoder": params["encoder"]}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Distillation(Taught):
+  """Predicts a teacher's features of whole images at the hidden patches.
+
+  Each system adds what its own features are, for teachers that are earlier states of
+  the student.
+
+  Attributes:
+    normalize: of features [B, N, T], before they are compared.
+    error: of each token, from two [B, M, T] to [B, M].
+  """
+
+  normalize: Callable[[Array], Array]
+  error: Callable[[Array, Array], Array]
+
+  @abc.abstractmethod
+  def own_features(self, student: Any, batch: Batch) -> Array:
+    """What a student with this encoder would teach: [B, N, T]."""
 
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """Mean error of the hidden patches, while paths are dropped."""
@@ -71,45 +91,3 @@ class Distillation(ImageObjective):
     features = self.teacher.features(self.own_features, extra["teacher"], batch)
     errors = self.error(predictions, mask.masked(self.normalize(features)))
     return Loss.of(Mean.of(errors, valid(batch)[:, None]))
-
-  def update_extra(self, params: Any, extra: Any, step: Array, sums: Any) -> Any:
-    """Lets the teacher follow, where it does."""
-    del sums
-    taught = self.teacher.update(extra["teacher"], encoder_of(params), step)
-    return {"teacher": taught}
-
-
-def encoder_of(params: Any) -> dict[str, Any]:
-  """Of a model's parameters, those that its features need."""
-  return {"encoder": params["encoder"]}
-
-
-def feature_size(
-  teacher: Teacher, *, grid: tuple[int, int], width: int, **images: Any
-) -> int:
-  """The channels of a teacher's features, if it has some for each of our patches.
-
-  Args:
-    teacher: the teacher.
-    grid: rows and columns of our patches.
-    width: channels of our own features.
-    **images: `patch_size` and `patch_dim`, see `image_batch_shapes`.
-
-  Raises:
-    UserError: it cuts images into other patches.
-  """
-  rows, columns = grid
-  batch = image_batch_shapes(1, grid, **images)
-  own = (1, rows * columns, width)
-  found = teacher.feature_shape(own, cast(Batch, batch))
-  check_tokens(found, rows * columns)
-  return found[-1]
-
-
-def check_tokens(found: Sequence[int], expected: int) -> None:
-  """Raises a `UserError` unless features [B, N, T] are of as many patches as ours."""
-  if len(found) != 3 or found[1] != expected:
-    raise UserError(
-      f"teacher: its features of an image are {list(found[1:])}: expected "
-      f"[{expected}, channels], one for each of the student's patches"
-    )

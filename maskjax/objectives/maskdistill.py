@@ -11,6 +11,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 from jax import Array
 
 from maskjax import masking, resolve
@@ -19,7 +20,8 @@ from maskjax.losses import smooth_l1
 from maskjax.masking import samplers
 from maskjax.models import MaskedEncoder, vit_encoder
 from maskjax.objectives import teachers
-from maskjax.objectives.distillation import Distillation, feature_size
+from maskjax.objectives.distillation import Distillation
+from maskjax.objectives.images import image_batch_shapes
 from maskjax.objectives.objective import Batch
 from maskjax.systems import System
 from maskjax.targets import whitened
@@ -111,17 +113,16 @@ def maskdistill(
     remat=remat,
   )
   taught_by = resolve.build(teachers, teacher)
-  size = feature_size(
+  values, num_patches = patch[0] * patch[1] * channels, vit.grid[0] * vit.grid[1]
+  size = teachers.features_width(
     taught_by,
-    grid=vit.grid,
-    width=vit.width,
-    patch_size=patch,
-    patch_dim=patch[0] * patch[1] * channels,
+    jax.ShapeDtypeStruct((1, num_patches, vit.width), vit.dtype),
+    image_batch_shapes(1, vit.grid, patch, values),
   )
   return MaskDistill(
     model=MaskedEncoder(encoder=vit, size=size),
     sampler=resolve.bind(samplers, mask),
-    num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),
+    num_hidden=masking.num_hidden(num_patches, mask_ratio),
     teacher=taught_by,
     normalize=whitened,
     error=functools.partial(smooth_l1, beta=beta),

@@ -7,7 +7,6 @@ systems ask for, only networks of blocks have.
 
 import abc
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -23,8 +22,6 @@ from maskjax.models import Layers
 from maskjax.objectives.objective import Batch
 
 __all__ = ["bootstrap", "ema", "frozen"]
-
-Shape = tuple[int, ...]
 
 
 class Teacher(Protocol):
@@ -75,12 +72,6 @@ class Teacher(Protocol):
       UserError: its network has no layers to show; names it.
     """
 
-  def feature_shape(self, own: Shape, batch: Batch) -> Shape:
-    """The shape of `features`, where the student's own would have the shape `own`."""
-
-  def layer_shapes(self, own: Sequence[Shape], batch: Batch) -> list[Shape]:
-    """As `feature_shape`, of the tokens of `layers` without a mask."""
-
   def update(self, state: Any, params: Any, step: Array) -> Any:
     """Its arrays after an optimizer step, given the student's parameters."""
 
@@ -89,6 +80,15 @@ class PastStudent(abc.ABC):
   """What teachers have in common that are earlier states of the student."""
 
   workdir = ""
+
+  @abc.abstractmethod
+  def update(self, state: Any, params: Any, step: Array) -> Any:
+    """See `Teacher`."""
+
+  def init(self, params: Any, key: Array, batch: Batch) -> Any:
+    """Begins as a copy of the student."""
+    del key, batch
+    return jax.tree.map(jnp.copy, params)
 
   def features(
     self, of_student: Callable[[Any, Batch], Array], state: Any, batch: Batch
@@ -107,16 +107,6 @@ class PastStudent(abc.ABC):
     """See `Teacher`."""
     return jax.lax.stop_gradient(student.layers(state, batch, mask, **asked))
 
-  def feature_shape(self, own: Shape, batch: Batch) -> Shape:
-    """See `Teacher`."""
-    del batch
-    return own
-
-  def layer_shapes(self, own: Sequence[Shape], batch: Batch) -> list[Shape]:
-    """See `Teacher`."""
-    del batch
-    return list(own)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ema(PastStudent):
@@ -133,11 +123,6 @@ class Ema(PastStudent):
   last: float
   num_steps: int
   shape: str
-
-  def init(self, params: Any, key: Array, batch: Batch) -> Any:
-    """Begins as a copy of the student."""
-    del key, batch
-    return jax.tree.map(jnp.copy, params)
 
   def update(self, state: Any, params: Any, step: Array) -> Any:
     """See `Teacher`."""
@@ -195,29 +180,64 @@ class Frozen:
       )
     return jax.lax.stop_gradient(self.objective.layers(state, batch, mask, **asked))
 
-  def feature_shape(self, own: Shape, batch: Batch) -> Shape:
-    """See `Teacher`."""
-    del own
-    return self._ask(self.objective.features, batch).shape
-
-  def layer_shapes(self, own: Sequence[Shape], batch: Batch) -> list[Shape]:
-    """See `Teacher`."""
-    del own
-    layers = self._ask(functools.partial(self.layers, None), batch)
-    return [tokens.shape for tokens in layers.tokens]
-
-  def _ask(self, question: Callable[[Any, Batch], Any], batch: Batch) -> Any:
-    """The shapes of what its network says of a batch."""
-
-    def answer(batch: Batch) -> Any:
-      return question(self.init((), jax.random.key(0), batch), batch)
-
-    return jax.eval_shape(answer, batch)
-
   def update(self, state: Any, params: Any, step: Array) -> Any:
     """Changes nothing."""
     del params, step
     return state
+
+
+def features_width(
+  teacher: Teacher, student: jax.ShapeDtypeStruct, batch: Mapping[str, Any]
+) -> int:
+  """How many channels a teacher's features have; computes none.
+
+  Args:
+    teacher: the teacher.
+    student: the shape of the student's own features: [B, N, D].
+    batch: shapes of a batch of B examples.
+
+  Raises:
+    UserError: they are not features of N patches.
+  """
+
+  def features(batch: Batch) -> Array:
+    state = teacher.init((), jax.random.key(0), batch)
+    own = jnp.zeros(student.shape, student.dtype)
+    return teacher.features(lambda *_: own, state, batch)
+
+  shape = jax.eval_shape(features, batch).shape
+  if len(shape) != 3 or shape[1] != student.shape[1]:
+    raise UserError(
+      f"teacher gives features {list(shape[1:])} of an image: expected those of "
+      f"{student.shape[1]} patches"
+    )
+  return shape[-1]
+
+
+def layer_shapes(
+  teacher: Teacher,
+  student: Sequence[jax.ShapeDtypeStruct],
+  batch: Mapping[str, Any],
+  mask: Mask | None = None,
+) -> list[tuple[int, ...]]:
+  """The shapes of what a teacher's blocks say; computes nothing.
+
+  Args:
+    teacher: the teacher.
+    student: what the student's own would say.
+    batch: shapes of a batch.
+    mask: which patches the teacher must not see; none when None.
+  """
+
+  class Student:
+    def layers(self, *_: Any, **__: Any) -> Layers:
+      return Layers([jnp.zeros(own.shape, own.dtype) for own in student])
+
+  def layers(batch: Batch) -> Layers:
+    state = teacher.init((), jax.random.key(0), batch)
+    return teacher.layers(Student(), state, batch, mask)
+
+  return [tokens.shape for tokens in jax.eval_shape(layers, batch).tokens]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -231,11 +251,6 @@ class Bootstrap(PastStudent):
 
   stages: int
   num_steps: int
-
-  def init(self, params: Any, key: Array, batch: Batch) -> Any:
-    """Begins as what it is given: for the first stage, other random parameters."""
-    del key, batch
-    return jax.tree.map(jnp.copy, params)
 
   def update(self, state: Any, params: Any, step: Array) -> Any:
     """See `Teacher`."""

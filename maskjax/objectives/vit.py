@@ -2,8 +2,8 @@
 
 `maskjax convert` fills it with the weights of CLIP's vision tower
 (https://arxiv.org/abs/2103.00020), of ViTs as DINO trains them
-(https://arxiv.org/abs/2104.14294) or of DINOv2 (https://arxiv.org/abs/2304.07193). It has
-features and layers, and no loss. Configs: `configs/image/teacher.py`.
+(https://arxiv.org/abs/2104.14294) or of DINOv2 (https://arxiv.org/abs/2304.07193). It
+has features and layers, and no loss. Configs: `configs/image/teacher.py`.
 """
 
 import dataclasses

@@ -22,6 +22,7 @@ def adamw(
   num_steps: int,
   warmup_steps: int = 0,
   final_learning_rate: float = 0.0,
+  cycles: int = 1,
   b1: float = 0.9,
   b2: float = 0.95,
   epsilon: float = 1e-8,
@@ -38,6 +39,8 @@ def adamw(
     num_steps: steps until the cosine ends.
     warmup_steps: steps over which the rate rises from 0.
     final_learning_rate: where the cosine ends.
+    cycles: how often the steps are run through from the warm-up on, for systems that
+      begin anew; divides `num_steps`.
     b1: decay of the first moment.
     b2: decay of the second moment.
     epsilon: added to the root of the second moment.
@@ -51,10 +54,15 @@ def adamw(
   Raises:
     UserError: names the hyperparameter that is out of range.
   """
-  if num_steps < 1 or not 0 <= warmup_steps < num_steps:
+  if cycles < 1 or num_steps % cycles:
+    raise UserError(
+      f"optimizer.cycles={cycles}: expected a divisor of num_steps={num_steps}"
+    )
+  period = num_steps // cycles
+  if num_steps < 1 or not 0 <= warmup_steps < period:
     raise UserError(
       f"optimizer.warmup_steps={warmup_steps}: expected at least 0 and fewer than "
-      f"num_steps={num_steps}"
+      f"num_steps={period}"
     )
   if learning_rate < 0 or weight_decay < 0 or clip_norm < 0:
     raise UserError(
@@ -65,13 +73,16 @@ def adamw(
     raise UserError(
       f"optimizer.state_dtype={state_dtype!r}: expected 'float32' or 'bfloat16'"
     )
-  schedule = optax.warmup_cosine_decay_schedule(
+  cycle = optax.warmup_cosine_decay_schedule(
     init_value=0.0,
     peak_value=learning_rate,
     warmup_steps=warmup_steps,
-    decay_steps=num_steps,
+    decay_steps=period,
     end_value=final_learning_rate,
   )
+
+  def schedule(step: Any) -> Any:
+    return cycle(step if cycles == 1 else step % period)
 
   def decays(params: Any) -> Any:
     return jax.tree.map_with_path(
