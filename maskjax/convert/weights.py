@@ -10,7 +10,14 @@ from ml_collections import ConfigDict
 
 from maskjax import objectives, resolve
 from maskjax import workdir as workdirs
-from maskjax.convert import safetensors, vit_mae
+from maskjax.convert import (
+  clip,
+  clip_vision_model,
+  dinov2,
+  safetensors,
+  vit,
+  vit_mae,
+)
 from maskjax.errors import UserError
 from maskjax.models import stack_blocks
 from maskjax.training import transfer
@@ -40,7 +47,7 @@ class Converter(Protocol):
     """The inverse: the content of `config.json`, and the tensors by name."""
 
 
-CONVERTERS: tuple[Converter, ...] = (vit_mae,)
+CONVERTERS: tuple[Converter, ...] = (vit, clip, clip_vision_model, dinov2, vit_mae)
 
 
 def import_weights(folder: str | Path, config: ConfigDict, workdir: str | Path) -> None:

@@ -49,7 +49,7 @@ class Dmae(Prediction, Taught):
   """The game of DMAE; `dmae` makes it from hyperparameters.
 
   Attributes:
-    teacher_layer: which of the teacher's blocks, counted from 1, is the last one to run.
+    teacher_layer: number of the teacher's block, from 1; it runs no further.
   """
 
   teacher_layer: int

@@ -26,6 +26,8 @@ class Variables(NamedTuple):
 class Objective(Protocol):
   """What the training loop asks of a system; write these two methods.
 
+  One without `loss` is but a teacher.
+
   An objective may have further methods, which are used where they are found:
 
   - `evaluate(params, extra, batch, key) -> Loss`, in place of `loss` on held-out
