@@ -74,13 +74,17 @@ class Experiment:
 
 
 def build_system(
-  config: ConfigDict, devices: Sequence[jax.Device] | None = None
+  config: ConfigDict,
+  devices: Sequence[jax.Device] | None = None,
+  *,
+  learns: bool = True,
 ) -> tuple[Any, optax.GradientTransformation, Mesh]:
   """Builds what of a config needs no data: objective, optimizer and mesh.
 
   Args:
     config: the config.
     devices: of the mesh; this machine's when None.
+    learns: refuse an objective without a loss, which is but a teacher.
 
   Raises:
     UserError: names the key that is wrong and says what was expected.
@@ -104,6 +108,11 @@ def build_system(
       f"config.wandb_project={config.wandb_project!r}: expected the package wandb"
     )
   objective = resolve.build(objectives, config.objective)
+  if learns and not hasattr(objective, "loss"):
+    raise UserError(
+      f"config.objective.name={config.objective.name!r} has no loss: expected one that "
+      "learns"
+    )
   optimizer = resolve.build(optimizers, config.optimizer, num_steps=config.num_steps)
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
   sharding.check_batch(mesh, config.batch_size, config.microbatches)
@@ -114,13 +123,17 @@ def build_system(
   return objective, optimizer, mesh
 
 
-def prepare(config: ConfigDict) -> Experiment:
+def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
   """Builds what a config names; touches no file but the data's.
+
+  Args:
+    config: the config.
+    learns: see `build_system`.
 
   Raises:
     UserError: names the key that is wrong and says what was expected.
   """
-  objective, optimizer, mesh = build_system(config)
+  objective, optimizer, mesh = build_system(config, learns=learns)
 
   def pipeline(source: Any, transforms: Sequence[Any], **keywords: Any) -> Any:
     return data.Pipeline(
@@ -222,7 +235,7 @@ def evaluate(
   """
   folder = storage.reach(workdir)
   config = workdirs.read_config(folder) if config is None else config
-  experiment = prepare(config)
+  experiment = prepare(config, learns=False)
   untrained = experiment.untrained()
   checkpoints = workdirs.checkpoints(folder, config)
   step, params = checkpoints.restore_weights(step)
@@ -231,7 +244,7 @@ def evaluate(
   with workdirs.held(folder) as held:
     path = held.local / workdirs.METRICS
     writer = metrics.Writers([metrics.JsonLines(path)] if _is_first() else [])
-    if experiment.test:
+    if experiment.test and hasattr(experiment.objective, "loss"):
       state = TrainState(
         step=jax.numpy.int32(step), params=params, extra=extra, opt_state=()
       )

@@ -1,5 +1,25 @@
 """Weights of other libraries, there and back: safetensors only, never pickle."""
 
-from maskjax.convert import safetensors, swin_mim, swinv2_mim, vit_mae, vit_mim
+from maskjax.convert import (
+  clip,
+  clip_vision_model,
+  dinov2,
+  safetensors,
+  swin_mim,
+  swinv2_mim,
+  vit,
+  vit_mae,
+  vit_mim,
+)
 
-__all__ = ["safetensors", "swin_mim", "swinv2_mim", "vit_mae", "vit_mim"]
+__all__ = [
+  "clip",
+  "clip_vision_model",
+  "dinov2",
+  "safetensors",
+  "swin_mim",
+  "swinv2_mim",
+  "vit",
+  "vit_mae",
+  "vit_mim",
+]

@@ -10,7 +10,17 @@ from ml_collections import ConfigDict
 
 from maskjax import objectives, resolve
 from maskjax import workdir as workdirs
-from maskjax.convert import safetensors, swin_mim, swinv2_mim, vit_mae, vit_mim
+from maskjax.convert import (
+  clip,
+  clip_vision_model,
+  dinov2,
+  safetensors,
+  swin_mim,
+  swinv2_mim,
+  vit,
+  vit_mae,
+  vit_mim,
+)
 from maskjax.errors import UserError
 from maskjax.models import stack_blocks
 from maskjax.training import transfer
@@ -41,7 +51,10 @@ class Converter(Protocol):
 
 
 # Of an objective with several kinds of encoder, first the one of its default kind.
-CONVERTERS: tuple[Converter, ...] = (vit_mae, vit_mim, swin_mim, swinv2_mim)
+CONVERTERS: tuple[Converter, ...] = (
+  *(vit, clip, clip_vision_model, dinov2),
+  *(vit_mae, vit_mim, swin_mim, swinv2_mim),
+)
 
 
 def import_weights(folder: str | Path, config: ConfigDict, workdir: str | Path) -> None:

@@ -9,6 +9,7 @@ from maskjax.masking.samplers import (
   num_hidden_in_units,
   random,
 )
+from maskjax.masking.weighted import weighted
 
 __all__ = [
   "Mask",
@@ -22,4 +23,5 @@ __all__ = [
   "num_hidden_in_units",
   "random",
   "samplers",
+  "weighted",
 ]

@@ -1,6 +1,8 @@
 """Networks: (tokens, mask) to predictions. The only place that uses Linen."""
 
+from maskjax.models.aligned import AlignedAutoencoder, AlignedEncoder, Projector
 from maskjax.models.cnn import CNN_SIZES, ConvEncoder, conv_encoder, is_cnn
+from maskjax.models.layers import Layers, encoder_layers
 from maskjax.models.mae import Decoder, MaskedAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
 from maskjax.models.multiscale import MultiscaleAutoencoder, RegionDecoder
@@ -19,18 +21,23 @@ __all__ = [
   "CNN_SIZES",
   "SWIN_SIZES",
   "VIT_SIZES",
+  "AlignedAutoencoder",
+  "AlignedEncoder",
   "Classifier",
   "ConvEncoder",
   "Decoder",
+  "Layers",
   "MaskedAutoencoder",
   "MaskedEncoder",
   "MultiscaleAutoencoder",
+  "Projector",
   "RegionDecoder",
   "SwinEncoder",
   "Transformer",
   "VisionEncoder",
   "check_shape",
   "conv_encoder",
+  "encoder_layers",
   "is_cnn",
   "stack_blocks",
   "swin_encoder",

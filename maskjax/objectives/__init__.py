@@ -1,25 +1,35 @@
 """The games: one file for each system, from a batch to a `Loss`."""
 
 from maskjax.objectives.classification import classification
+from maskjax.objectives.dbot import dbot
+from maskjax.objectives.dmae import dmae
 from maskjax.objectives.localmim import localmim
 from maskjax.objectives.mae import mae
+from maskjax.objectives.maskalign import maskalign
+from maskjax.objectives.maskdistill import maskdistill
 from maskjax.objectives.maskfeat import maskfeat
 from maskjax.objectives.mfm import mfm
 from maskjax.objectives.objective import Batch, Objective, Variables
 from maskjax.objectives.selfie import selfie
 from maskjax.objectives.simmim import simmim
 from maskjax.objectives.spark import spark
+from maskjax.objectives.vit import vit
 
 __all__ = [
   "Batch",
   "Objective",
   "Variables",
   "classification",
+  "dbot",
+  "dmae",
   "localmim",
   "mae",
+  "maskalign",
+  "maskdistill",
   "maskfeat",
   "mfm",
   "selfie",
   "simmim",
   "spark",
+  "vit",
 ]

@@ -26,12 +26,16 @@ class Variables(NamedTuple):
 class Objective(Protocol):
   """What the training loop asks of a system; write these two methods.
 
+  One without `loss` is but a teacher.
+
   An objective may have further methods, which are used where they are found:
 
   - `evaluate(params, extra, batch, key) -> Loss`, in place of `loss` on held-out
     data, where the two differ (mixing of images, dropped paths);
   - `update_extra(params, extra, step, sums) -> extra`, after each optimizer step,
     with the sums over the batch that its losses carried;
+  - `restart(params, step, batch, key) -> params`, after that, for systems whose
+    parameters begin anew in each of several stages;
   - `pretrained -> {name: workdir}`, a property: the entries of `extra` whose arrays
     are parameters of other runs, read before the first step;
   - `features(params, batch) -> [B, N, D] or [B, D]`, for the probes;

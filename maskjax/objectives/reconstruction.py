@@ -28,10 +28,15 @@ class Prediction(ImageObjective):
   error: Callable[[Array, Array], Array]
 
   def loss_under(
-    self, mask: Mask, params: Any, batch: Batch, **model: Mapping[str, Array]
+    self,
+    mask: Mask,
+    params: Any,
+    batch: Batch,
+    *,
+    rngs: Mapping[str, Array] | None = None,
   ) -> Loss:
-    """The loss of given masks; `model` may hold `rngs`, see `predict`."""
-    predictions = self.predict(mask, params, self.patches(batch), **model)
+    """The loss of given masks; `rngs` are the model's, see `predict`."""
+    predictions = self.predict(mask, params, self.patches(batch), rngs=rngs)
     errors = self.error(predictions, mask.masked(self.targets(batch)))
     return Loss.of(Mean.of(errors, valid(batch)[:, None]))
 

@@ -1,11 +1,13 @@
 """Teachers: networks whose features a system predicts.
 
 A teacher's arrays are an entry of the objective's `extra`. Its `features` are what the
-objective asks it for, with those arrays in place of parameters.
+objective asks it for, with those arrays in place of parameters; its `layers`, what few
+systems ask for, only networks of blocks have.
 """
 
+import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -15,9 +17,11 @@ from jax import Array
 
 from maskjax import resolve
 from maskjax.errors import UserError
+from maskjax.masking import Mask
+from maskjax.models import Layers
 from maskjax.objectives.objective import Batch, readable
 
-__all__ = ["ema", "frozen"]
+__all__ = ["bootstrap", "ema", "frozen"]
 
 
 class Teacher(Protocol):
@@ -47,12 +51,65 @@ class Teacher(Protocol):
       batch: see `maskjax.objectives.Objective`.
     """
 
+  def layers(
+    self,
+    student: Any,
+    state: Any,
+    batch: Batch,
+    mask: Mask | None = None,
+    **asked: Any,
+  ) -> Layers:
+    """What its blocks say, without gradients; see `maskjax.models.encoder_layers`.
+
+    Args:
+      student: has `layers`, see `maskjax.objectives.images.ImageObjective`.
+      state: its arrays.
+      batch: see `maskjax.objectives.Objective`.
+      mask: which patches it must not see; none when None.
+      **asked: `depth` and `attention`.
+
+    Raises:
+      UserError: its network has no layers to show; names it.
+    """
+
   def update(self, state: Any, params: Any, step: Array) -> Any:
     """Its arrays after an optimizer step, given the student's parameters."""
 
 
+class PastStudent(abc.ABC):
+  """What teachers have in common that are earlier states of the student."""
+
+  workdir = ""
+
+  @abc.abstractmethod
+  def update(self, state: Any, params: Any, step: Array) -> Any:
+    """See `Teacher`."""
+
+  def init(self, params: Any, key: Array, batch: Batch) -> Any:
+    """Begins as a copy of the student."""
+    del key, batch
+    return jax.tree.map(jnp.copy, params)
+
+  def features(
+    self, of_student: Callable[[Any, Batch], Array], state: Any, batch: Batch
+  ) -> Array:
+    """See `Teacher`."""
+    return jax.lax.stop_gradient(of_student(state, batch))
+
+  def layers(
+    self,
+    student: Any,
+    state: Any,
+    batch: Batch,
+    mask: Mask | None = None,
+    **asked: Any,
+  ) -> Layers:
+    """See `Teacher`."""
+    return jax.lax.stop_gradient(student.layers(state, batch, mask, **asked))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ema:
+class Ema(PastStudent):
   """An exponential moving average of the student; `ema` makes it.
 
   Attributes:
@@ -66,19 +123,6 @@ class Ema:
   last: float
   num_steps: int
   shape: str
-
-  workdir = ""
-
-  def init(self, params: Any, key: Array, batch: Batch) -> Any:
-    """Begins as a copy of the student."""
-    del key, batch
-    return jax.tree.map(jnp.copy, params)
-
-  def features(
-    self, of_student: Callable[[Any, Batch], Array], state: Any, batch: Batch
-  ) -> Array:
-    """See `Teacher`."""
-    return jax.lax.stop_gradient(of_student(state, batch))
 
   def update(self, state: Any, params: Any, step: Array) -> Any:
     """See `Teacher`."""
@@ -119,10 +163,126 @@ class Frozen:
     del of_student
     return jax.lax.stop_gradient(self.objective.features(state, batch))
 
+  def layers(
+    self,
+    student: Any,
+    state: Any,
+    batch: Batch,
+    mask: Mask | None = None,
+    **asked: Any,
+  ) -> Layers:
+    """See `Teacher`."""
+    del student
+    if not hasattr(self.objective, "layers"):
+      raise UserError(
+        f"teacher.objective: {type(self.objective).__name__} has features, but no "
+        "layers: expected a vision transformer, whose blocks can be asked one by one"
+      )
+    return jax.lax.stop_gradient(self.objective.layers(state, batch, mask, **asked))
+
   def update(self, state: Any, params: Any, step: Array) -> Any:
     """Changes nothing."""
     del params, step
     return state
+
+
+def features_width(
+  teacher: Teacher, student: jax.ShapeDtypeStruct, batch: Mapping[str, Any]
+) -> int:
+  """How many channels a teacher's features have; computes none.
+
+  Args:
+    teacher: the teacher.
+    student: the shape of the student's own features: [B, N, D].
+    batch: shapes of a batch of B examples.
+
+  Raises:
+    UserError: they are not features of N patches.
+  """
+
+  def features(batch: Batch) -> Array:
+    state = teacher.init((), jax.random.key(0), batch)
+    own = jnp.zeros(student.shape, student.dtype)
+    return teacher.features(lambda *_: own, state, batch)
+
+  shape = jax.eval_shape(features, batch).shape
+  if len(shape) != 3 or shape[1] != student.shape[1]:
+    raise UserError(
+      f"teacher gives features {list(shape[1:])} of an image: expected those of "
+      f"{student.shape[1]} patches"
+    )
+  return shape[-1]
+
+
+def layer_shapes(
+  teacher: Teacher,
+  student: Sequence[jax.ShapeDtypeStruct],
+  batch: Mapping[str, Any],
+  mask: Mask | None = None,
+) -> list[tuple[int, ...]]:
+  """The shapes of what a teacher's blocks say; computes nothing.
+
+  Args:
+    teacher: the teacher.
+    student: what the student's own would say.
+    batch: shapes of a batch.
+    mask: which patches the teacher must not see; none when None.
+  """
+
+  class Student:
+    def layers(self, *_: Any, **__: Any) -> Layers:
+      return Layers([jnp.zeros(own.shape, own.dtype) for own in student])
+
+  def layers(batch: Batch) -> Layers:
+    state = teacher.init((), jax.random.key(0), batch)
+    return teacher.layers(Student(), state, batch, mask)
+
+  return [tokens.shape for tokens in jax.eval_shape(layers, batch).tokens]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bootstrap(PastStudent):
+  """The student as it was at the end of the stage before; `bootstrap` makes it.
+
+  Attributes:
+    stages: into how many equal stages the run is cut.
+    num_steps: the run's steps.
+  """
+
+  stages: int
+  num_steps: int
+
+  def update(self, state: Any, params: Any, step: Array) -> Any:
+    """See `Teacher`."""
+    ends = self.ends_stage(step)
+    return jax.tree.map(lambda old, new: jnp.where(ends, new, old), state, params)
+
+  def ends_stage(self, step: Array) -> Array:
+    """Whether a stage ends with this step, and another one begins: bool."""
+    done = step + 1
+    return (done % (self.num_steps // self.stages) == 0) & (done < self.num_steps)
+
+
+def bootstrap(*, stages: int = 2, num_steps: int) -> Bootstrap:
+  """Makes a teacher that takes the student's place at the end of each stage.
+
+  Args:
+    stages: into how many equal stages the run is cut.
+    num_steps: the run's steps, a multiple of `stages`.
+
+  Example:
+    >>> teacher = bootstrap(stages=2, num_steps=6)
+    >>> [bool(teacher.ends_stage(jnp.int32(step))) for step in range(6)]
+    [False, False, True, False, False, False]
+  """
+  if stages < 1:
+    raise UserError(f"teacher.stages={stages}: expected at least 1")
+  if num_steps < stages or num_steps % stages:
+    raise UserError(
+      f"teacher.num_steps={num_steps}: expected the run's, a multiple of "
+      f"teacher.stages={stages}"
+    )
+  return Bootstrap(stages=stages, num_steps=num_steps)
 
 
 def ema(
