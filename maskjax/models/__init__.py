@@ -1,6 +1,8 @@
 """Networks: (tokens, mask) to predictions. The only place that uses Linen."""
 
-from maskjax.models.mae import Decoder, MaskedAutoencoder
+from maskjax.models.attention import last_attention
+from maskjax.models.distilled import DistilledEncoder, PrototypeHead
+from maskjax.models.mae import Decoder, MaskedAutoencoder, MiningAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
 from maskjax.models.transformer import Transformer, stack_blocks, unstack_blocks
 from maskjax.models.vit import (
@@ -16,11 +18,15 @@ __all__ = [
   "VIT_SIZES",
   "Classifier",
   "Decoder",
+  "DistilledEncoder",
   "MaskedAutoencoder",
   "MaskedEncoder",
+  "MiningAutoencoder",
+  "PrototypeHead",
   "Transformer",
   "VisionEncoder",
   "check_shape",
+  "last_attention",
   "stack_blocks",
   "unstack_blocks",
   "vit_encoder",

@@ -16,8 +16,8 @@ from maskjax.tokens import unpatchify
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reconstruction(ImageObjective):
-  """Predicts something of the hidden patches, computed from the image itself.
+class Prediction(ImageObjective):
+  """Something of the hidden patches, computed from the image itself, is predicted.
 
   Attributes:
     target: what; its `size` is what the model's predictions are long.
@@ -26,15 +26,6 @@ class Reconstruction(ImageObjective):
 
   target: Target
   error: Callable[[Array, Array], Array]
-
-  def init(self, key: Array, batch: Batch) -> Variables:
-    """Parameters for images of the batch's shape."""
-    return Variables(self.init_model(key, batch))
-
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """Mean error of the hidden patches."""
-    del extra
-    return self.loss_under(self.mask(batch, key), params, batch)
 
   def loss_under(self, mask: Mask, params: Any, batch: Batch) -> Loss:
     """The loss of given masks."""
@@ -73,3 +64,17 @@ class Reconstruction(ImageObjective):
     if self.target.is_pixels:
       del pictures["target"]
     return pictures
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reconstruction(Prediction):
+  """Predicts it, and does nothing else."""
+
+  def init(self, key: Array, batch: Batch) -> Variables:
+    """Parameters for images of the batch's shape."""
+    return Variables(self.init_model(key, batch))
+
+  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+    """Mean error of the hidden patches."""
+    del extra
+    return self.loss_under(self.mask(batch, key), params, batch)

@@ -5,6 +5,7 @@ objective asks it for, with those arrays in place of parameters.
 """
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -75,9 +76,9 @@ class Ema:
     return jax.tree.map(jnp.copy, params)
 
   def features(
-    self, of_student: Callable[[Any, Batch], Array], state: Any, batch: Batch
-  ) -> Array:
-    """See `Teacher`."""
+    self, of_student: Callable[[Any, Batch], Any], state: Any, batch: Batch
+  ) -> Any:
+    """See `Teacher`; arrays of any kind that a student can give."""
     return jax.lax.stop_gradient(of_student(state, batch))
 
   def update(self, state: Any, params: Any, step: Array) -> Any:
@@ -173,3 +174,18 @@ def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
       "that has"
     )
   return Frozen(objective=teacher, workdir=workdir)
+
+
+def average(spec: str | Mapping[str, Any]) -> Ema:
+  """Builds a teacher for a system that asks it for more than a student's features.
+
+  Raises:
+    UserError: the spec names another one than `ema`.
+  """
+  teacher = resolve.build(sys.modules[__name__], spec)
+  if not isinstance(teacher, Ema):
+    name = spec if isinstance(spec, str) else spec["name"]
+    raise UserError(
+      f"teacher.name={name!r}: expected 'ema', since it does what its student does"
+    )
+  return teacher

@@ -26,6 +26,7 @@ def adamw(
   b2: float = 0.95,
   epsilon: float = 1e-8,
   weight_decay: float = 0.05,
+  final_weight_decay: float | None = None,
   no_decay: str = r"(bias|scale)$",
   clip_norm: float = 0.0,
   layer_decay: float = 1.0,
@@ -42,6 +43,7 @@ def adamw(
     b2: decay of the second moment.
     epsilon: added to the root of the second moment.
     weight_decay: decoupled weight decay, multiplied by the learning rate.
+    final_weight_decay: where it ends, along a cosine; it stays when None.
     no_decay: regular expression for the paths of parameters without decay.
     clip_norm: largest global norm of the gradient; 0 never clips.
     layer_decay: factor of the learning rate from each block to the one below.
@@ -56,10 +58,12 @@ def adamw(
       f"optimizer.warmup_steps={warmup_steps}: expected at least 0 and fewer than "
       f"num_steps={num_steps}"
     )
-  if learning_rate < 0 or weight_decay < 0 or clip_norm < 0:
+  lowest = min(learning_rate, weight_decay, final_weight_decay or 0.0, clip_norm)
+  if lowest < 0:
     raise UserError(
       f"optimizer.learning_rate={learning_rate}, weight_decay={weight_decay}, "
-      f"clip_norm={clip_norm}: expected none below 0"
+      f"final_weight_decay={final_weight_decay}, clip_norm={clip_norm}: expected none "
+      "below 0"
     )
   if state_dtype not in ("float32", "bfloat16"):
     raise UserError(
@@ -79,13 +83,30 @@ def adamw(
     )
 
   parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+  decay = (
+    weight_decay
+    if final_weight_decay is None
+    else cosine(weight_decay, final_weight_decay, num_steps)
+  )
   adam = optax.adamw(
-    schedule, b1=b1, b2=b2, eps=epsilon, weight_decay=weight_decay, mask=decays
+    schedule, b1=b1, b2=b2, eps=epsilon, weight_decay=decay, mask=decays
   )
   parts.append(in_bfloat16(adam) if state_dtype == "bfloat16" else adam)
   if layer_decay != 1:
     parts.append(scale_by_layer(layer_decay))
   return optax.chain(*parts)
+
+
+def cosine(first: float, last: float, num_steps: int) -> optax.Schedule:
+  """From one number to another, up or down, along a cosine.
+
+  Example:
+    >>> rising = cosine(0.04, 0.4, 10)
+    >>> [round(float(rising(step)), 2) for step in (0, 5, 10, 11)]
+    [0.04, 0.22, 0.4, 0.4]
+  """
+  above = optax.cosine_decay_schedule(1.0, num_steps)
+  return lambda step: last + (first - last) * above(step)
 
 
 class RoundedState(NamedTuple):
