@@ -16,19 +16,31 @@ from PIL import Image
 
 from maskjax.data.augment import rand_augment
 from maskjax.data.records import Record, get_image
+from maskjax.data.views import (
+  color_jitter,
+  random_blur,
+  random_gray,
+  random_solarize,
+  two_views,
+)
 from maskjax.errors import UserError
 from maskjax.resolve import did_you_mean
 
 __all__ = [
   "center_crop",
+  "color_jitter",
   "normalize",
   "rand_augment",
+  "random_blur",
   "random_crop",
   "random_erasing",
   "random_flip",
+  "random_gray",
   "random_resized_crop",
+  "random_solarize",
   "resize",
   "to_float",
+  "two_views",
 ]
 
 Size = int | Sequence[int]

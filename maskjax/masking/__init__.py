@@ -1,13 +1,17 @@
 """Which tokens are hidden. `True` means hidden, everywhere."""
 
 from maskjax.masking import samplers
+from maskjax.masking.informed import attended, hardest, highest
 from maskjax.masking.mask import Mask, Sampler, draw, gather, num_hidden
 from maskjax.masking.samplers import (
   aligned,
   blockwise,
-  highest,
+  blue,
+  green,
   num_hidden_in_units,
+  purple,
   random,
+  red,
 )
 from maskjax.masking.weighted import weighted
 
@@ -15,13 +19,19 @@ __all__ = [
   "Mask",
   "Sampler",
   "aligned",
+  "attended",
   "blockwise",
+  "blue",
   "draw",
   "gather",
+  "green",
+  "hardest",
   "highest",
   "num_hidden",
   "num_hidden_in_units",
+  "purple",
   "random",
+  "red",
   "samplers",
   "weighted",
 ]

@@ -69,6 +69,18 @@ class Mask:
       restore_ids=restore.astype(jnp.int32),
     )
 
+  @classmethod
+  def uneven(cls, hidden: Array) -> "Mask":
+    """Masks of different numbers of tokens, for encoders that see mask tokens.
+
+    The index lists are empty.
+
+    Args:
+      hidden: bool [B, N].
+    """
+    none = jnp.zeros((hidden.shape[0], 0), jnp.int32)
+    return cls(hidden=hidden, visible_ids=none, hidden_ids=none, restore_ids=none)
+
   def visible(self, tokens: Array) -> Array:
     """Picks the visible tokens: [B, N, ...] to [B, V, ...]."""
     return gather(tokens, self.visible_ids)

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from maskjax.errors import UserError
+from maskjax.masking.informed import highest
+from maskjax.masking.noise import blue, green, purple, red
 
-__all__ = ["aligned", "blockwise", "random"]
+__all__ = ["aligned", "blockwise", "blue", "green", "purple", "random", "red"]
 
 
 def random(key: Array, grid: Sequence[int], num_hidden: int) -> Array:
@@ -166,17 +168,6 @@ def blockwise(
   hidden, _, _ = jax.lax.while_loop(unfinished, draw, (nothing, key, jnp.int32(0)))
   noise = jax.random.uniform(rest_key, (rows * columns,))
   return highest(hidden.ravel() + noise, num_hidden)
-
-
-def highest(scores: Array, count: int) -> Array:
-  """Where the `count` highest of scores [N] stand: bool [N].
-
-  Example:
-    >>> highest(jnp.array([0.1, 0.9, 0.5]), 2).tolist()
-    [False, True, True]
-  """
-  rank = jnp.argsort(jnp.argsort(scores))
-  return rank >= scores.shape[0] - count
 
 
 def _units(

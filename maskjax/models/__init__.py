@@ -1,9 +1,11 @@
 """Networks: (tokens, mask) to predictions. The only place that uses Linen."""
 
 from maskjax.models.aligned import AlignedAutoencoder, AlignedEncoder, Projector
+from maskjax.models.attention import last_attention
 from maskjax.models.cnn import CNN_SIZES, ConvEncoder, conv_encoder, is_cnn
+from maskjax.models.distilled import DistilledEncoder, PrototypeHead
 from maskjax.models.layers import Layers, encoder_layers
-from maskjax.models.mae import Decoder, MaskedAutoencoder
+from maskjax.models.mae import Decoder, MaskedAutoencoder, MiningAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
 from maskjax.models.multiscale import MultiscaleAutoencoder, RegionDecoder
 from maskjax.models.swin import SWIN_SIZES, SwinEncoder, swin_encoder
@@ -26,11 +28,14 @@ __all__ = [
   "Classifier",
   "ConvEncoder",
   "Decoder",
+  "DistilledEncoder",
   "Layers",
   "MaskedAutoencoder",
   "MaskedEncoder",
+  "MiningAutoencoder",
   "MultiscaleAutoencoder",
   "Projector",
+  "PrototypeHead",
   "RegionDecoder",
   "SwinEncoder",
   "Transformer",
@@ -39,6 +44,7 @@ __all__ = [
   "conv_encoder",
   "encoder_layers",
   "is_cnn",
+  "last_attention",
   "stack_blocks",
   "swin_encoder",
   "unstack_blocks",

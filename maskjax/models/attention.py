@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -154,6 +156,18 @@ def _by_columns_jvp(
   total_dot = weights_dot.astype(jnp.float32).sum(axis=-2, keepdims=True)
   wide = sums_dot.astype(jnp.float32) - output.astype(jnp.float32) * total_dot
   return output, (wide / total).astype(value.dtype)
+
+
+def last_attention(transformer: Mapping[str, Any]) -> Array:
+  """The weights that a transformer's last block sowed: float32 [B, H, N, K].
+
+  Args:
+    transformer: `intermediates` of a `maskjax.models.Transformer`.
+  """
+  if "blocks" in transformer:
+    return transformer["blocks"]["attention"]["weights"][0][-1]
+  last = max(transformer, key=lambda name: int(name.removeprefix("block_")))
+  return transformer[last]["attention"]["weights"][0]
 
 
 class Attention(nn.Module):

@@ -1,8 +1,11 @@
 """The games: one file for each system, from a batch to a `Loss`."""
 
+from maskjax.objectives.attmask import attmask
 from maskjax.objectives.classification import classification
+from maskjax.objectives.colormae import colormae
 from maskjax.objectives.dbot import dbot
 from maskjax.objectives.dmae import dmae
+from maskjax.objectives.hpm import hpm
 from maskjax.objectives.localmim import localmim
 from maskjax.objectives.mae import mae
 from maskjax.objectives.maskalign import maskalign
@@ -19,9 +22,12 @@ __all__ = [
   "Batch",
   "Objective",
   "Variables",
+  "attmask",
   "classification",
+  "colormae",
   "dbot",
   "dmae",
+  "hpm",
   "localmim",
   "mae",
   "maskalign",

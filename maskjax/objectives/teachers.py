@@ -7,6 +7,7 @@ systems ask for, only networks of blocks have.
 
 import abc
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -91,9 +92,9 @@ class PastStudent(abc.ABC):
     return jax.tree.map(jnp.copy, params)
 
   def features(
-    self, of_student: Callable[[Any, Batch], Array], state: Any, batch: Batch
-  ) -> Array:
-    """See `Teacher`."""
+    self, of_student: Callable[[Any, Batch], Any], state: Any, batch: Batch
+  ) -> Any:
+    """See `Teacher`; arrays of any kind that a student can give."""
     return jax.lax.stop_gradient(of_student(state, batch))
 
   def layers(
@@ -333,3 +334,18 @@ def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
       "that has"
     )
   return Frozen(objective=teacher, workdir=workdir)
+
+
+def average(spec: str | Mapping[str, Any]) -> Ema:
+  """Builds a teacher for a system that asks it for more than a student's features.
+
+  Raises:
+    UserError: the spec names another one than `ema`.
+  """
+  teacher = resolve.build(sys.modules[__name__], spec)
+  if not isinstance(teacher, Ema):
+    name = spec if isinstance(spec, str) else spec["name"]
+    raise UserError(
+      f"teacher.name={name!r}: expected 'ema', since it does what its student does"
+    )
+  return teacher
