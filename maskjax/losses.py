@@ -88,6 +88,43 @@ def squared_error(predictions: Array, targets: Array) -> Array:
   return jnp.square(difference).mean(axis=-1)
 
 
+def absolute_error(predictions: Array, targets: Array) -> Array:
+  """Mean absolute error of each token, in float32: two [..., D] to [...].
+
+  Example:
+    >>> float(absolute_error(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
+    1.0
+  """
+  chex.assert_equal_shape([predictions, targets])
+  difference = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
+  return jnp.abs(difference).mean(axis=-1)
+
+
+def smooth_l1(predictions: Array, targets: Array, *, beta: float = 1.0) -> Array:
+  """Mean error of each token, squared near 0 and absolute far from it, in float32.
+
+  A difference d counts d^2 / (2 beta) below `beta` and |d| - beta / 2 above
+  (https://arxiv.org/abs/1504.08083, equation 3, for a beta of 1).
+
+  Args:
+    predictions: [..., D].
+    targets: [..., D].
+    beta: where the square ends.
+
+  Returns:
+    [...].
+
+  Example:
+    >>> float(smooth_l1(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
+    0.75
+  """
+  chex.assert_equal_shape([predictions, targets])
+  difference = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
+  far = jnp.abs(difference)
+  near = jnp.square(difference) / (2 * beta)
+  return jnp.where(far < beta, near, far - beta / 2).mean(axis=-1)
+
+
 def cross_entropy(logits: Array, targets: Array) -> Array:
   """Cross-entropy with soft targets, in float32 nats: two [..., K] to [...].
 

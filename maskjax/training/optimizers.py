@@ -1,6 +1,7 @@
 """Optimizers as the papers' tables write them."""
 
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,14 +22,17 @@ def adamw(
   learning_rate: float,
   num_steps: int,
   warmup_steps: int = 0,
+  initial_learning_rate: float = 0.0,
   final_learning_rate: float = 0.0,
   b1: float = 0.9,
   b2: float = 0.95,
   epsilon: float = 1e-8,
   weight_decay: float = 0.05,
+  final_weight_decay: float | None = None,
   no_decay: str = r"(bias|scale)$",
   clip_norm: float = 0.0,
   layer_decay: float = 1.0,
+  factors: Mapping[str, float] | None = None,
   state_dtype: str = "float32",
 ) -> optax.GradientTransformation:
   """AdamW with a linear warm-up and a cosine to the end.
@@ -36,15 +40,19 @@ def adamw(
   Args:
     learning_rate: its peak, after the warm-up.
     num_steps: steps until the cosine ends.
-    warmup_steps: steps over which the rate rises from 0.
+    warmup_steps: steps over which the rate rises.
+    initial_learning_rate: from where it rises.
     final_learning_rate: where the cosine ends.
     b1: decay of the first moment.
     b2: decay of the second moment.
     epsilon: added to the root of the second moment.
     weight_decay: decoupled weight decay, multiplied by the learning rate.
+    final_weight_decay: what it becomes along a line to `num_steps`; None for the same.
     no_decay: regular expression for the paths of parameters without decay.
     clip_norm: largest global norm of the gradient; 0 never clips.
     layer_decay: factor of the learning rate from each block to the one below.
+    factors: of the learning rate, by a regular expression for the paths of parameters;
+      the first that is found in a path counts.
     state_dtype: `float32`, or `bfloat16` to halve the memory of the moments, see
       `in_bfloat16`.
 
@@ -66,7 +74,7 @@ def adamw(
       f"optimizer.state_dtype={state_dtype!r}: expected 'float32' or 'bfloat16'"
     )
   schedule = optax.warmup_cosine_decay_schedule(
-    init_value=0.0,
+    init_value=initial_learning_rate,
     peak_value=learning_rate,
     warmup_steps=warmup_steps,
     decay_steps=num_steps,
@@ -79,13 +87,49 @@ def adamw(
     )
 
   parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+  decay: Any = weight_decay
+  if final_weight_decay is not None:
+    decay = optax.linear_schedule(weight_decay, final_weight_decay, num_steps)
   adam = optax.adamw(
-    schedule, b1=b1, b2=b2, eps=epsilon, weight_decay=weight_decay, mask=decays
+    schedule, b1=b1, b2=b2, eps=epsilon, weight_decay=decay, mask=decays
   )
   parts.append(in_bfloat16(adam) if state_dtype == "bfloat16" else adam)
   if layer_decay != 1:
     parts.append(scale_by_layer(layer_decay))
+  if factors:
+    parts.append(scale_by_path(factors))
   return optax.chain(*parts)
+
+
+def scale_by_path(factors: Mapping[str, float]) -> optax.GradientTransformation:
+  """Gives some parameters another learning rate.
+
+  Args:
+    factors: see `adamw`.
+
+  Raises:
+    UserError: an expression is found in no path.
+  """
+
+  def scale(updates: Any, params: Any = None) -> Any:
+    del params
+    names = [path_name(path) for path, _ in jax.tree.leaves_with_path(updates)]
+    for pattern in factors:
+      if not any(re.search(pattern, name) for name in names):
+        raise UserError(
+          f"optimizer.factors: {pattern!r} is in the path of no parameter: expected a "
+          f"part of one, such as {names[0]!r}"
+        )
+
+    def one(path: tuple, update: jax.Array) -> jax.Array:
+      found = (
+        f for pattern, f in factors.items() if re.search(pattern, path_name(path))
+      )
+      return update * next(found, 1.0)
+
+    return jax.tree.map_with_path(one, updates)
+
+  return optax.stateless(scale)
 
 
 class RoundedState(NamedTuple):
