@@ -3,11 +3,14 @@
 from maskjax.masking import samplers
 from maskjax.masking.informed import attended, hardest, highest
 from maskjax.masking.mask import Mask, Sampler, draw, gather, num_hidden
+from maskjax.masking.multi_block import MultiBlock
 from maskjax.masking.samplers import (
   aligned,
   blockwise,
   blue,
   green,
+  highest,
+  inverse_block,
   num_hidden_in_units,
   purple,
   random,
@@ -17,6 +20,7 @@ from maskjax.masking.weighted import weighted
 
 __all__ = [
   "Mask",
+  "MultiBlock",
   "Sampler",
   "aligned",
   "attended",
@@ -27,6 +31,7 @@ __all__ = [
   "green",
   "hardest",
   "highest",
+  "inverse_block",
   "num_hidden",
   "num_hidden_in_units",
   "purple",

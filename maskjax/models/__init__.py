@@ -2,8 +2,15 @@
 
 from maskjax.models.aligned import AlignedAutoencoder, AlignedEncoder, Projector
 from maskjax.models.attention import last_attention
+from maskjax.models.capi import ClusterPredictor, Clusters, CosineHead, Predictor
 from maskjax.models.cnn import CNN_SIZES, ConvEncoder, conv_encoder, is_cnn
 from maskjax.models.distilled import DistilledEncoder, PrototypeHead
+from maskjax.models.jepa import (
+  AggregationHead,
+  DiscriminativeJointEmbedding,
+  JointEmbedding,
+)
+from maskjax.models.latent_mim import CueDecoder, LatentMaskedModel, NormedProjector
 from maskjax.models.layers import Layers, encoder_layers
 from maskjax.models.mae import Decoder, MaskedAutoencoder, MiningAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
@@ -23,17 +30,27 @@ __all__ = [
   "CNN_SIZES",
   "SWIN_SIZES",
   "VIT_SIZES",
+  "AggregationHead",
   "AlignedAutoencoder",
   "AlignedEncoder",
   "Classifier",
+  "ClusterPredictor",
+  "Clusters",
   "ConvEncoder",
+  "CosineHead",
+  "CueDecoder",
   "Decoder",
+  "DiscriminativeJointEmbedding",
   "DistilledEncoder",
+  "JointEmbedding",
+  "LatentMaskedModel",
   "Layers",
   "MaskedAutoencoder",
   "MaskedEncoder",
   "MiningAutoencoder",
   "MultiscaleAutoencoder",
+  "NormedProjector",
+  "Predictor",
   "Projector",
   "PrototypeHead",
   "RegionDecoder",

@@ -1,11 +1,15 @@
 """The games: one file for each system, from a batch to a `Loss`."""
 
 from maskjax.objectives.attmask import attmask
+from maskjax.objectives.capi import capi
 from maskjax.objectives.classification import classification
 from maskjax.objectives.colormae import colormae
 from maskjax.objectives.dbot import dbot
 from maskjax.objectives.dmae import dmae
+from maskjax.objectives.dmt_jepa import dmt_jepa
 from maskjax.objectives.hpm import hpm
+from maskjax.objectives.ijepa import ijepa
+from maskjax.objectives.latent_mim import latent_mim
 from maskjax.objectives.localmim import localmim
 from maskjax.objectives.mae import mae
 from maskjax.objectives.maskalign import maskalign
@@ -23,11 +27,15 @@ __all__ = [
   "Objective",
   "Variables",
   "attmask",
+  "capi",
   "classification",
   "colormae",
   "dbot",
   "dmae",
+  "dmt_jepa",
   "hpm",
+  "ijepa",
+  "latent_mim",
   "localmim",
   "mae",
   "maskalign",
