@@ -7,9 +7,18 @@ A config names a source of `maskjax.data.sources` or a transform of
 from maskjax.data import sources, transforms
 from maskjax.data.mixing import mixup_cutmix, smooth_labels
 from maskjax.data.pipeline import Pipeline
-from maskjax.data.sources import array_record, arrays, digits, idx, image_folder, tfds
+from maskjax.data.sources import (
+  array_record,
+  arrays,
+  digits,
+  idx,
+  image_folder,
+  image_pairs,
+  tfds,
+)
 from maskjax.data.transforms import (
   center_crop,
+  color_jitter,
   normalize,
   rand_augment,
   random_crop,
@@ -17,6 +26,7 @@ from maskjax.data.transforms import (
   random_flip,
   random_resized_crop,
   resize,
+  second_view,
   to_float,
 )
 
@@ -25,9 +35,11 @@ __all__ = [
   "array_record",
   "arrays",
   "center_crop",
+  "color_jitter",
   "digits",
   "idx",
   "image_folder",
+  "image_pairs",
   "mixup_cutmix",
   "normalize",
   "rand_augment",
@@ -36,6 +48,7 @@ __all__ = [
   "random_flip",
   "random_resized_crop",
   "resize",
+  "second_view",
   "smooth_labels",
   "sources",
   "tfds",

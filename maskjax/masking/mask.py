@@ -77,6 +77,27 @@ class Mask:
     """Picks the hidden tokens: [B, N, ...] to [B, M, ...]."""
     return gather(tokens, self.hidden_ids)
 
+  def asking(self, keys: Array, count: int) -> "Mask":
+    """The same mask, with `count` of its hidden places alone in `hidden_ids`.
+
+    So that a system predicts some of the hidden tokens, drawn uniformly, and not all;
+    `restore` needs all.
+
+    Args:
+      keys: one an example, [B].
+      count: how many to keep, at most M.
+
+    Example:
+      >>> m = Mask.from_hidden(jnp.array([[True, False, True]]), num_hidden=2)
+      >>> m.asking(jax.random.split(jax.random.key(0), 1), 1).hidden_ids.shape
+      (1, 1)
+    """
+
+    def some(key: Array, ids: Array) -> Array:
+      return jnp.sort(jax.random.choice(key, ids, (count,), replace=False))
+
+    return dataclasses.replace(self, hidden_ids=jax.vmap(some)(keys, self.hidden_ids))
+
   def restore(self, visible: Array, masked: Array) -> Array:
     """Puts [B, V, ...] and [B, M, ...] back in their places: [B, N, ...]."""
     return gather(jnp.concatenate([visible, masked], axis=1), self.restore_ids)

@@ -12,12 +12,12 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.errors import UserError
-from maskjax.masking import Mask
+from maskjax.masking import Mask, gather
 from maskjax.models.dense import Dense
 from maskjax.models.gelu import ACTIVATIONS
 from maskjax.models.transformer import REMAT, LayerNorm, Transformer
 from maskjax.resolve import did_you_mean
-from maskjax.tokens import grid_of, sincos
+from maskjax.tokens import grid_of, places, sincos
 
 # Widths, depths and heads: https://arxiv.org/abs/2010.11929, table 1, and for
 # Ti and S https://arxiv.org/abs/2012.12877, table 1.
@@ -29,7 +29,7 @@ VIT_SIZES: Mapping[str, Mapping[str, int]] = {
   "H": {"width": 1280, "depth": 32, "heads": 16},
 }
 
-HIDES_BY = ("dropping", "token")
+HIDES_BY = ("dropping", "token", "silence")
 POSITIONS = ("sincos", "learned", "rotary", "relative", "none")
 
 
@@ -53,8 +53,9 @@ class VisionEncoder(nn.Module):
     width: number of channels D.
     depth: number of blocks.
     heads: number of attention heads.
-    hides_by: what becomes of hidden patches: `dropping` them, as MAE does, or a learnt
-      `token` in place of each, as BEiT and SimMIM have it.
+    hides_by: what becomes of hidden patches: `dropping` them, as MAE does; a learnt
+      `token` in place of each, as BEiT and SimMIM have it; or `silence`: they attend
+      to the visible ones, and nothing attends to them, as in MP3.
     positions: `sincos`, fixed; `learned`; `rotary`, see `maskjax.models.rotary`;
       `relative`, a learnt bias of attention by the difference of two places
       (https://arxiv.org/abs/2103.14030, section 3.2), which all blocks share; or
@@ -95,13 +96,38 @@ class VisionEncoder(nn.Module):
     """
     return self.every_block(patches, mask)[-1]
 
+  def setup(self) -> None:
+    """Makes what `every_block` and `bias` share."""
+    if self.positions == "relative":
+      self.relative = RelativeBias(
+        grid=self.grid, heads=self.heads, class_token=self.class_token
+      )
+
+  def bias(self) -> Array | None:
+    """Of attention between all tokens, for further blocks on top; None for none."""
+    return self.relative() if self.positions == "relative" else None
+
   @nn.compact
-  def every_block(self, patches: Array, mask: Mask | None = None) -> list[Array]:
-    """As `__call__`, after each block; `final_norm` is of the last alone."""
+  def every_block(
+    self, patches: Array, mask: Mask | None = None, *, embedded_too: bool = False
+  ) -> list[Array]:
+    """As `__call__`, after each block; `final_norm` is of the last alone.
+
+    Args:
+      patches: see `__call__`.
+      mask: see `__call__`.
+      embedded_too: begin with the tokens before the first block.
+    """
     norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
-    drops = mask is not None and self.hides_by == "dropping"
-    if mask is not None and drops:
-      patches = mask.visible(patches)
+    # The places of the patches that are here, in their order; None for all.
+    here, num_keys = None, None
+    if mask is not None and self.hides_by == "dropping":
+      here = mask.visible_ids
+    if mask is not None and self.hides_by == "silence":
+      here = jnp.concatenate([mask.visible_ids, mask.hidden_ids], axis=1)
+      num_keys = self.class_token + mask.visible_ids.shape[1]
+    if here is not None:
+      patches = gather(patches, here)
     embed = Dense(self.width, use_bias=self.embed_bias, dtype=self.dtype, name="embed")
     x = embed(patches)
     if self.hides_by == "token":
@@ -111,42 +137,49 @@ class VisionEncoder(nn.Module):
 
     def seen(table: Array | np.ndarray) -> Array | np.ndarray:
       """Of a table of all patches, the rows of those that are here."""
-      if mask is None or not drops:
-        return table
-      return jnp.asarray(table)[mask.visible_ids]
+      return table if here is None else jnp.asarray(table)[here]
 
     where: dict[str, Any] = {}
     if self.positions in ("sincos", "learned"):
       x = x + seen(self._positions())
     if self.positions == "rotary":
-      where["places"] = seen(_places(self.grid))
+      where["places"] = seen(places(self.grid))
     if self.class_token:
       x = jnp.concatenate([self._class_token(len(x)), x], axis=1)
       if where:
         where["places"] = _with_first(where["places"])
     if self.positions == "relative":
-      if drops:
+      if here is not None:
         raise UserError("positions='relative': expected hides_by='token'")
-      where["bias"] = RelativeBias(
-        grid=self.grid, heads=self.heads, class_token=self.class_token, name="relative"
-      )()
+      where["bias"] = self.bias()
     if self.embed_norm:
       x = norm(name="embed_norm")(x)
-    outputs = Transformer(
+    blocks = Transformer(
       depth=self.depth,
       heads=self.heads,
       norm_epsilon=self.norm_epsilon,
       dtype=self.dtype,
       name="transformer",
       **self.options,
-    )(x, **where)
+    )
+    outputs = blocks(x, num_keys=num_keys, **where)
     if self.final_norm:
       outputs[-1] = norm(name="norm")(outputs[-1])
+    outputs = [x, *outputs] if embedded_too else outputs
+    if mask is not None and self.hides_by == "silence":
+      outputs = [self._in_place(tokens, mask) for tokens in outputs]
     return outputs
 
   def patch_tokens(self, tokens: Array) -> Array:
     """Of what the encoder gives, the tokens of patches alone."""
     return tokens[:, 1:] if self.class_token else tokens
+
+  def _in_place(self, tokens: Array, mask: Mask) -> Array:
+    """Puts patches back that stood in the order of visible and hidden ones."""
+    restored = gather(self.patch_tokens(tokens), mask.restore_ids)
+    if not self.class_token:
+      return restored
+    return jnp.concatenate([tokens[:, :1], restored], axis=1)
 
   def _positions(self) -> Array:
     """Embeddings of all places: [N, D]."""
@@ -181,9 +214,9 @@ class RelativeBias(nn.Module):
   def __call__(self) -> Array:
     """float32 [H, 1 + N, 1 + N], or [H, N, N] without a class token."""
     rows, columns = self.grid
-    places = _places(self.grid)
+    at = places(self.grid)
     # [N, N, 2] -> [N, N]
-    apart = places[:, None] - places[None] + np.array([rows - 1, columns - 1])
+    apart = at[:, None] - at[None] + np.array([rows - 1, columns - 1])
     ids = apart[..., 0] * (2 * columns - 1) + apart[..., 1]
     count = (2 * rows - 1) * (2 * columns - 1)
     if self.class_token:
@@ -194,14 +227,9 @@ class RelativeBias(nn.Module):
     return table[ids].transpose(2, 0, 1)
 
 
-def _places(grid: tuple[int, int]) -> np.ndarray:
-  """Row and column of each token: int [N, 2]."""
-  return np.indices(grid).reshape(2, -1).T
-
-
-def _with_first(places: Array) -> Array:
+def _with_first(at: Array) -> Array:
   """Puts the class token's place, 0, before others: [..., N, 2] to [..., 1 + N, 2]."""
-  return jnp.pad(places, [(0, 0)] * (places.ndim - 2) + [(1, 0), (0, 0)])
+  return jnp.pad(at, [(0, 0)] * (at.ndim - 2) + [(1, 0), (0, 0)])
 
 
 def vit_encoder(

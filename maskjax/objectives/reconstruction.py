@@ -7,6 +7,7 @@ from typing import Any, cast
 import jax.numpy as jnp
 from jax import Array
 
+from maskjax import keys
 from maskjax.losses import Loss, Mean
 from maskjax.masking import Mask
 from maskjax.objectives.images import ImageObjective
@@ -22,10 +23,13 @@ class Reconstruction(ImageObjective):
   Attributes:
     target: what; its `size` is what the model's predictions are long.
     error: of each token, from two [B, M, T] to [B, M].
+    num_predicted: how many of the hidden patches the loss asks for, drawn at random;
+      all when None.
   """
 
   target: Target
   error: Callable[[Array, Array], Array]
+  num_predicted: int | None = None
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters for images of the batch's shape."""
@@ -34,7 +38,11 @@ class Reconstruction(ImageObjective):
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """Mean error of the hidden patches."""
     del extra
-    return self.loss_under(self.mask(batch, key), params, batch)
+    mask = self.mask(batch, key)
+    if self.num_predicted is not None:
+      example_keys = keys.example_keys(keys.named(key, "predicted"), batch)
+      mask = mask.asking(example_keys, self.num_predicted)
+    return self.loss_under(mask, params, batch)
 
   def loss_under(self, mask: Mask, params: Any, batch: Batch) -> Loss:
     """The loss of given masks."""
