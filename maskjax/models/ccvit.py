@@ -20,7 +20,7 @@ class TokensAndPixels(nn.Module):
   therefore know the image as a whole.
 
   Attributes:
-    encoder: has a class token, mask tokens inside, and no final normalisation.
+    encoder: with `hides_by="token"`, `positions="relative"`, `final_norm=False`.
     num_tokens: number K of tokens.
     patch_dim: length P of a patch of pixels.
     early: after how many blocks the second branch takes the patches.
@@ -60,7 +60,7 @@ class TokensAndPixels(nn.Module):
       dtype=encoder.dtype,
       name="branch",
       **encoder.options,
-    )(jnp.concatenate([last[:, :1], early[:, 1:]], axis=1), bias=encoder.bias())[-1]
+    )(jnp.concatenate([last[:, :1], early[:, 1:]], axis=1), bias=encoder.relative())[-1]
     x = asked.masked(encoder.patch_tokens(norm(name="pixel_norm")(x)))
     pixels = Dense(self.patch_dim, dtype=encoder.dtype, name="pixel_head")(x)
     return tokens.astype(jnp.float32), pixels.astype(jnp.float32)

@@ -97,15 +97,11 @@ class VisionEncoder(nn.Module):
     return self.every_block(patches, mask)[-1]
 
   def setup(self) -> None:
-    """Makes what `every_block` and `bias` share."""
+    """Makes the bias of relative positions, which further blocks may share."""
     if self.positions == "relative":
       self.relative = RelativeBias(
         grid=self.grid, heads=self.heads, class_token=self.class_token
       )
-
-  def bias(self) -> Array | None:
-    """Of attention between all tokens, for further blocks on top; None for none."""
-    return self.relative() if self.positions == "relative" else None
 
   @nn.compact
   def every_block(
@@ -151,7 +147,7 @@ class VisionEncoder(nn.Module):
     if self.positions == "relative":
       if here is not None:
         raise UserError("positions='relative': expected hides_by='token'")
-      where["bias"] = self.bias()
+      where["bias"] = self.relative()
     if self.embed_norm:
       x = norm(name="embed_norm")(x)
     blocks = Transformer(
