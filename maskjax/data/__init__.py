@@ -7,7 +7,15 @@ A config names a source of `maskjax.data.sources` or a transform of
 from maskjax.data import sources, transforms
 from maskjax.data.mixing import mixup_cutmix, smooth_labels
 from maskjax.data.pipeline import Pipeline
-from maskjax.data.sources import array_record, arrays, digits, idx, image_folder, tfds
+from maskjax.data.sources import (
+  array_record,
+  arrays,
+  digits,
+  idx,
+  image_folder,
+  image_pairs,
+  tfds,
+)
 from maskjax.data.transforms import (
   center_crop,
   color_jitter,
@@ -21,6 +29,7 @@ from maskjax.data.transforms import (
   random_resized_crop,
   random_solarize,
   resize,
+  second_view,
   to_float,
   two_views,
 )
@@ -34,6 +43,7 @@ __all__ = [
   "digits",
   "idx",
   "image_folder",
+  "image_pairs",
   "mixup_cutmix",
   "normalize",
   "rand_augment",
@@ -45,6 +55,7 @@ __all__ = [
   "random_resized_crop",
   "random_solarize",
   "resize",
+  "second_view",
   "smooth_labels",
   "sources",
   "tfds",

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from maskjax import resolve
-from maskjax.data.records import Record, get_image
-from maskjax.errors import UserError
+from maskjax.data.augment import as_picture, as_pixels
+from maskjax.data.records import Record, every_image
 
 
 def two_views(
@@ -54,6 +54,7 @@ def two_views(
   return {**views[0], "image2": views[1]["image"]}
 
 
+@every_image
 def color_jitter(
   record: Record,
   rng: np.random.Generator,
@@ -82,7 +83,7 @@ def color_jitter(
   Raises:
     UserError: the image is not uint8 of 1 or 3 channels.
   """
-  picture = _picture(record, "color_jitter")
+  picture = as_picture(record, "color_jitter")
   if rng.random() >= prob:
     return record
   enhancers = (
@@ -96,19 +97,21 @@ def color_jitter(
       picture = enhancer(picture).enhance(rng.uniform(max(0, 1 - most), 1 + most))
     else:
       picture = _turned(picture, rng.uniform(-hue, hue))
-  return {**record, "image": _pixels(picture)}
+  return {**record, "image": as_pixels(picture)}
 
 
+@every_image
 def random_gray(
   record: Record, rng: np.random.Generator, *, prob: float = 0.2
 ) -> Record:
   """Takes the colours away with probability `prob`; args and result as above."""
-  picture = _picture(record, "random_gray")
+  picture = as_picture(record, "random_gray")
   if picture.mode == "L" or rng.random() >= prob:
     return record
-  return {**record, "image": _pixels(picture.convert("L").convert("RGB"))}
+  return {**record, "image": as_pixels(picture.convert("L").convert("RGB"))}
 
 
+@every_image
 def random_blur(
   record: Record,
   rng: np.random.Generator,
@@ -130,13 +133,14 @@ def random_blur(
   Raises:
     UserError: the image is not uint8 of 1 or 3 channels.
   """
-  picture = _picture(record, "random_blur")
+  picture = as_picture(record, "random_blur")
   if rng.random() >= prob:
     return record
   blur = ImageFilter.GaussianBlur(rng.uniform(*sigma))
-  return {**record, "image": _pixels(picture.filter(blur))}
+  return {**record, "image": as_pixels(picture.filter(blur))}
 
 
+@every_image
 def random_solarize(
   record: Record,
   rng: np.random.Generator,
@@ -145,10 +149,10 @@ def random_solarize(
   threshold: int = 128,
 ) -> Record:
   """Inverts what is at least as bright as `threshold`, with probability `prob`."""
-  picture = _picture(record, "random_solarize")
+  picture = as_picture(record, "random_solarize")
   if rng.random() >= prob:
     return record
-  return {**record, "image": _pixels(ImageOps.solarize(picture, threshold))}
+  return {**record, "image": as_pixels(ImageOps.solarize(picture, threshold))}
 
 
 def _turned(picture: Image.Image, turn: float) -> Image.Image:
@@ -159,20 +163,3 @@ def _turned(picture: Image.Image, turn: float) -> Image.Image:
   # Pillow's hues are the 256 bytes, and a byte above the last is the first again.
   hue = hue.point([(level + round(turn * 255)) % 256 for level in range(256)])
   return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
-
-
-def _picture(record: Record, user: str) -> Image.Image:
-  """The record's image as Pillow has it; grey ones are without an axis of channels."""
-  image = get_image(record, user)
-  if image.dtype != np.uint8 or image.shape[2] not in (1, 3):
-    raise UserError(
-      f"{user} needs a uint8 image of 1 or 3 channels (put it before 'to_float'), got "
-      f"{image.dtype} {list(image.shape)}"
-    )
-  return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-
-
-def _pixels(picture: Image.Image) -> np.ndarray:
-  """uint8 [H, W, C]."""
-  pixels = np.asarray(picture)
-  return pixels[..., None] if pixels.ndim == 2 else pixels

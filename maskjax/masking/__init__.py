@@ -9,7 +9,6 @@ from maskjax.masking.samplers import (
   blockwise,
   blue,
   green,
-  highest,
   inverse_block,
   num_hidden_in_units,
   purple,

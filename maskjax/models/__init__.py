@@ -3,7 +3,10 @@
 from maskjax.models.aligned import AlignedAutoencoder, AlignedEncoder, Projector
 from maskjax.models.attention import last_attention
 from maskjax.models.capi import ClusterPredictor, Clusters, CosineHead, Predictor
+from maskjax.models.ccvit import TokensAndPixels
 from maskjax.models.cnn import CNN_SIZES, ConvEncoder, conv_encoder, is_cnn
+from maskjax.models.croco import CrossViewAutoencoder
+from maskjax.models.crossmae import CrossDecoder, CrossMaskedAutoencoder
 from maskjax.models.distilled import DistilledEncoder, PrototypeHead
 from maskjax.models.jepa import (
   AggregationHead,
@@ -38,6 +41,9 @@ __all__ = [
   "Clusters",
   "ConvEncoder",
   "CosineHead",
+  "CrossDecoder",
+  "CrossMaskedAutoencoder",
+  "CrossViewAutoencoder",
   "CueDecoder",
   "Decoder",
   "DiscriminativeJointEmbedding",
@@ -55,6 +61,7 @@ __all__ = [
   "PrototypeHead",
   "RegionDecoder",
   "SwinEncoder",
+  "TokensAndPixels",
   "Transformer",
   "VisionEncoder",
   "check_shape",

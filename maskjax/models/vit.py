@@ -12,7 +12,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.errors import UserError
-from maskjax.masking import Mask
+from maskjax.masking import Mask, gather
 from maskjax.models.dense import Dense
 from maskjax.models.gelu import ACTIVATIONS
 from maskjax.models.transformer import REMAT, LayerNorm, Transformer
@@ -29,7 +29,7 @@ VIT_SIZES: Mapping[str, Mapping[str, int]] = {
   "H": {"width": 1280, "depth": 32, "heads": 16},
 }
 
-HIDES_BY = ("dropping", "token")
+HIDES_BY = ("dropping", "token", "silence")
 POSITIONS = ("sincos", "learned", "rotary", "relative", "none")
 
 
@@ -53,8 +53,9 @@ class VisionEncoder(nn.Module):
     width: number of channels D.
     depth: number of blocks.
     heads: number of attention heads.
-    hides_by: what becomes of hidden patches: `dropping` them, as MAE does, or a learnt
-      `token` in place of each, as BEiT and SimMIM have it.
+    hides_by: what becomes of hidden patches: `dropping` them, as MAE does; a learnt
+      `token` in place of each, as BEiT and SimMIM have it; or `silence`: they attend
+      to the visible ones, and nothing attends to them, as in MP3.
     positions: `sincos`, fixed; `learned`; `rotary`, see `maskjax.models.rotary`;
       `relative`, a learnt bias of attention by the difference of two places
       (https://arxiv.org/abs/2103.14030, section 3.2), which all blocks share; or
@@ -104,13 +105,34 @@ class VisionEncoder(nn.Module):
     """
     return self.every_block(patches, mask)[-1]
 
+  def setup(self) -> None:
+    """Makes the bias of relative positions, which further blocks may share."""
+    if self.positions == "relative":
+      self.relative = RelativeBias(
+        grid=self.grid, heads=self.heads, class_token=self.class_token
+      )
+
   @nn.compact
-  def every_block(self, patches: Array, mask: Mask | None = None) -> list[Array]:
-    """As `__call__`, after each block; `final_norm` is of the last alone."""
+  def every_block(
+    self, patches: Array, mask: Mask | None = None, *, embedded_too: bool = False
+  ) -> list[Array]:
+    """As `__call__`, after each block; `final_norm` is of the last alone.
+
+    Args:
+      patches: see `__call__`.
+      mask: see `__call__`.
+      embedded_too: begin with the tokens before the first block.
+    """
     norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
-    drops = mask is not None and self.hides_by == "dropping"
-    if mask is not None and drops:
-      patches = mask.visible(patches)
+    # The places of the patches that are here, in their order; None for all.
+    here, num_keys = None, None
+    if mask is not None and self.hides_by == "dropping":
+      here = mask.visible_ids
+    if mask is not None and self.hides_by == "silence":
+      here = jnp.concatenate([mask.visible_ids, mask.hidden_ids], axis=1)
+      num_keys = self.num_first + mask.visible_ids.shape[1]
+    if here is not None:
+      patches = gather(patches, here)
     embed = Dense(self.width, use_bias=self.embed_bias, dtype=self.dtype, name="embed")
     x = embed(patches)
     if self.hides_by == "token":
@@ -120,9 +142,7 @@ class VisionEncoder(nn.Module):
 
     def seen(table: Array | np.ndarray) -> Array | np.ndarray:
       """Of a table of all patches, the rows of those that are here."""
-      if mask is None or not drops:
-        return table
-      return jnp.asarray(table)[mask.visible_ids]
+      return table if here is None else jnp.asarray(table)[here]
 
     where: dict[str, Any] = {}
     if self.positions in ("sincos", "learned"):
@@ -137,25 +157,27 @@ class VisionEncoder(nn.Module):
     if where:
       where["places"] = _with_first(where["places"], self.num_first)
     if self.positions == "relative":
-      if drops or self.registers:
+      if here is not None or self.registers:
         raise UserError(
           "positions='relative': expected hides_by='token' and no registers"
         )
-      where["bias"] = RelativeBias(
-        grid=self.grid, heads=self.heads, class_token=self.class_token, name="relative"
-      )()
+      where["bias"] = self.relative()
     if self.embed_norm:
       x = norm(name="embed_norm")(x)
-    outputs = Transformer(
+    blocks = Transformer(
       depth=self.depth,
       heads=self.heads,
       norm_epsilon=self.norm_epsilon,
       dtype=self.dtype,
       name="transformer",
       **self.options,
-    )(x, **where)
+    )
+    outputs = blocks(x, num_keys=num_keys, **where)
     if self.final_norm:
       outputs[-1] = norm(name="norm")(outputs[-1])
+    outputs = [x, *outputs] if embedded_too else outputs
+    if mask is not None and self.hides_by == "silence":
+      outputs = [self._in_place(tokens, mask) for tokens in outputs]
     return outputs
 
   def patch_tokens(self, tokens: Array) -> Array:
@@ -166,6 +188,11 @@ class VisionEncoder(nn.Module):
   def num_first(self) -> int:
     """How many tokens stand before those of patches."""
     return self.registers + self.class_token
+
+  def _in_place(self, tokens: Array, mask: Mask) -> Array:
+    """Puts patches back that stood in the order of visible and hidden ones."""
+    restored = gather(self.patch_tokens(tokens), mask.restore_ids)
+    return jnp.concatenate([tokens[:, : self.num_first], restored], axis=1)
 
   def _positions(self) -> Array:
     """Embeddings of all places: [N, D]."""

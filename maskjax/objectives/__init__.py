@@ -2,8 +2,11 @@
 
 from maskjax.objectives.attmask import attmask
 from maskjax.objectives.capi import capi
+from maskjax.objectives.ccvit import ccvit
 from maskjax.objectives.classification import classification
 from maskjax.objectives.colormae import colormae
+from maskjax.objectives.croco import croco
+from maskjax.objectives.crossmae import crossmae
 from maskjax.objectives.dbot import dbot
 from maskjax.objectives.dmae import dmae
 from maskjax.objectives.dmt_jepa import dmt_jepa
@@ -16,6 +19,7 @@ from maskjax.objectives.maskalign import maskalign
 from maskjax.objectives.maskdistill import maskdistill
 from maskjax.objectives.maskfeat import maskfeat
 from maskjax.objectives.mfm import mfm
+from maskjax.objectives.mp3 import mp3
 from maskjax.objectives.objective import Batch, Objective, Variables
 from maskjax.objectives.selfie import selfie
 from maskjax.objectives.simmim import simmim
@@ -28,8 +32,11 @@ __all__ = [
   "Variables",
   "attmask",
   "capi",
+  "ccvit",
   "classification",
   "colormae",
+  "croco",
+  "crossmae",
   "dbot",
   "dmae",
   "dmt_jepa",
@@ -42,6 +49,7 @@ __all__ = [
   "maskdistill",
   "maskfeat",
   "mfm",
+  "mp3",
   "selfie",
   "simmim",
   "spark",

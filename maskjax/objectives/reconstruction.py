@@ -7,6 +7,7 @@ from typing import Any, cast
 import jax.numpy as jnp
 from jax import Array
 
+from maskjax import keys
 from maskjax.losses import Loss, Mean
 from maskjax.masking import Mask
 from maskjax.objectives.images import ImageObjective
@@ -87,7 +88,14 @@ class Prediction(ImageObjective):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reconstruction(Prediction):
-  """Predicts it, and does nothing else."""
+  """Predicts it, and does nothing else.
+
+  Attributes:
+    num_predicted: how many of the hidden patches a step asks for, drawn at random; all
+      when None.
+  """
+
+  num_predicted: int | None = None
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters for images of the batch's shape."""
@@ -96,10 +104,13 @@ class Reconstruction(Prediction):
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """Mean error of the hidden patches."""
     del extra
-    rngs = self.drop_path_rngs(batch, key)
-    return self.loss_under(self.mask(batch, key), params, batch, rngs=rngs)
+    mask, rngs = self.mask(batch, key), self.drop_path_rngs(batch, key)
+    if self.num_predicted is not None:
+      example_keys = keys.example_keys(keys.named(key, "predicted"), batch)
+      mask = mask.asking(example_keys, self.num_predicted)
+    return self.loss_under(mask, params, batch, rngs=rngs)
 
   def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """As `loss`, by the whole model."""
+    """As `loss`, by the whole model and of all that is hidden."""
     del extra
     return self.loss_under(self.mask(batch, key), params, batch)

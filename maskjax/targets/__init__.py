@@ -1,5 +1,6 @@
 """What should have been there: from images to targets [B, N, T]."""
 
+from maskjax.targets.centroids import kmeans, nearest
 from maskjax.targets.features import unit, whitened
 from maskjax.targets.hog import Hog, histograms
 from maskjax.targets.pixels import Pixels, normalized_pixels
@@ -10,6 +11,8 @@ __all__ = [
   "Pixels",
   "Target",
   "histograms",
+  "kmeans",
+  "nearest",
   "normalized_pixels",
   "unit",
   "whitened",
