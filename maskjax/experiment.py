@@ -270,15 +270,16 @@ def _initial(
   def read(workdir: str, like: Any = None) -> Any:
     checkpoints = workdirs.checkpoints(workdir, config)
     step, params = checkpoints.restore_weights()
-    if isinstance(like, objectives.Variables):
-      return objectives.Variables(params, checkpoints.restore_extra(step, like.extra))
-    return params
+    if not isinstance(like, objectives.Variables):
+      return params
+    extra = checkpoints.restore_extra_entries(step, like.extra)
+    return objectives.Variables(params, extra)
 
   fresh = experiment.untrained()
   own = read(config.init_from) if config.init_from else None
   others = {name: read(workdir, fresh.extra[name]) for name, workdir in wanted.items()}
-  for name, params in others.items():
-    transfer.check_same(params, fresh.extra[name], wanted[name])
+  for name, variables in others.items():
+    transfer.check_same(variables, fresh.extra[name], wanted[name])
 
   def change(variables: objectives.Variables) -> objectives.Variables:
     params, extra = variables

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from maskjax.models.attention import unit
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +89,17 @@ def squared_error(predictions: Array, targets: Array) -> Array:
   chex.assert_equal_shape([predictions, targets])
   difference = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
   return jnp.square(difference).mean(axis=-1)
+
+
+def cosine_error(predictions: Array, targets: Array) -> Array:
+  """One less the cosine of two vectors of each token, in float32: [..., D] to [...].
+
+  Example:
+    >>> print(cosine_error(jnp.array([0.0, 2.0]), jnp.array([0.0, 3.0])))
+    0.0
+  """
+  chex.assert_equal_shape([predictions, targets])
+  return 1 - (unit(predictions) * unit(targets)).sum(axis=-1)
 
 
 def absolute_error(predictions: Array, targets: Array) -> Array:

@@ -1,6 +1,7 @@
 """Weights of other libraries, there and back: safetensors only, never pickle."""
 
 from maskjax.convert import (
+  beit_mim,
   clip,
   clip_vision_model,
   dinov2,
@@ -13,6 +14,7 @@ from maskjax.convert import (
 )
 
 __all__ = [
+  "beit_mim",
   "clip",
   "clip_vision_model",
   "dinov2",

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from maskjax import objectives, resolve
 from maskjax import workdir as workdirs
 from maskjax.convert import (
+  beit_mim,
   clip,
   clip_vision_model,
   dinov2,
@@ -53,7 +54,7 @@ class Converter(Protocol):
 # Of an objective with several kinds of encoder, first the one of its default kind.
 CONVERTERS: tuple[Converter, ...] = (
   *(vit, clip, clip_vision_model, dinov2),
-  *(vit_mae, vit_mim, swin_mim, swinv2_mim),
+  *(vit_mae, vit_mim, swin_mim, swinv2_mim, beit_mim),
 )
 
 

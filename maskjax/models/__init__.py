@@ -2,6 +2,8 @@
 
 from maskjax.models.aligned import AlignedAutoencoder, AlignedEncoder, Projector
 from maskjax.models.attention import last_attention
+from maskjax.models.beit import CodePredictor
+from maskjax.models.cae import ContextAutoencoder
 from maskjax.models.capi import ClusterPredictor, Clusters, CosineHead, Predictor
 from maskjax.models.ccvit import TokensAndPixels
 from maskjax.models.cnn import CNN_SIZES, ConvEncoder, conv_encoder, is_cnn
@@ -28,6 +30,7 @@ from maskjax.models.vit import (
   vit_encoder,
   vit_size,
 )
+from maskjax.models.vqkd import CodeAutoencoder
 
 __all__ = [
   "CNN_SIZES",
@@ -39,6 +42,9 @@ __all__ = [
   "Classifier",
   "ClusterPredictor",
   "Clusters",
+  "CodeAutoencoder",
+  "CodePredictor",
+  "ContextAutoencoder",
   "ConvEncoder",
   "CosineHead",
   "CrossDecoder",

@@ -195,6 +195,7 @@ class Attention(nn.Module):
     asking: Array,
     context: Array,
     *,
+    values: Array | None = None,
     bias: Array | None = None,
     places: tuple[Array, Array] | None = None,
   ) -> Array:
@@ -203,6 +204,8 @@ class Attention(nn.Module):
     Args:
       asking: [B, N, D].
       context: [B, K, E].
+      values: [B, K, F], what is taken where `context` is looked at; it itself when
+        None.
       bias: see `attend`.
       places: of `asking` and `context`, for `rotate`; none are rotated without.
 
@@ -210,15 +213,17 @@ class Attention(nn.Module):
       [B, N, D].
     """
     collects = self.is_mutable_collection("intermediates")
+    values = context if values is None else values
     plain = bias is None and places is None and not self.cosine
     if for_tpu() and plain and not collects:
-      return self.on_tpu(asking, context)
-    return self.on_others(asking, context, bias, places)
+      return self.on_tpu(asking, context, values)
+    return self.on_others(asking, context, values, bias, places)
 
   def on_others(
     self,
     asking: Array,
     context: Array,
+    values: Array,
     bias: Array | None = None,
     places: tuple[Array, Array] | None = None,
   ) -> Array:
@@ -244,12 +249,12 @@ class Attention(nn.Module):
         unit(key).astype(key.dtype),
       )
     self.sow("intermediates", "weights", attention_weights(query, key, bias))
-    y = attend(query, key, project(context, "value"), bias)
+    y = attend(query, key, project(values, "value"), bias)
     # [B, heads, N, D / heads] -> [B, N, D]
     y = y.swapaxes(1, 2).reshape(asking.shape)
     return Dense(width, dtype=self.dtype, name="out")(y)
 
-  def on_tpu(self, asking: Array, context: Array) -> Array:
+  def on_tpu(self, asking: Array, context: Array, values: Array) -> Array:
     """As `__call__`, in the forms that suit TPUs; docs/scaling.md has their gains."""
     width = asking.shape[-1]
     length, depth = asking.shape[1], width // self.heads
@@ -264,7 +269,7 @@ class Attention(nn.Module):
     )
     query = into(name="query")(asking) * depth**-0.5
     key = into(name="key", use_bias=self.key_bias)(context)
-    value = into(name="value")(context)
+    value = into(name="value")(values)
     if last:
       y = by_columns(query, key, value)
     else:

@@ -1,6 +1,8 @@
 """The games: one file for each system, from a batch to a `Loss`."""
 
 from maskjax.objectives.attmask import attmask
+from maskjax.objectives.beit_v2 import beit_v2
+from maskjax.objectives.cae import cae
 from maskjax.objectives.capi import capi
 from maskjax.objectives.ccvit import ccvit
 from maskjax.objectives.classification import classification
@@ -25,12 +27,15 @@ from maskjax.objectives.selfie import selfie
 from maskjax.objectives.simmim import simmim
 from maskjax.objectives.spark import spark
 from maskjax.objectives.vit import vit
+from maskjax.objectives.vqkd import vqkd
 
 __all__ = [
   "Batch",
   "Objective",
   "Variables",
   "attmask",
+  "beit_v2",
+  "cae",
   "capi",
   "ccvit",
   "classification",
@@ -54,4 +59,5 @@ __all__ = [
   "simmim",
   "spark",
   "vit",
+  "vqkd",
 ]

@@ -37,7 +37,8 @@ class Objective(Protocol):
   - `restart(params, step, batch, key) -> params`, after that, for systems whose
     parameters begin anew in each of several stages;
   - `pretrained -> {name: workdir}`, a property: the entries of `extra` whose arrays
-    are parameters of other runs, read before the first step;
+    are parameters of other runs, read before the first step; an entry that is
+    `Variables` takes of the run's own `extra` the entries that it has;
   - `features(params, batch) -> [B, N, D] or [B, D]`, for the probes;
   - `reads_extra`, True where `features` and `reconstruct` take `Variables` as their
     `params`, because they need what `extra` holds, see `readable`;

@@ -1,7 +1,6 @@
 """SimMIM: its own words, and its three encoders against transformers."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +9,8 @@ import pytest
 from models.arrays import assert_close, random, shaken
 
 import maskjax as mj
-from maskjax import masking, sharding
 from maskjax.convert import safetensors, swin_mim, swinv2_mim, vit_mim
-from maskjax.errors import UserError
-from maskjax.losses import absolute_error
 from maskjax.masking import Mask
-from maskjax.models import stack_blocks
-from maskjax.models.swin import (
-  ContinuousBias,
-  PatchMerging,
-  SwinBlock,
-  SwinEncoder,
-  separated,
-)
 from maskjax.objectives import simmim
 
 KEY = jax.random.key(0)
