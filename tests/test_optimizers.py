@@ -483,3 +483,21 @@ def test_digits_train_as_well_with_bfloat16_state():
     losses[dtype] = np.array(seen)
   assert losses["float32"][-1] < 0.75 * losses["float32"][0]
   np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.03)
+
+
+def test_weight_decay_rises_along_a_cosine():
+  optimizer = adamw(
+    learning_rate=1.0,
+    final_learning_rate=1.0,
+    num_steps=10,
+    weight_decay=0.1,
+    final_weight_decay=0.5,
+  )
+  params, nothing = {"kernel": jnp.ones(2)}, {"kernel": jnp.zeros(2)}
+  state, decays = optimizer.init(params), []
+  for _ in range(12):
+    updates, state = optimizer.update(nothing, state, params)
+    decays.append(-float(updates["kernel"][0]))
+  steps = np.minimum(np.arange(12), 10)
+  expected = 0.5 - 0.4 * (1 + np.cos(np.pi * steps / 10)) / 2
+  np.testing.assert_allclose(decays, expected, rtol=1e-6)

@@ -115,7 +115,7 @@ def _white_and_blurred(key: Array, grid: Sequence[int], *sigmas: float) -> list[
   if min(sigmas) <= 0:
     raise UserError(f"masks of noise: sigma={min(sigmas)}: expected a positive number")
   rows, columns = grid
-  margin = round(REACH * max(sigmas))
+  margin = _reach(max(sigmas))
   noise = jax.random.normal(key, (rows + 2 * margin, columns + 2 * margin))
 
   def blurred(sigma: float) -> Array:
@@ -138,7 +138,13 @@ def blur(length: int, margin: int, sigma: float) -> np.ndarray:
   Returns:
     float32 [N, N + 2 M], each row of which sums to 1.
   """
-  reach = round(REACH * sigma)
   apart = np.arange(length + 2 * margin) - margin - np.arange(length)[:, None]
-  weights = np.where(abs(apart) <= reach, np.exp(-((apart / sigma) ** 2) / 2), 0.0)
+  weights = np.where(
+    abs(apart) <= _reach(sigma), np.exp(-((apart / sigma) ** 2) / 2), 0.0
+  )
   return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _reach(sigma: float) -> int:
+  """How many tokens far a filter goes, as SciPy rounds it."""
+  return int(REACH * sigma + 0.5)

@@ -139,8 +139,8 @@ class AttentionGuided(PatchObjective):
 
     loss = Loss.of(
       Mean.of(cls + self.patch_weight * patch, counts),
-      cls=Mean.of(cls, counts),
-      patch=Mean.of(patch, counts),
+      class_token=Mean.of(cls, counts),
+      patches=Mean.of(patch, counts),
     )
     sums = {
       "cls": total(scores[:, 0]),
@@ -256,13 +256,19 @@ def attmask(
       f"student_temperature={student_temperature}, teacher_temperature="
       f"{teacher_temperature}: expected a positive number, and two of them"
     )
+  shape = {"size": 8192, "hidden": 2048, "bottleneck": 256, **(head or {})}
+  fixed_length = shape.pop("fixed_length", False)
+  for key, value in shape.items():
+    if key not in ("size", "hidden", "bottleneck"):
+      hint = resolve.did_you_mean(key, ("size", "hidden", "bottleneck", "fixed_length"))
+      raise UserError(f"head.{key}: {hint}")
+    if not isinstance(value, int) or value < 1:
+      raise UserError(f"head.{key}={value}: expected a positive integer")
   slower = {"name": "ema", "decay": 0.996, "last": 1.0, "num_steps": num_steps}
   return AttentionGuided(
     model=DistilledEncoder(
       encoder=vit,
-      head=PrototypeHead(
-        dtype=vit.dtype, **{"size": 8192, "fixed_length": False, **(head or {})}
-      ),
+      head=PrototypeHead(fixed_length=fixed_length, dtype=vit.dtype, **shape),
     ),
     patch_size=pair(patch_size),
     channels=channels,
