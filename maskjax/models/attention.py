@@ -51,15 +51,16 @@ def _weights(query: Array, key: Array, bias: Array | None = None) -> Array:
 
 
 def unit(vectors: Array) -> Array:
-  """Vectors of length 1 in float32, [..., D]; those of 0 stay 0, with their gradient.
+  """Vectors of length 1 in float32, [..., D]; those of 0 stay 0, without gradient.
 
   Example:
-    >>> unit(jnp.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
-    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    >>> unit(jnp.array([[0.0, 2.0], [0.0, 0.0]])).tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
   """
   vectors = vectors.astype(jnp.float32)
   squares = jnp.square(vectors).sum(axis=-1, keepdims=True)
-  return vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
+  some = squares > 0
+  return jnp.where(some, vectors * jax.lax.rsqrt(jnp.where(some, squares, 1)), 0)
 
 
 def heads_a_group(*, heads: int, length: int, depth: int) -> int:
