@@ -31,10 +31,11 @@ def fashion_mnist() -> ConfigDict:
   return config
 
 
-def imagenet(*, scale: Sequence[float] = (0.2, 1.0)) -> ConfigDict:
-  """ImageNet-1k through TFDS: crops of 224x224 pixels, mirrored half of the time.
+def imagenet(*, size: int = 224, scale: Sequence[float] = (0.2, 1.0)) -> ConfigDict:
+  """ImageNet-1k through TFDS: square crops, mirrored half of the time.
 
   Args:
+    size: side of a crop in pixels.
     scale: least and largest share of an image that a crop takes.
   """
   config = configs.defaults()
@@ -42,14 +43,14 @@ def imagenet(*, scale: Sequence[float] = (0.2, 1.0)) -> ConfigDict:
   config.data.train = dict(name="tfds", dataset="imagenet2012", split="train")
   config.data.test = dict(name="tfds", dataset="imagenet2012", split="validation")
   config.data.train_transforms = (
-    dict(name="random_resized_crop", size=224, scale=tuple(scale)),
+    dict(name="random_resized_crop", size=size, scale=tuple(scale)),
     "random_flip",
     "to_float",
     dict(name="normalize", **colours),
   )
   config.data.test_transforms = (
-    dict(name="resize", size=256),
-    dict(name="center_crop", size=224),
+    dict(name="resize", size=size * 8 // 7),
+    dict(name="center_crop", size=size),
     "to_float",
     dict(name="normalize", **colours),
   )

@@ -3,9 +3,9 @@
 Hides nine tenths of an image's patches, which are cut out with gaps between them so
 that neighbours tell less of each other, and has a decoder that attends to the codes of
 the visible ones predict those of the hidden ones, as an average of the encoder over
-past steps has them that sees the hidden patches alone. Each prediction has to find its own
-target among all of its image, and codes of an image must be neither too alike nor too
-different (https://arxiv.org/abs/2407.15837). Config: `configs/image/latent_mim.py`.
+past steps has them that sees the hidden patches alone. Each prediction has to find its
+own target among all of its image, and codes of an image must be neither too alike nor
+too different (https://arxiv.org/abs/2407.15837). Config: `configs/image/latent_mim.py`.
 """
 
 import dataclasses
