@@ -116,9 +116,9 @@ class LocalMim(ImageObjective):
         drawn = mask.restore(mask.visible(targets), predicted)
         drawn = unpatchify(drawn, grid=self.grid, patch_size=2**decoder.cuts)
         predicted = drawn.reshape(len(drawn), -1, drawn.shape[-1])
-      layer = self.model.layers[i]
-      pictures[f"target {layer}"] = region.draw(region(images), images)
-      pictures[f"reconstructed {layer}"] = region.draw(predicted, images)
+      name = f"layer {self.model.layers[i]:02}"
+      pictures[name] = region.draw(region(images), images)
+      pictures[f"{name} predicted"] = region.draw(predicted, images)
     return pictures
 
 

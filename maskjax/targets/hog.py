@@ -75,15 +75,16 @@ class Hog:
     cells = cells.reshape(*cells.shape[:3], self.channels, self.orientations)
     zoom = -(-SMALLEST_GLYPH // min(self.cell_size))
     p, q = (side * zoom for side in self.cell_size)
-    drawn = jnp.einsum(
-      "brsck,pqk->brspqc", jnp.clip(cells, 0, 1), lines((p, q), self.orientations)
-    )
+    # [B, R, S, C, K] * [P, Q, 1, K] -> [B, R, S, P, Q, C]: of lines that cross, the
+    # brighter one.
+    of_bins = jnp.clip(cells, 0, 1)[:, :, :, None, None]
+    drawn = (of_bins * lines((p, q), self.orientations)[:, :, None]).max(axis=-1)
     rows, columns = cells.shape[1:3]
     # [B, R, S, P, Q, C] -> [B, R * S, P * Q * C] -> [B, H * Z, W * Z, C]
     drawn = drawn.reshape(len(drawn), rows * columns, p * q * self.channels)
     drawn = unpatchify(drawn, grid=(rows, columns), patch_size=(p, q))
     low, high = images.min(), images.max()
-    return low + (high - low) * jnp.clip(drawn, 0, 1)
+    return low + (high - low) * drawn
 
 
 def histograms(

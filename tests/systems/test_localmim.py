@@ -260,12 +260,12 @@ def test_regions_of_visible_patches_are_drawn_as_they_are():
   drawn = jax.device_get(jax.jit(objective.reconstruct)(shaken(shapes), batch, KEY))
   np.testing.assert_array_equal(drawn["original"], batch["image"])
   for layer in (1, 2, 3):
-    np.testing.assert_allclose(drawn[f"target {layer}"], batch["image"], atol=1e-5)
-    same = np.isclose(drawn[f"reconstructed {layer}"], batch["image"], atol=1e-5)
+    np.testing.assert_allclose(drawn[f"layer 0{layer}"], batch["image"], atol=1e-5)
+    same = np.isclose(drawn[f"layer 0{layer} predicted"], batch["image"], atol=1e-5)
     same = same.reshape(3, 4, 4, 4, 4, 2).all(axis=(2, 4, 5))
     np.testing.assert_array_equal(same, ~mask)
-  np.testing.assert_allclose(drawn["target 4"], batch["image"], atol=1e-5)
-  assert drawn["reconstructed 4"].shape == batch["image"].shape
+  np.testing.assert_allclose(drawn["layer 04"], batch["image"], atol=1e-5)
+  assert drawn["layer 04 predicted"].shape == batch["image"].shape
 
 
 def test_pixels_are_normalised_by_their_region():
