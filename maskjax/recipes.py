@@ -46,7 +46,6 @@ def imagenet(
   """ImageNet-1k through TFDS: square crops, mirrored half of the time.
 
   Args:
-    size: side of the crops in pixels.
     scale: least and largest share of an image that a crop takes.
     size: side of the crops in pixels; whole images are shrunk to 8/7 of it.
     colours: `mean` and `std` of each channel, to normalise by.
