@@ -9,10 +9,8 @@ small_swin: the same with a Swin of two stages.
 
 imagenet: the paper's ViT-B/16, 800 epochs through TFDS.
   maskjax train --config configs/image/simmim.py:imagenet --workdir DIR
-imagenet_swin: its Swin-B on 192x192 pixels, in windows of 6x6 tokens.
-  maskjax train --config configs/image/simmim.py:imagenet_swin --workdir DIR
-imagenet_swinv2: its SwinV2-H, in windows of 12x12 tokens.
-  maskjax train --config configs/image/simmim.py:imagenet_swinv2 --workdir DIR
+imagenet_swin, imagenet_swinv2: in the same way its Swin-B on 192x192 pixels, in
+windows of 6x6 tokens, and its SwinV2-H, in windows of 12x12.
 """
 
 from maskjax import config as configs

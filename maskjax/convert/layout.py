@@ -47,8 +47,8 @@ def _patches_to_theirs(array: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 def _without_ones(shape: Shape) -> Shape:
-  first = next(i for i, side in enumerate(shape) if side > 1)
-  return shape[first:]
+  sizes = (i for i, side in enumerate(shape) if side > 1)
+  return shape[next(sizes, len(shape) - 1) :]
 
 
 SAME = Layout(lambda tensor: tensor, lambda array, _: array, lambda shape: shape)

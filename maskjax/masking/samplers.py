@@ -66,7 +66,7 @@ def aligned(
 
   Example:
     >>> aligned(jax.random.key(0), (2, 4), 4).reshape(2, 4).tolist()
-    [[True, True, False, False], [True, True, False, False]]
+    [[False, False, True, True], [False, False, True, True]]
   """
   sides, units = _units(grid, unit)
   size = math.prod(sides)
