@@ -1,6 +1,6 @@
 """Networks: (tokens, mask) to predictions. The only place that uses Linen."""
 
-from maskjax.models.mae import Decoder, MaskedAutoencoder
+from maskjax.models.mae import Decoder, MaskedAutoencoder, decoder_of
 from maskjax.models.masked_vit import MaskedEncoder
 from maskjax.models.multiscale import MultiscaleAutoencoder, RegionDecoder
 from maskjax.models.transformer import Transformer, stack_blocks, unstack_blocks
@@ -24,6 +24,7 @@ __all__ = [
   "Transformer",
   "VisionEncoder",
   "check_shape",
+  "decoder_of",
   "stack_blocks",
   "unstack_blocks",
   "vit_encoder",
