@@ -17,7 +17,7 @@ from maskjax.models.jepa import (
 )
 from maskjax.models.latent_mim import CueDecoder, LatentMaskedModel, NormedProjector
 from maskjax.models.layers import Layers, encoder_layers
-from maskjax.models.mae import Decoder, MaskedAutoencoder, MiningAutoencoder
+from maskjax.models.mae import Decoder, MaskedAutoencoder, MiningAutoencoder, decoder_of
 from maskjax.models.masked_vit import MaskedEncoder
 from maskjax.models.multiscale import MultiscaleAutoencoder, RegionDecoder
 from maskjax.models.swin import SWIN_SIZES, SwinEncoder, swin_encoder
@@ -72,6 +72,7 @@ __all__ = [
   "VisionEncoder",
   "check_shape",
   "conv_encoder",
+  "decoder_of",
   "encoder_layers",
   "is_cnn",
   "last_attention",

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from maskjax.masking import Mask
 from maskjax.models.dense import Dense
 from maskjax.models.transformer import LayerNorm, Transformer
-from maskjax.models.vit import VisionEncoder
+from maskjax.models.vit import VisionEncoder, check_shape
 from maskjax.tokens import places, sincos
 
 
@@ -158,3 +158,24 @@ class MiningAutoencoder(nn.Module):
   def encode(self, patches: Array) -> Array:
     """Encodes whole images: [B, N, P] to [B, 1 + N, D]."""
     return self.encoder(patches)
+
+
+def decoder_of(encoder: VisionEncoder, *, patch_dim: int, **shape: Any) -> Decoder:
+  """Makes a decoder that agrees with an encoder in all but its shape.
+
+  Args:
+    encoder: whose codes it is to decode.
+    patch_dim: length of a prediction.
+    **shape: `width`, `depth` and `heads`.
+
+  Raises:
+    UserError: a shape that cannot be; names the key.
+  """
+  return Decoder(
+    grid=encoder.grid,
+    patch_dim=patch_dim,
+    norm_epsilon=encoder.norm_epsilon,
+    options=encoder.options,
+    dtype=encoder.dtype,
+    **check_shape("decoder", shape),
+  )

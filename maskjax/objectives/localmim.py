@@ -10,8 +10,9 @@ encoders the one whose blocks all have as many tokens). Config:
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -22,16 +23,15 @@ from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, squared_error
 from maskjax.masking import Mask, samplers
 from maskjax.models import (
-  Decoder,
   MultiscaleAutoencoder,
   RegionDecoder,
-  check_shape,
+  decoder_of,
   vit_encoder,
 )
 from maskjax.objectives.images import ImageObjective
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.systems import System
-from maskjax.targets import Hog, Pixels, Target
+from maskjax.targets import Hog, Pixels
 from maskjax.tokens import patchify, unpatchify
 from maskjax.tokens.patches import pair
 
@@ -49,11 +49,12 @@ class LocalMim(ImageObjective):
   """Predicts regions of several sizes from codes of several depths.
 
   Attributes:
-    regions: what is predicted of regions, one target for each of the model's decoders.
+    scales: what is predicted, one target for each of the model's decoders: of patches,
+      whose cells are the regions, or of regions that are larger.
     error: of each hidden patch or region, from two [B, M, T] to [B, M].
   """
 
-  regions: tuple[Target, ...]
+  scales: tuple[Hog | Pixels, ...]
   error: Callable[[Array, Array], Array]
 
   def init(self, key: Array, batch: Batch) -> Variables:
@@ -67,36 +68,28 @@ class LocalMim(ImageObjective):
 
   def loss_under(self, mask: Mask, params: Any, batch: Batch) -> Loss:
     """The loss of given masks; what each depth adds to it is a metric."""
-    predictions = self.model.apply({"params": params}, self.patches(batch), mask)
-    where, parts = valid(batch), {}
-    for i, (layer, predicted) in enumerate(
-      zip(self.model.layers, predictions, strict=True)
-    ):
-      targets, pool = self.targets_at(i, batch["image"]), self.model.decoders[i].pool
+    parts, where = {}, valid(batch)
+    for layer, target, predicted in self.predictions(mask, params, batch):
+      targets = target(batch["image"])
+      pool = target.patch_size[0] // self.patch_size[0]
       if pool == 1:
         errors = self.error(predicted, mask.masked(targets)).mean(axis=1)
       else:
         # What is partly hidden counts by its hidden share.
-        hidden = mask.hidden.reshape(-1, *self.grid, 1).astype(jnp.float32)
-        share = patchify(hidden, pool).mean(axis=2)
+        share = patchify(mask.hidden.reshape(-1, *self.grid, 1), pool).mean(axis=2)
         errors = self.error(predicted, targets) * share
         errors = errors.sum(axis=1) / share.sum(axis=1)
-      parts[f"layer_{layer}"] = errors
-    total = Mean.of(jnp.stack([*parts.values()]).sum(axis=0), where)
-    return Loss.of(total, **{k: Mean.of(part, where) for k, part in parts.items()})
+      parts[f"layer_{layer}"] = Mean.of(errors, where)
+    total = jnp.stack([part.sum for part in parts.values()]).sum()
+    return Loss(total, where.sum(dtype=jnp.float32), parts)
 
-  def targets_at(self, i: int, images: Array) -> Array:
-    """What decoder `i` is to say of all patches: [B, H, W, C] to [B, N, S * S * T].
-
-    Of regions that are larger than patches [B, N / pool / pool, T].
-    """
-    targets, side = self.regions[i](images), 2 ** self.model.decoders[i].cuts
-    if side == 1:
-      return targets
-    rows, columns = self.grid
-    return patchify(
-      targets.reshape(len(targets), rows * side, columns * side, -1), side
-    )
+  def predictions(
+    self, mask: Mask, params: Any, batch: Batch
+  ) -> Iterator[tuple[int, Hog | Pixels, Array]]:
+    """Each layer, its target, and its predictions: [B, M, T], of larger regions all."""
+    patches = self.patches(batch)
+    predicted = self.model.apply({"params": params}, patches, mask)
+    return zip(self.model.layers, self.scales, predicted, strict=True)
 
   def reconstruct(self, params: Any, batch: Batch, key: Array) -> dict[str, Array]:
     """Images as they are and as the encoder sees them, and each depth's regions.
@@ -104,21 +97,15 @@ class LocalMim(ImageObjective):
     The regions of visible patches are drawn as they are, larger ones as predicted.
     """
     images, patches, mask = batch["image"], self.patches(batch), self.mask(batch, key)
-    predictions = self.model.apply({"params": params}, patches, mask)
     seen = jnp.where(mask.hidden[..., None], patches.mean(), patches)
     seen = unpatchify(seen, grid=self.grid, patch_size=self.patch_size)
     pictures = {"original": images, "masked": seen}
-    for i, (region, predicted) in enumerate(
-      zip(self.regions, predictions, strict=True)
-    ):
-      decoder, targets = self.model.decoders[i], self.targets_at(i, images)
-      if decoder.pool == 1:
-        drawn = mask.restore(mask.visible(targets), predicted)
-        drawn = unpatchify(drawn, grid=self.grid, patch_size=2**decoder.cuts)
-        predicted = drawn.reshape(len(drawn), -1, drawn.shape[-1])
-      name = f"layer {self.model.layers[i]:02}"
-      pictures[name] = region.draw(region(images), images)
-      pictures[f"{name} predicted"] = region.draw(predicted, images)
+    for layer, target, predicted in self.predictions(mask, params, batch):
+      targets, name = target(images), f"layer {layer:02}"
+      if target.patch_size == self.patch_size:
+        predicted = mask.restore(mask.visible(targets), predicted)
+      pictures[name] = target.draw(targets, images)
+      pictures[f"{name} predicted"] = target.draw(predicted, images)
     return pictures
 
 
@@ -168,7 +155,7 @@ def localmim(
     UserError: hyperparameters that do not fit each other; names them.
 
   Example:
-    >>> [region.cell_size for region in localmim(encoder="Ti").regions]
+    >>> [target.cell_size for target in localmim(encoder="Ti").scales]
     [(4, 4), (8, 8), (16, 16), (32, 32)]
   """
   patch = pair(patch_size)
@@ -182,55 +169,42 @@ def localmim(
     scan=scan,
     remat=remat,
   )
-  if layers is None:
-    layers = (2, 4, vit.depth - 2, vit.depth)
-  if list(layers) != sorted({*layers} & {*range(1, vit.depth + 1)}) or not (
-    len(layers) == len(scales) and layers[-1] == vit.depth
-  ):
+  layers = tuple(layers or (2, 4, vit.depth - 2, vit.depth))
+  ascending = sorted({*layers} & {*range(1, vit.depth + 1)})
+  if list(layers) != ascending or (len(layers), layers[-1]) != (len(scales), vit.depth):
     raise UserError(
-      f"layers={tuple(layers)}: expected one block for each of scales={tuple(scales)}, "
+      f"layers={layers}: expected one block for each of scales={tuple(scales)}, "
       f"ascending from 1 at least to encoder.depth={vit.depth}"
     )
-  shape = check_shape(
-    "decoder", {"width": 256, "depth": 1, "heads": 8, **(decoder or {})}
-  )
-  decoders, regions = [], []
+  kinds: Mapping[str, Callable[..., Hog | Pixels]] = {
+    "hog": functools.partial(Hog, orientations=orientations),
+    "pixels": functools.partial(Pixels, normalized=True),
+  }
+  if target not in kinds:
+    raise UserError(f"target={target!r}: expected 'hog' or 'pixels'")
+  shape = {"width": 256, "depth": 1, "heads": 8, **(decoder or {})}
+  targets, decoders = [], []
   for scale in scales:
-    cuts, pool = _cuts_and_pool(scale, patch=patch, grid=vit.grid)
+    cuts, pool = _cuts_and_pool(scale, patch, vit.grid)
+    region = kinds[target](
+      patch_size=(patch[0] * pool, patch[1] * pool),
+      cell_size=(patch[0] * pool // 2**cuts, patch[1] * pool // 2**cuts),
+      channels=channels,
+    )
     if shape["width"] % 2**cuts:
       raise UserError(
-        f"decoder.width={shape['width']}: expected a multiple of {2**cuts}, the "
-        "largest of scales"
+        f"decoder.width={shape['width']}: expected a multiple of scales={scale}"
       )
-    region = _region(
-      target,
-      patch_size=(patch[0] // 2**cuts * pool, patch[1] // 2**cuts * pool),
-      channels=channels,
-      orientations=orientations,
-    )
-    regions.append(region)
-    decoders.append(
-      RegionDecoder(
-        decoder=Decoder(
-          grid=vit.grid,
-          patch_dim=2 * shape["width"] if cuts else region.size,
-          norm_epsilon=vit.norm_epsilon,
-          options=vit.options,
-          dtype=vit.dtype,
-          **shape,
-        ),
-        size=region.size,
-        cuts=cuts,
-        pool=pool,
-      )
-    )
+    length = 2 * shape["width"] if cuts else region.size
+    within = decoder_of(vit, patch_dim=length, **shape)
+    size = region.size // 4**cuts
+    decoders.append(RegionDecoder(decoder=within, size=size, cuts=cuts, pool=pool))
+    targets.append(region)
   return LocalMim(
-    model=MultiscaleAutoencoder(
-      encoder=vit, layers=tuple(layers), decoders=tuple(decoders)
-    ),
+    model=MultiscaleAutoencoder(encoder=vit, layers=layers, decoders=tuple(decoders)),
     sampler=resolve.bind(samplers, mask),
     num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),
-    regions=tuple(regions),
+    scales=tuple(targets),
     error=squared_error,
     patch_size=patch,
     channels=channels,
@@ -238,32 +212,15 @@ def localmim(
 
 
 def _cuts_and_pool(
-  scale: float, *, patch: tuple[int, int], grid: tuple[int, int]
+  scale: float, patch: tuple[int, int], grid: tuple[int, int]
 ) -> tuple[int, int]:
-  """How often a patch is cut in halves, and how many are joined; one is nothing."""
-  positive = max(scale, 1e-9)
-  cuts, pool = max(0, round(math.log2(positive))), max(1, round(1 / positive))
-  rest = [side % 2**cuts for side in patch] + [side % pool for side in grid]
-  if 2**cuts / pool != scale or any(rest):
-    raise UserError(
-      f"scales: {scale}: expected a power of 2 that divides "
-      f"patch_size={patch[0]}x{patch[1]}, or the inverse of a divisor of the grid of "
-      f"{grid[0]}x{grid[1]} patches"
-    )
-  return cuts, pool
-
-
-def _region(
-  target: str, *, patch_size: tuple[int, int], channels: int, orientations: int
-) -> Target:
-  """What is predicted of regions of this size."""
-  if target == "pixels":
-    return Pixels(patch_size=patch_size, channels=channels, normalized=True)
-  if target == "hog":
-    return Hog(
-      patch_size=patch_size,
-      cell_size=patch_size,
-      channels=channels,
-      orientations=orientations,
-    )
-  raise UserError(f"target={target!r}: expected 'hog' or 'pixels'")
+  """How often a patch is cut in halves, and how many in a row are joined."""
+  if scale > 0:
+    cuts, pool = max(0, round(math.log2(scale))), max(1, round(1 / scale))
+    rest = [side % 2**cuts for side in patch] + [side % pool for side in grid]
+    if scale == 2**cuts / pool and not any(rest):
+      return cuts, pool
+  raise UserError(
+    f"scales={scale}: expected a power of 2 that divides patch_size="
+    f"{patch[0]}x{patch[1]}, or 1/n where n divides the grid of {grid[0]}x{grid[1]}"
+  )

@@ -270,10 +270,10 @@ def test_regions_of_visible_patches_are_drawn_as_they_are():
 
 def test_pixels_are_normalised_by_their_region():
   objective, images = make(target="pixels"), make_batch()["image"]
-  assert [region.patch_size for region in objective.regions] == [
+  assert [target.cell_size for target in objective.scales] == [
     *((1, 1), (2, 2), (4, 4), (8, 8))
   ]
-  values = np.asarray(objective.targets_at(1, images))
+  values = np.asarray(objective.scales[1](images))
   assert values.shape == (3, 16, 2 * 2 * 2 * 2 * 2)
   # Patch 6 stands in row 1 and column 2; its third region is below its first.
   region = images[:, 6:8, 8:10].reshape(3, -1).astype(np.float64)
@@ -287,14 +287,15 @@ def test_defaults_are_the_papers():
   assert objective.model.layers == (2, 4, 10, 12)
   assert localmim(encoder="L").model.layers == (2, 4, 22, 24)
   assert objective.num_hidden == 147
-  assert objective.regions == tuple(
-    Hog(patch_size=(side, side), cell_size=(side, side), channels=3)
-    for side in (4, 8, 16, 32)
+  assert objective.scales == tuple(
+    Hog(patch_size=(patch, patch), cell_size=(cell, cell), channels=3)
+    for patch, cell in ((16, 4), (16, 8), (16, 16), (32, 32))
   )
   decoder = objective.model.decoders[0].decoder
   assert (decoder.width, decoder.depth, decoder.heads) == (256, 1, 8)
-  pixels = localmim(target="pixels").regions[0]
-  assert pixels == Pixels(patch_size=(4, 4), channels=3, normalized=True)
+  assert localmim(target="pixels").scales[0] == Pixels(
+    patch_size=(16, 16), cell_size=(4, 4), channels=3, normalized=True
+  )
 
 
 def test_margins_of_the_small_config_are_not_random():
@@ -333,13 +334,13 @@ def test_its_losses_fall_and_its_features_differ():
       r"layers=\(1, 2\): expected .* to encoder.depth=4",
     ),
     (dict(layers=None), r"layers=\(2, 4, 2, 4\): expected"),
-    (dict(scales=(4, 3, 1, 0.5)), r"scales: 3: expected a power of 2"),
-    (dict(scales=(8, 2, 1, 0.5)), r"scales: 8: .* divides patch_size=4x4"),
-    (dict(scales=(4, 2, 1, 0.2)), r"scales: 0.2: .* grid of 4x4 patches"),
-    (dict(scales=(4, 2, 1, 0)), r"scales: 0: expected"),
+    (dict(scales=(4, 3, 1, 0.5)), r"scales=3: expected a power of 2"),
+    (dict(scales=(8, 2, 1, 0.5)), r"scales=8: .* divides patch_size=4x4"),
+    (dict(scales=(4, 2, 1, 0.2)), r"scales=0.2: .* grid of 4x4"),
+    (dict(scales=(4, 2, 1, 0)), r"scales=0: expected"),
     (
       dict(decoder=dict(width=18, heads=2)),
-      r"decoder.width=18: expected a multiple of 4",
+      r"decoder.width=18: expected a multiple of scales=4",
     ),
     (dict(decoder=dict(heads=3)), r"decoder.width=.*multiple of decoder.heads=3"),
     (dict(target="edges"), r"target='edges': expected 'hog' or 'pixels'"),
