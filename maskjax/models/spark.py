@@ -46,8 +46,6 @@ class LightDecoder(nn.Module):
     """
     x = features[0]
     for i in range(self.doublings):
-      if 0 < i < len(features):
-        x = x + features[i]
       width = x.shape[-1]
       x = nn.ConvTranspose(
         width,
@@ -63,6 +61,8 @@ class LightDecoder(nn.Module):
       x = nn.relu6(x)
       x = conv(width // 2, 3, init=INIT, dtype=self.dtype, name=f"conv_{i}_1")(x)
       x = BatchNorm(dtype=self.dtype, name=f"norm_{i}_1")(x)
+      if i + 1 < len(features):
+        x = x + features[i + 1]
     head = conv(
       self.channels, 1, use_bias=True, init=INIT, dtype=self.dtype, name="head"
     )
