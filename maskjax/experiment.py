@@ -183,7 +183,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     TerminatedError: SIGTERM came; the state is saved.
   """
   experiment = prepare(config)
-  initial = _initial(experiment)
+  initial = beginning(experiment)
   checkpoints = workdirs.checkpoints(workdir, config)
   if saved := checkpoints.steps():
     checkpoints.check_whole(saved[-1])
@@ -254,7 +254,7 @@ def evaluate(
     _report(experiment, objectives.Variables(params, extra), step, held, writer)
 
 
-def _initial(
+def beginning(
   experiment: Experiment,
 ) -> Callable[[objectives.Variables], objectives.Variables] | None:
   """What turns fresh variables into pretrained ones, where the config asks for it.
@@ -275,7 +275,8 @@ def _initial(
     extra = checkpoints.restore_extra_entries(step, like.extra)
     return objectives.Variables(params, extra)
 
-  fresh = experiment.untrained()
+  # Shapes alone: to make arrays that will not be used can take minutes.
+  fresh = jax.eval_shape(experiment.objective.init, experiment.key, experiment.example)
   own = read(config.init_from) if config.init_from else None
   others = {name: read(workdir, fresh.extra[name]) for name, workdir in wanted.items()}
   for name, variables in others.items():
