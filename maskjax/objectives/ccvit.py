@@ -32,7 +32,7 @@ SYSTEM = System(
   family="image",
   paper="arXiv:2303.04664",
   config="configs/image/ccvit.py",
-  agrees_with="scikit-learn KMeans",
+  agrees_with="scikit-learn KMeans, equations in torch",
 )
 
 

@@ -33,7 +33,7 @@ SYSTEM = System(
   family="image",
   paper="arXiv:2210.10716",
   config="configs/image/croco.py",
-  agrees_with="torch TransformerDecoderLayer",
+  agrees_with="equations in torch",
 )
 
 

@@ -30,7 +30,7 @@ SYSTEM = System(
   family="image",
   paper="arXiv:2401.14391",
   config="configs/image/crossmae.py",
-  agrees_with="torch TransformerDecoderLayer, MultiheadAttention",
+  agrees_with="equations in torch",
 )
 
 

@@ -27,7 +27,7 @@ SYSTEM = System(
   family="image",
   paper="arXiv:2207.07611",
   config="configs/image/mp3.py",
-  agrees_with="torch MultiheadAttention, cross_entropy",
+  agrees_with="equations in torch",
 )
 
 
