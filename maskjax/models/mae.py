@@ -160,13 +160,15 @@ class MiningAutoencoder(nn.Module):
     return self.encoder(patches)
 
 
-def decoder_of(encoder: VisionEncoder, *, patch_dim: int, **shape: Any) -> Decoder:
+def decoder_of(
+  encoder: VisionEncoder, *, patch_dim: int, shape: Mapping[str, Any]
+) -> Decoder:
   """Makes a decoder that agrees with an encoder in all but its shape.
 
   Args:
     encoder: whose codes it is to decode.
     patch_dim: length of a prediction.
-    **shape: `width`, `depth` and `heads`.
+    shape: `width`, `depth` and `heads`.
 
   Raises:
     UserError: a shape that cannot be; names the key.

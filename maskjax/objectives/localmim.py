@@ -72,13 +72,11 @@ class LocalMim(ImageObjective):
     for layer, target, predicted in self.predictions(mask, params, batch):
       targets = target(batch["image"])
       pool = target.patch_size[0] // self.patch_size[0]
+      # A region that is larger than a patch counts by its share of hidden patches.
+      share = patchify(mask.hidden.reshape(-1, *self.grid, 1), pool).mean(axis=2)
       if pool == 1:
-        errors = self.error(predicted, mask.masked(targets)).mean(axis=1)
-      else:
-        # What is partly hidden counts by its hidden share.
-        share = patchify(mask.hidden.reshape(-1, *self.grid, 1), pool).mean(axis=2)
-        errors = self.error(predicted, targets) * share
-        errors = errors.sum(axis=1) / share.sum(axis=1)
+        targets, share = mask.masked(targets), mask.masked(share)
+      errors = (self.error(predicted, targets) * share).sum(axis=1) / share.sum(axis=1)
       parts[f"layer_{layer}"] = Mean.of(errors, where)
     total = jnp.stack([part.sum for part in parts.values()]).sum()
     return Loss(total, where.sum(dtype=jnp.float32), parts)
@@ -196,7 +194,7 @@ def localmim(
         f"decoder.width={shape['width']}: expected a multiple of scales={scale}"
       )
     length = 2 * shape["width"] if cuts else region.size
-    within = decoder_of(vit, patch_dim=length, **shape)
+    within = decoder_of(vit, patch_dim=length, shape=shape)
     size = region.size // 4**cuts
     decoders.append(RegionDecoder(decoder=within, size=size, cuts=cuts, pool=pool))
     targets.append(region)

@@ -84,7 +84,7 @@ def mae(
   return Reconstruction(
     model=MaskedAutoencoder(
       encoder=vit,
-      decoder=decoder_of(vit, patch_dim=target.size, **shape),
+      decoder=decoder_of(vit, patch_dim=target.size, shape=shape),
     ),
     sampler=resolve.bind(samplers, mask),
     num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),

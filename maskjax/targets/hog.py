@@ -97,8 +97,8 @@ def histograms(
   by themselves, by Sobel's filters of 3x3 pixels, on an image that is mirrored at its
   outermost pixels; no signs of directions; each pixel votes by its gradient's length
   for the one bin that its direction lies in; each cell's histogram of a channel over
-  its own length. Bin k holds gradients that are k to k + 1 times pi / orientations away
-  from downwards, to the right. A cell without gradients has an empty histogram.
+  its own length. Bin k holds directions between k and k + 1 times pi / orientations,
+  from downwards towards the right. A cell without gradients has an empty histogram.
 
   Args:
     images: float [B, H, W, C], of at least 2x2 pixels.

@@ -343,6 +343,7 @@ def test_its_losses_fall_and_its_features_differ():
       r"decoder.width=18: expected a multiple of scales=4",
     ),
     (dict(decoder=dict(heads=3)), r"decoder.width=.*multiple of decoder.heads=3"),
+    (dict(decoder=dict(patch_dim=3)), r"decoder.patch_dim: there are: depth"),
     (dict(target="edges"), r"target='edges': expected 'hog' or 'pixels'"),
     (dict(orientations=0), r"orientations=0: expected a positive integer"),
   ],
