@@ -1,6 +1,8 @@
 """CAPI: inverse blocks, clusters shared out at each place, attention to codes alone."""
 
+import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +65,7 @@ def compiled():
     )(params, extra, batch)
     codes = objective.features(extra["teacher"], batch)
     logits = objective.clusters.apply({"params": params["clusters"]}, codes)
-    patches = objective.patches(batch)
+    patches, given = objective.patches(batch), {"params": params}
     return {
       "loss": said,
       "gradient": gradient,
@@ -72,7 +74,12 @@ def compiled():
       "logits": logits,
       "assignments": objective.assignments(logits, batch["valid"]),
       "mask": mask,
-      "predictions": objective.model.apply({"params": params}, patches, mask),
+      "before_head": objective.model.apply(
+        given,
+        *(patches, mask),
+        method=lambda m, *x: m.predictor(m.encoder(*x), x[1]),
+      ),
+      "predictions": objective.model.apply(given, patches, mask),
     }
 
   return params, extra, lambda *given: jax.device_get(run(*given))
@@ -81,34 +88,32 @@ def compiled():
 # Masks
 
 
-def test_inverse_blocks_show_one_rectangle_that_may_run_over_the_edge():
-  grid, shown = (6, 8), 17
-  draw = jax.jit(jax.vmap(lambda key: masking.inverse_block(key, grid, 48 - shown)))
-  seen = ~np.asarray(draw(jax.random.split(KEY, 400))).reshape(-1, *grid)
-  assert (seen.sum(axis=(1, 2)) == shown).all()
-  shapes, over = set(), 0
-  for block in seen:
-    # Turned until it begins in the corner, only its last row is not whole.
-    turned = (np.roll(block, (-r, -c), (0, 1)) for r in range(6) for c in range(8))
-    whole = [t for t in turned if filled(t)]
-    assert whole
-    shapes.add(tuple(whole[0][0].sum() for _ in range(1)))
-    over += block[0].any() and block[-1].any() and not block.any(axis=1).all()
-  assert shapes == {(3,), (4,), (5,), (6,)} and over > 40
-  # Each place is as often hidden as any other: 400 x 17 / 48 = 142, deviation 10.
-  counts = seen.sum(axis=0)
+def inverse_block_by_hand(key, grid, num_hidden):
+  """A rectangle's first patches, row by row, rolled around the grid."""
+  keys, shown = jax.random.split(key, 3), grid[0] * grid[1] - num_hidden
+  low = max(math.log(0.5), math.log(shown / grid[1] ** 2))
+  high = min(math.log(2), math.log(grid[0] ** 2 / shown))
+  aspect = math.exp(float(jax.random.uniform(keys[0], minval=low, maxval=high)))
+  inside = np.zeros(grid, bool)
+  height, width = math.ceil(math.sqrt(shown * aspect)), math.sqrt(shown / aspect)
+  inside[:height, : math.ceil(width)] = True
+  seen = np.zeros(grid[0] * grid[1], bool)
+  seen[np.flatnonzero(inside)[:shown]] = True
+  by = [int(jax.random.randint(keys[i + 1], (), 0, grid[i])) for i in range(2)]
+  return ~np.roll(seen.reshape(grid), by, (0, 1)).ravel()
+
+
+def test_inverse_blocks_by_hand():
+  grid, keys = (6, 8), jax.random.split(KEY, 400)
+  hidden = np.asarray(
+    jax.jit(jax.vmap(lambda key: masking.inverse_block(key, grid, 31)))(keys)
+  )
+  theirs = [inverse_block_by_hand(key, grid, 31) for key in keys[:40]]
+  np.testing.assert_array_equal(hidden[:40], theirs)
+  assert (hidden.sum(axis=1) == 31).all()
+  # Each place is shown as often as any other: 400 x 17 / 48 = 142, deviation 10.
+  counts = (~hidden).sum(axis=0)
   assert counts.min() > 100 and counts.max() < 185
-
-
-def filled(block):
-  """Whether it fills the corner row by row."""
-  width = block[0].sum()
-  rows, rest = divmod(int(block.sum()), int(width)) if width else (0, 0)
-  expected = np.zeros_like(block)
-  expected[:rows, :width] = True
-  if rest:
-    expected[rows, :rest] = True
-  return width > 0 and (block == expected).all()
 
 
 # Clusters
@@ -184,14 +189,8 @@ def test_the_loss_by_hand():
 def test_predictions_by_hand():
   """The head: directions of codes times directions of rows, times their lengths."""
   params, extra, run = compiled()
-  objective, batch = make(), make_batch()
-  out = run(params, extra, batch)
-  codes = objective.model.apply(
-    {"params": params},
-    *(objective.patches(batch), out["mask"]),
-    method=lambda m, *given: m.predictor(m.encoder(*given), given[1]),
-  )
-  codes = torch.tensor(np.array(codes)).double()
+  out = run(params, extra, make_batch())
+  codes = torch.tensor(out["before_head"]).double()
   kernel = torch.tensor(params["head"]["kernel"]).double()
   rows = torch.nn.functional.normalize(kernel, dim=0)
   expected = torch.nn.functional.normalize(codes, dim=-1) @ rows
@@ -225,8 +224,6 @@ def test_hidden_places_ask_the_visible_codes_alone():
 
   @jax.jit
   def predict(images, hidden_ids):
-    import dataclasses
-
     asked = dataclasses.replace(mask, hidden_ids=hidden_ids)
     patches = objective.patches({"image": images})
     return objective.model.apply({"params": params}, patches, asked)
