@@ -135,3 +135,22 @@ def effective_rank(features):
 def loss_of(objective):
   """The loss of an objective, compiled once."""
   return jax.jit(objective.loss)
+
+
+def assert_parts_add_up(objective):
+  """The loss of a batch is that of its parts, and of its valid rows alone."""
+  batch = make_batch()
+  params, extra = make_variables(objective, batch)
+
+  def loss(batch):
+    return loss_of(objective)(params, extra, batch, KEY)
+
+  whole = loss(batch)
+  parts = [loss({name: rows[i::2] for name, rows in batch.items()}) for i in (0, 1)]
+  assert whole.weight == parts[0].weight + parts[1].weight
+  np.testing.assert_allclose(whole.sum, parts[0].sum + parts[1].sum, rtol=1e-5)
+  valid = np.arange(len(batch["index"])) % 2 == 0
+  images = np.where(valid[:, None, None, None], batch["image"], 1e3)
+  some = loss({**batch, "image": images, "valid": valid})
+  assert some.weight == parts[0].weight
+  np.testing.assert_allclose(some.sum, parts[0].sum, rtol=1e-5)

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-from models.arrays import assert_close
 from systems import taught
 from systems.digits import held_out, train
 
@@ -21,7 +20,7 @@ def make(**more):
   keywords = {
     "teacher": {"name": "bootstrap", "stages": 2, "num_steps": 4},
     **taught.SHAPE,
-    "encoder": taught.STUDENT,
+    "encoder": {"width": 8, "depth": 1, "heads": 2},
     "decoder": {"width": 8, "depth": 1, "heads": 2},
     "drop_path": 0.0,
   }
@@ -74,45 +73,46 @@ def same(one, other):
 
 
 def test_students_become_teachers_and_begin_anew(case):
-  """Four steps in two stages, one by one."""
-  batch, *_ = case
-  del batch["valid"]
+  """Four steps in two stages, beside those of a student that goes on."""
+  batch = {name: case[0][name] for name in ("image", "index")}
+  going_on = make(teacher={"name": "bootstrap", "stages": 1, "num_steps": 4})
   optimizer = optax.sgd(0.1)
   init = jax.jit(functools.partial(training.init_state, OBJECTIVE, optimizer))
-  step = jax.jit(
-    functools.partial(
-      training.train_step, objective=OBJECTIVE, optimizer=optimizer, key=taught.KEY
+
+  @jax.jit
+  def step(state):
+    keywords = {"optimizer": optimizer, "key": taught.KEY}
+    return tuple(
+      training.train_step(state, batch, objective=objective, **keywords)[0]
+      for objective in (OBJECTIVE, going_on)
     )
-  )
-  states = [jax.device_get(init(batch, taught.KEY))]
+
+  states, others = [jax.device_get(init(batch, taught.KEY))], [None]
   for _ in range(4):
-    states.append(jax.device_get(step(states[-1], batch)[0]))
+    state, other = jax.device_get(step(states[-1]))
+    states.append(state)
+    others.append(other)
   teachers = [state.extra["teacher"]["encoder"] for state in states]
   students = [state.params["encoder"] for state in states]
   # The first teacher is the random network that the student begins as, and stays so
   # until the end of the stage.
   assert same(teachers[0], students[0]) and same(teachers[1], teachers[0])
+  assert same(students[1], others[1].params["encoder"])
   assert not same(students[1], students[0])
-  # Then it is the student after two steps, as a student that went on would have it.
-  gone_on = make(teacher={"name": "bootstrap", "stages": 1, "num_steps": 4})
-  alone = functools.partial(
-    training.train_step, objective=gone_on, optimizer=optimizer, key=taught.KEY
-  )
-  after = jax.device_get(jax.jit(alone)(states[1], batch)[0])
-  assert same(teachers[2], after.params["encoder"])
-  assert not same(students[2], teachers[2])
-  # The new student is random: no parameter but biases and scales is what it was.
-  fresh, first = states[2].params, states[0].params
-  for path, new in jax.tree.leaves_with_path(fresh):
-    old = functools.reduce(lambda tree, key: tree[key.key], path, first)
+  # Then it is the student, and the student a new one: random where it was random.
+  assert same(teachers[2], others[2].params["encoder"])
+  for path, new in jax.tree.leaves_with_path(states[2].params):
+    old, first = (
+      functools.reduce(lambda tree, key: tree[key.key], path, state.params)
+      for state in (others[2], states[0])
+    )
     constant = path[-1].key in ("bias", "scale")
-    assert np.array_equal(new, old) == constant, path
-    assert constant or abs(new.std() / old.std() - 1) < 0.5, path
+    assert np.array_equal(new, first) == constant, path
+    assert not np.array_equal(new, old), path
+    assert constant or abs(new.std() / first.std() - 1) < 0.6, path
   # The second stage has one teacher, and its last student stays.
   assert same(teachers[3], teachers[2]) and same(teachers[4], teachers[2])
-  assert not same(students[4], students[3])
-  final = jax.device_get(jax.jit(alone)(states[3], batch)[0])
-  assert same(final.params, states[4].params)
+  assert same(states[4].params, others[4].params)
 
 
 def test_other_teachers_never_restart(case):
@@ -123,20 +123,27 @@ def test_other_teachers_never_restart(case):
   assert objective.restart(params, np.int32(1), batch, taught.KEY) is params
 
 
-def test_paths_are_dropped_in_training_alone(case):
-  batch, params, extra = case
-  dropping = make(drop_path=0.9)
-  assert_close(
-    jax.jit(dropping.evaluate)(params, extra, batch, taught.KEY).sum,
-    taught.loss_of(OBJECTIVE)(params, extra, batch, taught.KEY).sum,
-  )
-  dropped = jax.jit(dropping.loss)(params, extra, batch, taught.KEY)
-  kept = taught.loss_of(OBJECTIVE)(params, extra, batch, taught.KEY)
-  assert abs(dropped.sum / kept.sum - 1) > 1e-3
+def test_paths_are_dropped_in_training_alone():
+  deep = {"encoder": taught.STUDENT}
+  dropping, keeping = make(drop_path=0.9, **deep), make(**deep)
+  batch = taught.make_batch()
+  given = *taught.make_variables(keeping, batch), batch, taught.KEY
+
+  @jax.jit
+  def losses(*given):
+    asked = (keeping.loss, dropping.evaluate, dropping.loss)
+    return [loss(*given).value() for loss in asked]
+
+  kept, evaluated, dropped = losses(*given)
+  assert abs(evaluated / kept - 1) < 1e-6
+  assert abs(dropped / kept - 1) > 1e-3
+
+
+def test_parts_of_a_batch_add_up():
+  taught.assert_parts_add_up(OBJECTIVE)
 
 
 def test_losses_fall_and_features_stay_apart():
-  """And the same in two microbatches on two devices."""
   objective = make(
     teacher={"name": "bootstrap", "stages": 2, "num_steps": 60},
     encoder={"width": 16, "depth": 1, "heads": 2},
@@ -146,8 +153,6 @@ def test_losses_fall_and_features_stay_apart():
     assert stage[-5:].mean() < 0.8 * stage[:3].mean()
   features = jax.jit(objective.features)(jax.device_get(state.params), held_out())
   assert taught.effective_rank(features) > 1.6
-  split, _ = train(objective, 60, devices=2, microbatches=2)
-  np.testing.assert_allclose(split[:5], losses[:5], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
