@@ -30,6 +30,7 @@ from maskjax import (
 from maskjax import workdir as workdirs
 from maskjax.errors import RunError, UserError
 from maskjax.evaluation.probes import PROBES
+from maskjax.objectives.objective import readable
 from maskjax.training import TrainState, fit, optimizers, transfer
 
 
@@ -73,13 +74,17 @@ class Experiment:
 
 
 def build_system(
-  config: ConfigDict, devices: Sequence[jax.Device] | None = None
+  config: ConfigDict,
+  devices: Sequence[jax.Device] | None = None,
+  *,
+  learns: bool = True,
 ) -> tuple[Any, optax.GradientTransformation, Mesh]:
   """Builds what of a config needs no data: objective, optimizer and mesh.
 
   Args:
     config: the config.
     devices: of the mesh; this machine's when None.
+    learns: refuse an objective without a loss, which is but a teacher.
 
   Raises:
     UserError: names the key that is wrong and says what was expected.
@@ -103,6 +108,11 @@ def build_system(
       f"config.wandb_project={config.wandb_project!r}: expected the package wandb"
     )
   objective = resolve.build(objectives, config.objective)
+  if learns and not hasattr(objective, "loss"):
+    raise UserError(
+      f"config.objective.name={config.objective.name!r} has no loss: expected one that "
+      "learns"
+    )
   optimizer = resolve.build(optimizers, config.optimizer, num_steps=config.num_steps)
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
   sharding.check_batch(mesh, config.batch_size, config.microbatches)
@@ -113,13 +123,17 @@ def build_system(
   return objective, optimizer, mesh
 
 
-def prepare(config: ConfigDict) -> Experiment:
+def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
   """Builds what a config names; touches no file but the data's.
+
+  Args:
+    config: the config.
+    learns: see `build_system`.
 
   Raises:
     UserError: names the key that is wrong and says what was expected.
   """
-  objective, optimizer, mesh = build_system(config)
+  objective, optimizer, mesh = build_system(config, learns=learns)
 
   def pipeline(source: Any, transforms: Sequence[Any], **keywords: Any) -> Any:
     return data.Pipeline(
@@ -202,7 +216,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
         profile=tuple(config.profile),
         profile_folder=opened.local / "profile",
       )
-    _report(experiment, state.best_params, config.num_steps, opened, writer)
+    trained = objectives.Variables(state.best_params, state.extra)
+    _report(experiment, trained, config.num_steps, opened, writer)
 
 
 def evaluate(
@@ -220,25 +235,23 @@ def evaluate(
   """
   folder = storage.reach(workdir)
   config = workdirs.read_config(folder) if config is None else config
-  experiment = prepare(config)
+  experiment = prepare(config, learns=False)
   untrained = experiment.untrained()
   checkpoints = workdirs.checkpoints(folder, config)
   step, params = checkpoints.restore_weights(step)
   transfer.check_same(params, untrained.params, folder)
+  extra = checkpoints.restore_extra(step, untrained.extra)
   with workdirs.held(folder) as held:
     path = held.local / workdirs.METRICS
     writer = metrics.Writers([metrics.JsonLines(path)] if _is_first() else [])
-    if experiment.test:
+    if experiment.test and hasattr(experiment.objective, "loss"):
       state = TrainState(
-        step=jax.numpy.int32(step),
-        params=params,
-        extra=checkpoints.restore_extra(step, untrained.extra),
-        opt_state=(),
+        step=jax.numpy.int32(step), params=params, extra=extra, opt_state=()
       )
       values = _held_out(experiment, step, state)
       writer.write(step, values)
       _say("  ".join(f"{name} {value:.4g}" for name, value in values.items()))
-    _report(experiment, params, step, held, writer)
+    _report(experiment, objectives.Variables(params, extra), step, held, writer)
 
 
 def beginning(
@@ -329,13 +342,14 @@ def _held_out(experiment: Experiment, step: int, state: TrainState) -> dict[str,
 
 def _report(
   experiment: Experiment,
-  params: Any,
+  trained: objectives.Variables,
   step: int,
   workdir: workdirs.Workdir,
   writer: metrics.Writer,
 ) -> None:
-  """Probes and draws the parameters of a step."""
+  """Probes and draws the variables of a step."""
   objective, test = experiment.objective, experiment.test
+  params = readable(objective, trained)
   values: dict[str, float] = {}
   if test and hasattr(objective, "targets"):
     values["eval/mean_target_loss"] = evaluation.mean_target_loss(
@@ -344,7 +358,8 @@ def _report(
   probes = experiment.config.eval.probes
   labelled = hasattr(objective, "features") and "label" in experiment.example
   if test and probes and labelled:
-    variants = {"trained": params, "untrained": experiment.untrained().params}
+    untrained = readable(objective, experiment.untrained())
+    variants = {"trained": params, "untrained": untrained}
     scores = evaluation.run_probes(
       objective,
       variants,

@@ -2,18 +2,26 @@
 
 from maskjax.convert import (
   beit_mim,
+  clip,
+  clip_vision_model,
+  dinov2,
   safetensors,
   swin_mim,
   swinv2_mim,
+  vit,
   vit_mae,
   vit_mim,
 )
 
 __all__ = [
   "beit_mim",
+  "clip",
+  "clip_vision_model",
+  "dinov2",
   "safetensors",
   "swin_mim",
   "swinv2_mim",
+  "vit",
   "vit_mae",
   "vit_mim",
 ]

@@ -47,8 +47,8 @@ def _patches_to_theirs(array: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 def _without_ones(shape: Shape) -> Shape:
-  first = next(i for i, side in enumerate(shape) if side > 1)
-  return shape[first:]
+  sizes = (i for i, side in enumerate(shape) if side > 1)
+  return shape[next(sizes, len(shape) - 1) :]
 
 
 SAME = Layout(lambda tensor: tensor, lambda array, _: array, lambda shape: shape)
@@ -122,12 +122,12 @@ def dense(theirs: str, ours: str, shape: Shape, *, bias: bool = True) -> Places:
   return places
 
 
-def patches(theirs: str, ours: str, shape: Shape) -> Places:
+def patches(theirs: str, ours: str, shape: Shape, *, bias: bool = True) -> Places:
   """The places of the embedding of patches; `shape` is [D, C, P, Q]."""
-  return {
-    f"{theirs}.weight": Place(f"{ours}/kernel", shape, PATCHES),
-    f"{theirs}.bias": Place(f"{ours}/bias", shape[:1]),
-  }
+  places = {f"{theirs}.weight": Place(f"{ours}/kernel", shape, PATCHES)}
+  if bias:
+    places[f"{theirs}.bias"] = Place(f"{ours}/bias", shape[:1])
+  return places
 
 
 def norm(theirs: str, ours: str, width: int) -> Places:
@@ -149,6 +149,19 @@ def pixel_head(
   }
 
 
+# The parts of a block here, and as transformers names them in the files of ViTs.
+VIT_NAMES: Mapping[str, str] = {
+  "attention/query": "attention.attention.query",
+  "attention/key": "attention.attention.key",
+  "attention/value": "attention.attention.value",
+  "attention/out": "attention.output.dense",
+  "mlp/up": "intermediate.dense",
+  "mlp/down": "output.dense",
+  "attention_norm": "layernorm_before",
+  "mlp_norm": "layernorm_after",
+}
+
+
 def vit_blocks(
   theirs: str,
   ours: str,
@@ -157,8 +170,9 @@ def vit_blocks(
   hidden: int,
   depth: int,
   key_bias: bool = True,
+  names: Mapping[str, str] = VIT_NAMES,
 ) -> Places:
-  """The places of the blocks of a ViT, as transformers names them in its files.
+  """The places of the blocks of a ViT.
 
   Args:
     theirs: what stands before the number of a block there.
@@ -167,24 +181,20 @@ def vit_blocks(
     hidden: channels in the blocks' networks.
     depth: number of blocks.
     key_bias: whether the keys have a bias.
+    names: of the parts of a block there, by their paths here.
   """
+  shapes = {"mlp/up": (hidden, width), "mlp/down": (width, hidden)}
   places: Places = {}
   for i in range(depth):
-    there, here = f"{theirs}.{i}", f"{ours}/transformer/block_{i}"
-    for name in ("query", "key", "value"):
-      places |= dense(
-        f"{there}.attention.attention.{name}",
-        f"{here}/attention/{name}",
-        (width, width),
-        bias=key_bias or name != "key",
-      )
-    places |= dense(
-      f"{there}.attention.output.dense", f"{here}/attention/out", (width, width)
-    )
-    places |= dense(f"{there}.intermediate.dense", f"{here}/mlp/up", (hidden, width))
-    places |= dense(f"{there}.output.dense", f"{here}/mlp/down", (width, hidden))
-    places |= norm(f"{there}.layernorm_before", f"{here}/attention_norm", width)
-    places |= norm(f"{there}.layernorm_after", f"{here}/mlp_norm", width)
+    for part, name in names.items():
+      there, here = f"{theirs}.{i}.{name}", f"{ours}/transformer/block_{i}/{part}"
+      if part.endswith("_norm"):
+        places |= norm(there, here, width)
+      elif part.endswith("_scale"):
+        places[there] = Place(here, (width,))
+      else:
+        bias = key_bias or part != "attention/key"
+        places |= dense(there, here, shapes.get(part, (width, width)), bias=bias)
   return places
 
 

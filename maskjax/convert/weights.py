@@ -12,9 +12,13 @@ from maskjax import objectives, resolve
 from maskjax import workdir as workdirs
 from maskjax.convert import (
   beit_mim,
+  clip,
+  clip_vision_model,
+  dinov2,
   safetensors,
   swin_mim,
   swinv2_mim,
+  vit,
   vit_mae,
   vit_mim,
 )
@@ -49,11 +53,8 @@ class Converter(Protocol):
 
 # Of an objective with several kinds of encoder, first the one of its default kind.
 CONVERTERS: tuple[Converter, ...] = (
-  vit_mae,
-  vit_mim,
-  swin_mim,
-  swinv2_mim,
-  beit_mim,
+  *(vit, clip, clip_vision_model, dinov2),
+  *(vit_mae, vit_mim, swin_mim, swinv2_mim, beit_mim),
 )
 
 

@@ -8,8 +8,19 @@ import jax.numpy as jnp
 from jax import Array
 
 from maskjax.errors import UserError
+from maskjax.masking.informed import highest
+from maskjax.masking.noise import blue, green, purple, red
 
-__all__ = ["aligned", "blockwise", "random"]
+__all__ = [
+  "aligned",
+  "blockwise",
+  "blue",
+  "green",
+  "inverse_block",
+  "purple",
+  "random",
+  "red",
+]
 
 
 def random(key: Array, grid: Sequence[int], num_hidden: int) -> Array:
@@ -55,7 +66,7 @@ def aligned(
 
   Example:
     >>> aligned(jax.random.key(0), (2, 4), 4).reshape(2, 4).tolist()
-    [[True, True, False, False], [True, True, False, False]]
+    [[False, False, True, True], [False, False, True, True]]
   """
   sides, units = _units(grid, unit)
   size = math.prod(sides)
@@ -168,17 +179,6 @@ def blockwise(
   return highest(hidden.ravel() + noise, num_hidden)
 
 
-def highest(scores: Array, count: int) -> Array:
-  """Where the `count` highest of scores [N] stand: bool [N].
-
-  Example:
-    >>> highest(jnp.array([0.1, 0.9, 0.5]), 2).tolist()
-    [False, True, True]
-  """
-  rank = jnp.argsort(jnp.argsort(scores))
-  return rank >= scores.shape[0] - count
-
-
 def _units(
   grid: Sequence[int], unit: int | Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -194,3 +194,47 @@ def _units(
       f"{'x'.join(map(str, grid))}: expected divisors of its sides"
     )
   return sides, tuple(n // side for n, side in zip(grid, sides, strict=True))
+
+
+def inverse_block(
+  key: Array, grid: Sequence[int], num_hidden: int, *, min_aspect: float = 0.5
+) -> Array:
+  """Shows one block, which may run over an edge and come in on the other side.
+
+  As CAPI does (https://arxiv.org/abs/2502.08769, section 3): hiding a block leaves its
+  middle more often hidden than the edges, and so does showing one; rolled around the
+  grid, each token is hidden as often as any other.
+
+  Args:
+    key: the example's key.
+    grid: rows and columns of the token grid; N is their product.
+    num_hidden: how many tokens to hide.
+    min_aspect: smallest ratio of the block's sides, which is drawn log-uniformly.
+
+  Returns:
+    bool [N], exactly `num_hidden` True: the block's last row may not be whole.
+
+  Raises:
+    UserError: the grid does not have two sides.
+
+  Example:
+    >>> inverse_block(jax.random.key(0), (3, 4), 10).sum()
+    Array(10, dtype=int32)
+  """
+  if len(grid) != 2:
+    raise UserError(f"inverse blocks: expected a grid of rows and columns, not {grid}")
+  rows, columns = grid
+  shown = rows * columns - num_hidden
+  keys = jax.random.split(key, 3)
+  # No block is longer than the grid. Of rounded logarithms, keep clear.
+  low = max(math.log(min_aspect), math.log(shown / columns**2))
+  high = min(-math.log(min_aspect), math.log(rows**2 / shown))
+  aspect = jnp.exp(jax.random.uniform(keys[0], minval=low, maxval=high))
+  width = jnp.ceil(jnp.sqrt(shown / aspect) - 1e-4)
+  width = jnp.clip(width, math.ceil(shown / rows), columns)
+  # Where the block begins is the place from which rows and columns are counted.
+  row = (jnp.arange(rows) - jax.random.randint(keys[1], (), 0, rows)) % rows
+  column = (jnp.arange(columns) - jax.random.randint(keys[2], (), 0, columns)) % columns
+  order = row[:, None] * width + column
+  inside = (column < width) & (order < shown)
+  return ~inside.ravel()

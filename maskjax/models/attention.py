@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,15 +51,16 @@ def _weights(query: Array, key: Array, bias: Array | None = None) -> Array:
 
 
 def unit(vectors: Array) -> Array:
-  """Vectors of length 1 in float32, [..., D]; those of 0 stay 0, with their gradient.
+  """Vectors of length 1 in float32, [..., D]; those of 0 stay 0, without gradient.
 
   Example:
-    >>> unit(jnp.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
-    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    >>> unit(jnp.array([[0.0, 2.0], [0.0, 0.0]])).tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
   """
   vectors = vectors.astype(jnp.float32)
   squares = jnp.square(vectors).sum(axis=-1, keepdims=True)
-  return vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
+  some = squares > 0
+  return jnp.where(some, vectors * jax.lax.rsqrt(jnp.where(some, squares, 1)), 0)
 
 
 def heads_a_group(*, heads: int, length: int, depth: int) -> int:
@@ -156,6 +159,18 @@ def _by_columns_jvp(
   return output, (wide / total).astype(value.dtype)
 
 
+def last_attention(transformer: Mapping[str, Any]) -> Array:
+  """The weights that a transformer's last block sowed: float32 [B, H, N, K].
+
+  Args:
+    transformer: `intermediates` of a `maskjax.models.Transformer`.
+  """
+  if "blocks" in transformer:
+    return transformer["blocks"]["attention"]["weights"][0][-1]
+  last = max(transformer, key=lambda name: int(name.removeprefix("block_")))
+  return transformer[last]["attention"]["weights"][0]
+
+
 class Attention(nn.Module):
   """Multi-head attention, of tokens to themselves or to others.
 
@@ -166,7 +181,7 @@ class Attention(nn.Module):
     key_bias: give the keys a bias, as all but BEiT do.
     cosine: compare queries and keys by the cosine of their angle, times a learnt
       scale of each head of at most 100 (https://arxiv.org/abs/2111.09883, section
-      3.3).
+      3.2).
     dtype: type of the computation.
   """
 

@@ -78,6 +78,11 @@ class SwinEncoder(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @property
+  def drops_paths(self) -> bool:
+    """Whether training drops branches of blocks at random."""
+    return self.drop_path > 0
+
+  @property
   def stride(self) -> int:
     """Rows and columns of patches that a token stands for in the end."""
     return 2 ** (len(self.depths) - 1)
@@ -225,7 +230,7 @@ class ContinuousBias(nn.Module):
   """A bias of attention that a small network computes from two places' difference.
 
   The differences are spaced by their logarithms, so that windows of other sides ask
-  for few that were never seen (https://arxiv.org/abs/2111.09883, section 3.4). As its
+  for few that were never seen (https://arxiv.org/abs/2111.09883, section 3.3). As its
   authors have it, they are first stretched to [-8, 8], and the bias is at most 16.
 
   Attributes:
@@ -319,8 +324,8 @@ def separated(grid: tuple[int, int], side: int, shift: int) -> np.ndarray:
     bool [windows, side * side, side * side].
 
   Example:
-    >>> separated((2, 4), 2, 1)[0].any(), separated((2, 4), 2, 1)[1, 0].tolist()
-    (True, [False, True, True, True])
+    >>> separated((2, 4), 2, 1)[0].astype(int).tolist()
+    [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]
   """
   # What went over the edge stands at the end.
   ends = [np.arange(length) >= length - shift for length in grid]

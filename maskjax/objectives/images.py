@@ -13,29 +13,25 @@ from maskjax import keys, masking
 from maskjax.errors import UserError
 from maskjax.losses import Loss
 from maskjax.masking import Mask, Sampler
-from maskjax.objectives.objective import Batch, Variables
+from maskjax.models import Layers, encoder_layers
+from maskjax.objectives.objective import Batch, Variables, collections
 from maskjax.tokens import patchify
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageObjective(abc.ABC):
-  """A system that hides patches of images; each adds `init` and `loss`.
+class PatchObjective(abc.ABC):
+  """A system that sees images as patches; each adds `init` and `loss`.
 
   Batches hold `image`, float32 [B, H, W, C].
 
   Attributes:
     model: a module of `maskjax.models`. Its `encoder` has a `grid` and `patch_tokens`,
-      its method `encode` gives codes of whole images, and it is called with patches
-      [B, N, P] and a mask.
-    sampler: draws masks.
-    num_hidden: how many patches it hides.
+      and its method `encode` gives codes of whole images.
     patch_size: (height, width) in pixels.
     channels: values a pixel.
   """
 
   model: Any
-  sampler: Sampler
-  num_hidden: int
   patch_size: tuple[int, int]
   channels: int
 
@@ -57,12 +53,6 @@ class ImageObjective(abc.ABC):
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """See `maskjax.objectives.Objective`."""
 
-  def init_model(self, key: Array, batch: Batch) -> Any:
-    """Parameters of the model for images of the batch's shape."""
-    one = {name: rows[:1] for name, rows in batch.items()}
-    variables = self.model.init(key, self.patches(one), self.mask(one, key))
-    return variables["params"]
-
   def patches(self, batch: Batch) -> Array:
     """The patches of a batch's images: [B, N, P]."""
     return image_patches(batch, self.grid, self.patch_size, self.patch_dim)
@@ -71,17 +61,52 @@ class ImageObjective(abc.ABC):
     """The shapes of a batch of this many images."""
     return image_batch_shapes(batch_size, self.grid, self.patch_size, self.patch_dim)
 
+  def features(self, params: Any, batch: Batch) -> Array:
+    """Codes of all patches, nothing hidden: [B, N, D]."""
+    variables = collections(params)
+    tokens = self.model.apply(variables, self.patches(batch), method="encode")
+    return self.model.encoder.patch_tokens(cast(Array, tokens))
+
+  def layers(
+    self, params: Any, batch: Batch, mask: Mask | None = None, **asked: Any
+  ) -> Layers:
+    """What the encoder's blocks say, see `maskjax.models.encoder_layers`."""
+    encoder, patches = self.model.encoder, self.patches(batch)
+    return encoder_layers(encoder, params["encoder"], patches, mask, **asked)
+
+  def drop_path_rngs(self, batch: Batch, key: Array) -> dict[str, Array]:
+    """What the model needs to drop paths at random; nothing where it drops none."""
+    if not getattr(self.model.encoder, "drops_paths", False):
+      return {}
+    # The first example's key, so that microbatches drop different ones.
+    return {"drop_path": keys.example_keys(keys.named(key, "drop_path"), batch)[0]}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageObjective(PatchObjective):
+  """A system that hides a number of patches that no image changes.
+
+  Attributes:
+    model: is called with patches [B, N, P] and a mask.
+    sampler: draws masks.
+    num_hidden: how many patches it hides.
+  """
+
+  sampler: Sampler
+  num_hidden: int
+
+  def init_model(self, key: Array, batch: Batch) -> Any:
+    """Parameters of the model for images of the batch's shape."""
+    one = {name: rows[:1] for name, rows in batch.items()}
+    variables = self.model.init(key, self.patches(one), self.mask(one, key))
+    return variables["params"]
+
   def mask(self, batch: Batch, key: Array) -> Mask:
     """The masks of a batch's examples under a step's key."""
     example_keys = keys.example_keys(keys.named(key, "mask"), batch)
     return masking.draw(
       self.sampler, example_keys, self.grid, num_hidden=self.num_hidden
     )
-
-  def features(self, params: Any, batch: Batch) -> Array:
-    """Codes of all patches, nothing hidden: [B, N, D]."""
-    tokens = self.model.apply({"params": params}, self.patches(batch), method="encode")
-    return self.model.encoder.patch_tokens(cast(Array, tokens))
 
 
 def image_patches(

@@ -11,43 +11,22 @@ from maskjax import keys
 from maskjax.losses import Loss, Mean
 from maskjax.masking import Mask
 from maskjax.objectives.images import ImageObjective
-from maskjax.objectives.objective import Batch, Variables, valid
+from maskjax.objectives.objective import Batch, Variables, collections, valid
 from maskjax.targets import Target
 from maskjax.tokens import unpatchify
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reconstruction(ImageObjective):
-  """Predicts something of the hidden patches, computed from the image itself.
+class Prediction(ImageObjective):
+  """Something of the hidden patches, computed from the image itself, is predicted.
 
   Attributes:
     target: what; its `size` is what the model's predictions are long.
     error: of each token, from two [B, M, T] to [B, M].
-    drops_paths: whether training drops branches of the model's blocks at random.
   """
 
   target: Target
   error: Callable[[Array, Array], Array]
-  drops_paths: bool = False
-
-  def init(self, key: Array, batch: Batch) -> Variables:
-    """Parameters for images of the batch's shape."""
-    return Variables(self.init_model(key, batch))
-
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """Mean error of the hidden patches."""
-    del extra
-    rngs = None
-    if self.drops_paths:
-      # The first example's key, so that microbatches draw different numbers.
-      draw = keys.example_keys(keys.named(key, "drop_path"), batch)[0]
-      rngs = {"drop_path": draw}
-    return self.loss_under(self.mask(batch, key), params, batch, rngs=rngs)
-
-  def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """As `loss`, by the whole model."""
-    del extra
-    return self.loss_under(self.mask(batch, key), params, batch)
 
   def loss_under(
     self,
@@ -77,7 +56,7 @@ class Reconstruction(ImageObjective):
     is as it is when it is evaluated.
     """
     predictions = self.model.apply(
-      {"params": params}, patches, mask, visible_too, rngs=rngs
+      collections(params), patches, mask, visible_too, rngs=rngs
     )
     return cast(Array, predictions)
 
@@ -105,3 +84,33 @@ class Reconstruction(ImageObjective):
     if self.target.is_pixels:
       del pictures["target"]
     return pictures
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reconstruction(Prediction):
+  """Predicts it, and does nothing else.
+
+  Attributes:
+    num_predicted: how many of the hidden patches a step asks for, drawn at random; all
+      when None.
+  """
+
+  num_predicted: int | None = None
+
+  def init(self, key: Array, batch: Batch) -> Variables:
+    """Parameters for images of the batch's shape."""
+    return Variables(self.init_model(key, batch))
+
+  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+    """Mean error of the hidden patches."""
+    del extra
+    mask, rngs = self.mask(batch, key), self.drop_path_rngs(batch, key)
+    if self.num_predicted is not None:
+      example_keys = keys.example_keys(keys.named(key, "predicted"), batch)
+      mask = mask.asking(example_keys, self.num_predicted)
+    return self.loss_under(mask, params, batch, rngs=rngs)
+
+  def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+    """As `loss`, by the whole model and of all that is hidden."""
+    del extra
+    return self.loss_under(self.mask(batch, key), params, batch)

@@ -119,7 +119,6 @@ def simmim(
     error=absolute_error,
     patch_size=patch,
     channels=channels,
-    drops_paths=drop_path > 0,
   )
 
 

@@ -11,7 +11,7 @@ from models.arrays import assert_close, random, shaken
 from scipy.special import erf, softmax
 
 from maskjax.models import Transformer, attention, dense, stack_blocks, unstack_blocks
-from maskjax.models.transformer import Block
+from maskjax.models.transformer import Block, drop_branch
 
 # The block
 
@@ -220,9 +220,9 @@ def test_blocks_attend_to_a_context_or_to_one_each(scan, each):
 # Drop path
 
 
-def test_keep_drops_whole_examples_and_scales_the_others():
+def test_branches_of_whole_examples_are_dropped_and_the_others_scaled():
   y = random(2000, 3, 2) + 10
-  keep = functools.partial(Block(heads=2).apply, {}, y, 0.25, method="keep")
+  keep = functools.partial(Block(heads=2).apply, {}, y, 0.25, method=drop_branch)
   np.testing.assert_array_equal(keep(), y)
   out = np.asarray(keep(rngs={"drop_path": jax.random.key(0)}))
   dropped = (out == 0).all(axis=(1, 2))
