@@ -319,3 +319,17 @@ def test_units_that_do_not_fit_the_grid(unit, said):
 def test_counts_that_units_do_not_make():
   with pytest.raises(UserError, match="num_hidden=147: expected a multiple of 4"):
     masking.aligned(jax.random.key(0), (14, 14), 147, unit=2)
+
+
+def test_asking_draws_some_of_the_hidden_places_uniformly():
+  hidden = jnp.array([[1, 0, 1, 1, 0, 1]], bool).repeat(2000, axis=0)
+  mask = masking.Mask.from_hidden(hidden, num_hidden=4)
+  some = mask.asking(jax.random.split(jax.random.key(0), 2000), 2)
+  assert some.hidden_ids.shape == (2000, 2)
+  assert (np.diff(some.hidden_ids, axis=1) > 0).all()
+  counts = np.bincount(np.ravel(some.hidden_ids), minlength=6)
+  assert (counts[[1, 4]] == 0).all()
+  # Of mean 1000 and deviation 22.
+  assert (abs(counts[[0, 2, 3, 5]] - 1000) < 110).all()
+  np.testing.assert_array_equal(some.visible_ids, mask.visible_ids)
+  np.testing.assert_array_equal(some.hidden, mask.hidden)

@@ -52,7 +52,11 @@ class Objective(Protocol):
   """
 
   def init(self, key: Array, batch: Batch) -> Variables:
-    """Makes the variables that a batch of this shape needs."""
+    """Makes the variables that a batch of this shape needs.
+
+    In a run it is given the first batch; a system may compute from its examples what
+    stays in `extra` as it is, such as centroids.
+    """
 
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """Judges the parameters on a batch.

@@ -169,6 +169,21 @@ def test_num_queries_are_what_comes_out():
     assert shape.shape == (B, 2, D)
 
 
+@pytest.mark.parametrize("scan", [False, True])
+def test_num_keys_are_all_that_is_attended_to(scan):
+  params, x = make_params(), random(B, N, D)
+  silent = np.where(np.arange(N) < 2, 0.0, -np.inf).astype(np.float32)
+  model = make_transformer(scan=scan)
+  own = {"params": stack_blocks(params) if scan else params}
+  found, expected = jax.jit(
+    lambda own, x: (
+      model.apply(own, x, num_keys=2)[-1],
+      model.apply(own, x, bias=silent)[-1],
+    )
+  )(own, x)
+  assert_close(found, expected)
+
+
 def test_stack_blocks_and_back():
   # Twelve, of which the eleventh and twelfth come before the third by the alphabet.
   blocks = {f"block_{i}": {"a": {"kernel": np.full(2, i)}, "b": i} for i in range(12)}

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -23,7 +24,9 @@ from systems.by_layers import (
 
 from maskjax import keys
 from maskjax.errors import UserError
-from maskjax.objectives import crossmae
+from maskjax.masking import Mask
+from maskjax.objectives import crossmae, mae
+from maskjax.planning.flops import matmul_flops
 from maskjax.tokens import sincos
 
 DECODER = {"width": 12, "depth": 3, "heads": 2}
@@ -143,6 +146,24 @@ def test_it_learns_from_weights_that_begin_as_noise():
   # Three blocks of the decoder; the embedded patches and two blocks of the encoder.
   assert weights.shape == (3, 3)
   assert 0.2 < np.std(weights) < 1.2 and np.unique(weights).size == 9
+
+
+def test_a_quarter_of_the_hidden_patches_costs_at_most_two_fifths_of_maes_decoder():
+  """Twelve blocks against eight, as in the papers, of ViT-B/16 at 224 pixels."""
+
+  def cost(objective, encoded):
+    decoder, mask = objective.model.decoder, Mask.from_hidden(hidden, num_hidden=147)
+    if objective.num_predicted:
+      mask = mask.asking(jax.random.split(KEY, 1), objective.num_predicted)
+    predict = functools.partial(decoder.apply, mask=mask, visible_too=False)
+    make = functools.partial(decoder.init, mask=mask, visible_too=False)
+    return matmul_flops(predict, jax.eval_shape(make, KEY, encoded), encoded)
+
+  hidden = jnp.arange(196)[None] < 147
+  tokens = jax.ShapeDtypeStruct((1, 50, 768), jnp.float32)
+  of_mae = cost(mae(), tokens)
+  assert cost(crossmae(prediction_ratio=0.75 / 4), [tokens] * 13) < 0.4 * of_mae
+  assert cost(crossmae(), [tokens] * 13) < 0.4 * of_mae
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.8])
