@@ -74,13 +74,17 @@ class Experiment:
 
 
 def build_system(
-  config: ConfigDict, devices: Sequence[jax.Device] | None = None
+  config: ConfigDict,
+  devices: Sequence[jax.Device] | None = None,
+  *,
+  learns: bool = True,
 ) -> tuple[Any, optax.GradientTransformation, Mesh]:
   """Builds what of a config needs no data: objective, optimizer and mesh.
 
   Args:
     config: the config.
     devices: of the mesh; this machine's when None.
+    learns: refuse an objective without a loss, which is but a teacher.
 
   Raises:
     UserError: names the key that is wrong and says what was expected.
@@ -104,6 +108,11 @@ def build_system(
       f"config.wandb_project={config.wandb_project!r}: expected the package wandb"
     )
   objective = resolve.build(objectives, config.objective)
+  if learns and not hasattr(objective, "loss"):
+    raise UserError(
+      f"config.objective.name={config.objective.name!r} has no loss: expected one that "
+      "learns"
+    )
   optimizer = resolve.build(optimizers, config.optimizer, num_steps=config.num_steps)
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
   sharding.check_batch(mesh, config.batch_size, config.microbatches)
@@ -114,13 +123,17 @@ def build_system(
   return objective, optimizer, mesh
 
 
-def prepare(config: ConfigDict) -> Experiment:
+def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
   """Builds what a config names; touches no file but the data's.
+
+  Args:
+    config: the config.
+    learns: see `build_system`.
 
   Raises:
     UserError: names the key that is wrong and says what was expected.
   """
-  objective, optimizer, mesh = build_system(config)
+  objective, optimizer, mesh = build_system(config, learns=learns)
 
   def pipeline(source: Any, transforms: Sequence[Any], **keywords: Any) -> Any:
     return data.Pipeline(
@@ -170,7 +183,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     TerminatedError: SIGTERM came; the state is saved.
   """
   experiment = prepare(config)
-  initial = _initial(experiment)
+  initial = beginning(experiment)
   checkpoints = workdirs.checkpoints(workdir, config)
   if saved := checkpoints.steps():
     checkpoints.check_whole(saved[-1])
@@ -222,7 +235,7 @@ def evaluate(
   """
   folder = storage.reach(workdir)
   config = workdirs.read_config(folder) if config is None else config
-  experiment = prepare(config)
+  experiment = prepare(config, learns=False)
   untrained = experiment.untrained()
   checkpoints = workdirs.checkpoints(folder, config)
   step, params = checkpoints.restore_weights(step)
@@ -231,7 +244,7 @@ def evaluate(
   with workdirs.held(folder) as held:
     path = held.local / workdirs.METRICS
     writer = metrics.Writers([metrics.JsonLines(path)] if _is_first() else [])
-    if experiment.test:
+    if experiment.test and hasattr(experiment.objective, "loss"):
       state = TrainState(
         step=jax.numpy.int32(step), params=params, extra=extra, opt_state=()
       )
@@ -241,7 +254,7 @@ def evaluate(
     _report(experiment, objectives.Variables(params, extra), step, held, writer)
 
 
-def _initial(
+def beginning(
   experiment: Experiment,
 ) -> Callable[[objectives.Variables], objectives.Variables] | None:
   """What turns fresh variables into pretrained ones, where the config asks for it.
@@ -257,15 +270,17 @@ def _initial(
   def read(workdir: str, like: Any = None) -> Any:
     checkpoints = workdirs.checkpoints(workdir, config)
     step, params = checkpoints.restore_weights()
-    if isinstance(like, objectives.Variables):
-      return objectives.Variables(params, checkpoints.restore_extra(step, like.extra))
-    return params
+    if not isinstance(like, objectives.Variables):
+      return params
+    extra = checkpoints.restore_extra_entries(step, like.extra)
+    return objectives.Variables(params, extra)
 
-  fresh = experiment.untrained()
+  # Shapes alone: to make arrays that will not be used can take minutes.
+  fresh = jax.eval_shape(experiment.objective.init, experiment.key, experiment.example)
   own = read(config.init_from) if config.init_from else None
   others = {name: read(workdir, fresh.extra[name]) for name, workdir in wanted.items()}
-  for name, params in others.items():
-    transfer.check_same(params, fresh.extra[name], wanted[name])
+  for name, variables in others.items():
+    transfer.check_same(variables, fresh.extra[name], wanted[name])
 
   def change(variables: objectives.Variables) -> objectives.Variables:
     params, extra = variables

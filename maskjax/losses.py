@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from maskjax.models.attention import unit
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +91,54 @@ def squared_error(predictions: Array, targets: Array) -> Array:
   return jnp.square(difference).mean(axis=-1)
 
 
+def cosine_error(predictions: Array, targets: Array) -> Array:
+  """One less the cosine of two vectors of each token, in float32: [..., D] to [...].
+
+  Example:
+    >>> print(cosine_error(jnp.array([0.0, 2.0]), jnp.array([0.0, 3.0])))
+    0.0
+  """
+  chex.assert_equal_shape([predictions, targets])
+  return 1 - (unit(predictions) * unit(targets)).sum(axis=-1)
+
+
+def absolute_error(predictions: Array, targets: Array) -> Array:
+  """Mean absolute error (L1) of each token, in float32: two [..., D] to [...].
+
+  Example:
+    >>> float(absolute_error(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
+    1.0
+  """
+  chex.assert_equal_shape([predictions, targets])
+  difference = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
+  return jnp.abs(difference).mean(axis=-1)
+
+
+def smooth_l1(predictions: Array, targets: Array, *, beta: float = 1.0) -> Array:
+  """Mean error of each token, squared near 0 and absolute far from it, in float32.
+
+  A difference d counts d^2 / (2 beta) below `beta` and |d| - beta / 2 above
+  (https://arxiv.org/abs/1504.08083, equation 3, for a beta of 1).
+
+  Args:
+    predictions: [..., D].
+    targets: [..., D].
+    beta: where the square ends.
+
+  Returns:
+    [...].
+
+  Example:
+    >>> float(smooth_l1(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
+    0.75
+  """
+  chex.assert_equal_shape([predictions, targets])
+  difference = predictions.astype(jnp.float32) - targets.astype(jnp.float32)
+  far = jnp.abs(difference)
+  near = jnp.square(difference) / (2 * beta)
+  return jnp.where(far < beta, near, far - beta / 2).mean(axis=-1)
+
+
 def cross_entropy(logits: Array, targets: Array) -> Array:
   """Cross-entropy with soft targets, in float32 nats: two [..., K] to [...].
 
@@ -133,3 +183,28 @@ def spectral_distance(
     return distances
   weights = jax.lax.stop_gradient(squared) ** (focal / 2)
   return distances * weights / weights.max(axis=(1, 2), keepdims=True)
+
+
+def ranking_error(predictions: Array, targets: Array) -> Array:
+  """How badly predictions say which of two targets is larger: two [..., M] to [...].
+
+  The mean, over all pairs of different targets, of the cross-entropy of which is larger
+  with the logistic function of the predictions' difference (HPM,
+  https://arxiv.org/abs/2304.05919, section 3.2); 0 where all are equal.
+
+  Example:
+    >>> targets = jnp.array([1.0, 2.0, 3.0])
+    >>> print(f"{ranking_error(jnp.zeros(3), targets):.4f}")
+    0.6931
+  """
+  chex.assert_equal_shape([predictions, targets])
+
+  def differences(values: Array) -> Array:
+    values = values.astype(jnp.float32)
+    return values[..., :, None] - values[..., None, :]
+
+  order = jnp.sign(differences(targets))
+  errors = jax.nn.softplus(-order * differences(predictions))
+  differ = order != 0
+  count = jnp.maximum(differ.sum(axis=(-2, -1)), 1)
+  return jnp.where(differ, errors, 0).sum(axis=(-2, -1)) / count

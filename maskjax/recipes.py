@@ -3,11 +3,17 @@
 A config begins with one of these, and adds its objective, optimizer and schedule.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
 from maskjax import config as configs
+
+# Means and deviations of red, green and blue: of ImageNet, and what CLIP was given.
+COLOURS = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+CLIP_COLOURS = dict(
+  mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
+)
 
 FASHION_ROOT = "/usr/share/datasets/fashion-mnist"  # Debian: dataset-fashion-mnist
 
@@ -31,25 +37,31 @@ def fashion_mnist() -> ConfigDict:
   return config
 
 
-def imagenet(*, scale: Sequence[float] = (0.2, 1.0)) -> ConfigDict:
-  """ImageNet-1k through TFDS: crops of 224x224 pixels, mirrored half of the time.
+def imagenet(
+  *,
+  scale: Sequence[float] = (0.2, 1.0),
+  size: int = 224,
+  colours: Mapping[str, Sequence[float]] = COLOURS,
+) -> ConfigDict:
+  """ImageNet-1k through TFDS: square crops, mirrored half of the time.
 
   Args:
     scale: least and largest share of an image that a crop takes.
+    size: side of the crops in pixels; whole images are shrunk to 8/7 of it.
+    colours: `mean` and `std` of each channel, to normalise by.
   """
   config = configs.defaults()
-  colours = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
   config.data.train = dict(name="tfds", dataset="imagenet2012", split="train")
   config.data.test = dict(name="tfds", dataset="imagenet2012", split="validation")
   config.data.train_transforms = (
-    dict(name="random_resized_crop", size=224, scale=tuple(scale)),
+    dict(name="random_resized_crop", size=size, scale=tuple(scale)),
     "random_flip",
     "to_float",
     dict(name="normalize", **colours),
   )
   config.data.test_transforms = (
-    dict(name="resize", size=256),
-    dict(name="center_crop", size=224),
+    dict(name="resize", size=size * 8 // 7),
+    dict(name="center_crop", size=size),
     "to_float",
     dict(name="normalize", **colours),
   )

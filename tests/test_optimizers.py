@@ -65,6 +65,12 @@ def test_schedule(warmup, final):
   assert (found[0] == 0) == (warmup > 0)
 
 
+def test_schedule_with_a_step():
+  found = rates(12, learning_rate=0.5, num_steps=12, warmup_steps=4, drop_at=9)
+  expected = [0, 0.125, 0.25, 0.375, *[0.5] * 5, *[0.05] * 3]
+  np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-9)
+
+
 def test_adamw_is_torchs():
   torch = pytest.importorskip("torch")
   schedule = {"peak": 0.1, "warmup": 5, "total": 20, "final": 0.01}
@@ -231,6 +237,8 @@ def test_layer_decay_without_blocks_is_refused():
     ({"num_steps": 0}, "num_steps=0"),
     ({"learning_rate": -1.0}, "optimizer.learning_rate=-1.0"),
     ({"weight_decay": -0.1}, "weight_decay=-0.1"),
+    ({"warmup_steps": 4, "drop_at": 3}, "optimizer.drop_at=3"),
+    ({"drop_at": 10}, "optimizer.drop_at=10.*less than num_steps=10"),
     ({"clip_norm": -1.0}, "clip_norm=-1.0"),
     ({"state_dtype": "float16"}, "optimizer.state_dtype='float16': expected 'float32'"),
   ],
@@ -483,6 +491,24 @@ def test_digits_train_as_well_with_bfloat16_state():
     losses[dtype] = np.array(seen)
   assert losses["float32"][-1] < 0.75 * losses["float32"][0]
   np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.03)
+
+
+def test_weight_decay_rises_along_a_cosine():
+  optimizer = adamw(
+    learning_rate=1.0,
+    final_learning_rate=1.0,
+    num_steps=10,
+    weight_decay=0.1,
+    final_weight_decay=0.5,
+  )
+  params, nothing = {"kernel": jnp.ones(2)}, {"kernel": jnp.zeros(2)}
+  state, decays = optimizer.init(params), []
+  for _ in range(12):
+    updates, state = optimizer.update(nothing, state, params)
+    decays.append(-float(updates["kernel"][0]))
+  steps = np.minimum(np.arange(12), 10)
+  expected = 0.5 - 0.4 * (1 + np.cos(np.pi * steps / 10)) / 2
+  np.testing.assert_allclose(decays, expected, rtol=1e-6)
 
 
 def run_of(optimizer, params, grads):

@@ -9,7 +9,13 @@ import pytest
 
 from maskjax import targets
 from maskjax.errors import UserError
-from maskjax.losses import Loss, Mean, cross_entropy, squared_error
+from maskjax.losses import (
+  Loss,
+  Mean,
+  absolute_error,
+  cross_entropy,
+  squared_error,
+)
 from maskjax.objectives import mae
 
 torch = pytest.importorskip("torch")
@@ -98,6 +104,17 @@ def test_squared_error():
   np.testing.assert_allclose(half, 1e-6, rtol=1e-3)  # the type of neither rounds it
   with pytest.raises(AssertionError, match="shape"):
     squared_error(jnp.zeros((2, 3)), jnp.zeros((2, 1)))
+
+
+def test_absolute_error():
+  predictions, truth = random(2, 3, 5), random(2, 3, 5, seed=1)
+  expected = np.abs(predictions.astype(np.float64) - truth).mean(axis=-1)
+  ours = absolute_error(jnp.asarray(predictions), jnp.asarray(truth))
+  np.testing.assert_allclose(ours, expected, rtol=1e-6)
+  half = absolute_error(jnp.bfloat16([1.0, 1.0]), jnp.float32([1.001, 1.001]))
+  np.testing.assert_allclose(half, 1e-3, rtol=1e-3)  # the type of neither rounds it
+  with pytest.raises(AssertionError, match="shape"):
+    absolute_error(jnp.zeros((2, 3)), jnp.zeros((2, 1)))
 
 
 def test_cross_entropy_is_torchs():

@@ -1,39 +1,80 @@
 """Workdirs from weights of other libraries, and such weights from workdirs."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from maskjax import objectives, resolve
 from maskjax import workdir as workdirs
-from maskjax.convert import safetensors, vit_mae
+from maskjax.convert import (
+  beit_mim,
+  clip,
+  clip_vision_model,
+  dinov2,
+  safetensors,
+  swin_mim,
+  swinv2_mim,
+  vit,
+  vit_mae,
+  vit_mim,
+)
 from maskjax.errors import UserError
 from maskjax.models import stack_blocks
-from maskjax.tokens.patches import pair
 from maskjax.training import transfer
+
+Tensors = Mapping[str, np.ndarray]
+
+
+class Converter(Protocol):
+  """A module that knows the layout of one kind of model.
+
+  Attributes:
+    MODEL_TYPE: as `config.json` names it.
+    OBJECTIVE: name of the objective that the weights are of.
+  """
+
+  MODEL_TYPE: str
+  OBJECTIVE: str
+
+  def from_hf(
+    self, config: Mapping[str, Any], tensors: Tensors
+  ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Hyperparameters of the objective, and parameters with separate blocks."""
+
+  def to_hf(
+    self, hyperparameters: Mapping[str, Any], params: Mapping[str, Any]
+  ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The inverse: the content of `config.json`, and the tensors by name."""
+
+
+# Of an objective with several kinds of encoder, first the one of its default kind.
+CONVERTERS: tuple[Converter, ...] = (
+  *(vit, clip, clip_vision_model, dinov2),
+  *(vit_mae, vit_mim, swin_mim, swinv2_mim, beit_mim),
+)
 
 
 def import_weights(folder: str | Path, config: ConfigDict, workdir: str | Path) -> None:
-  """Makes a workdir of a ViTMAE folder in the Hugging Face layout.
+  """Makes a workdir of a folder in the Hugging Face layout.
 
   The workdir can be evaluated and finetuned from, but holds no optimizer's state.
 
   Args:
     folder: holds `config.json` and safetensors.
-    config: of MAE; the folder's own shapes take the place of its shapes.
+    config: of the objective that they are of; the folder's own shapes take the place
+      of its shapes.
     workdir: must hold no checkpoints yet.
 
   Raises:
     UserError: the folder is not as expected, or the workdir is in use.
   """
-  hyperparameters, params = vit_mae.from_hf(*safetensors.read(folder))
-  if config.objective.get("name") != "mae":
-    raise UserError(
-      f"objective.name={config.objective.get('name')!r}: expected 'mae' for the "
-      f"weights in {folder}"
-    )
+  theirs, tensors = safetensors.read(folder)
+  converter = _converter(config, theirs.get("model_type"), f"the weights in {folder}")
+  hyperparameters, params = converter.from_hf(theirs, tensors)
   if workdirs.checkpoints(workdir, config).steps():
     raise UserError(f"workdir {workdir} has checkpoints: expected a new one")
   with config.unlocked():
@@ -51,30 +92,48 @@ def import_weights(folder: str | Path, config: ConfigDict, workdir: str | Path) 
 def export_weights(
   workdir: str | Path, folder: str | Path, *, step: int | None = None
 ) -> None:
-  """Writes a workdir's weights as a ViTMAE folder in the Hugging Face layout.
+  """Writes a workdir's weights as a folder in the Hugging Face layout.
 
   Args:
-    workdir: of a run of MAE, or of imported weights.
+    workdir: of a run, or of imported weights.
     folder: must not exist, or be empty.
     step: which checkpoint; the newest when None.
 
   Raises:
-    UserError: there is no such checkpoint, or the folder is in use.
+    UserError: there is no such checkpoint, no such layout for its objective, or the
+      folder is in use.
   """
   config = workdirs.read_config(workdir)
-  if config.objective.get("name") != "mae":
-    raise UserError(
-      f"{workdir}: objective.name={config.objective.get('name')!r}: expected 'mae'"
-    )
+  # An objective with several kinds of encoder names them as model types are named.
+  kind = config.objective.get("encoder_type")
+  converter = _converter(config, kind, f"the run in {workdir}")
   hyperparameters = config.objective.to_dict()
   hyperparameters.pop("name")
   _, params = workdirs.checkpoints(workdir, config).restore_weights(step)
-  safetensors.write(folder, *vit_mae.to_hf(hyperparameters, params))
+  safetensors.write(folder, *converter.to_hf(hyperparameters, params))
+
+
+def _converter(config: ConfigDict, model_type: str | None, what: str) -> Converter:
+  """The one of a config's objective and, where it is given, of a model type."""
+  name = config.objective.get("name")
+  of_objective = [c for c in CONVERTERS if c.OBJECTIVE == name]
+  if not of_objective:
+    known = sorted({repr(c.OBJECTIVE) for c in CONVERTERS})
+    raise UserError(
+      f"objective.name={name!r}: expected {' or '.join(known)} for {what}"
+    )
+  for converter in of_objective:
+    if model_type in (converter.MODEL_TYPE, None):
+      return converter
+  known = sorted(repr(c.MODEL_TYPE) for c in of_objective)
+  raise UserError(
+    f"model_type={model_type!r}: expected {' or '.join(known)}, "
+    f"since objective.name={name!r}"
+  )
 
 
 def _shapes(config: ConfigDict) -> object:
-  """The shapes of the parameters that a config's MAE has; needs no data."""
+  """The shapes of the parameters that a config's objective has; needs no data."""
   objective = resolve.build(objectives, config.objective)
-  height, width = pair(config.objective.get("image_size", 224))
-  image = jnp.zeros((1, height, width, config.objective.get("channels", 3)))
-  return jax.eval_shape(objective.init, jax.random.key(0), {"image": image}).params
+  key, batch = jax.random.key(0), objective.batch_shapes(1)
+  return jax.eval_shape(objective.init, key, batch).params

@@ -8,7 +8,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.models.convolution import conv, erase
-from maskjax.models.transformer import LayerNorm, Mlp, keep
+from maskjax.models.transformer import LayerNorm, Mlp, drop_branch
 from maskjax.sharding import constrain_batch
 
 INIT = nn.initializers.truncated_normal(0.02)
@@ -46,7 +46,7 @@ class ConvNextBlock(nn.Module):
     init = nn.initializers.constant(self.layer_scale)
     y = y * self.param("layer_scale", init, (width,)).astype(y.dtype)
     # All but the convolution look at one place alone: erasing once is enough.
-    return constrain_batch(x + keep(self, erase(y, hidden), rate))
+    return constrain_batch(x + drop_branch(self, erase(y, hidden), rate))
 
 
 class ConvNext(nn.Module):

@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.models.convolution import BatchNorm, conv, erase
-from maskjax.models.transformer import keep
+from maskjax.models.transformer import drop_branch
 from maskjax.sharding import constrain_batch
 
 
@@ -52,7 +52,7 @@ class ResNetBlock(nn.Module):
       y = layer(y, self.width, 3, 1, "conv_1", last=True)
     if x.shape[-1] != self.width or self.stride > 1:
       x = layer(x, self.width, 1, self.stride, "shortcut", last=True)
-    return constrain_batch(jax.nn.relu(x + keep(self, y, rate)))
+    return constrain_batch(jax.nn.relu(x + drop_branch(self, y, rate)))
 
 
 class ResNet(nn.Module):

@@ -13,6 +13,7 @@ from maskjax import keys, masking
 from maskjax.errors import UserError
 from maskjax.losses import Loss
 from maskjax.masking import Mask, Sampler
+from maskjax.models import Layers, encoder_layers
 from maskjax.objectives.objective import Batch, Variables, collections
 from maskjax.tokens import patchify
 
@@ -65,6 +66,20 @@ class PatchObjective(abc.ABC):
     variables = collections(params)
     tokens = self.model.apply(variables, self.patches(batch), method="encode")
     return self.model.encoder.patch_tokens(cast(Array, tokens))
+
+  def layers(
+    self, params: Any, batch: Batch, mask: Mask | None = None, **asked: Any
+  ) -> Layers:
+    """What the encoder's blocks say, see `maskjax.models.encoder_layers`."""
+    encoder, patches = self.model.encoder, self.patches(batch)
+    return encoder_layers(encoder, params["encoder"], patches, mask, **asked)
+
+  def drop_path_rngs(self, batch: Batch, key: Array) -> dict[str, Array]:
+    """What the model needs to drop paths at random; nothing where it drops none."""
+    if not getattr(self.model.encoder, "drops_paths", False):
+      return {}
+    # The first example's key, so that microbatches drop different ones.
+    return {"drop_path": keys.example_keys(keys.named(key, "drop_path"), batch)[0]}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -26,14 +26,19 @@ class Variables(NamedTuple):
 class Objective(Protocol):
   """What the training loop asks of a system; write these two methods.
 
+  One without `loss` is but a teacher.
+
   An objective may have further methods, which are used where they are found:
 
   - `evaluate(params, extra, batch, key) -> Loss`, in place of `loss` on held-out
     data, where the two differ (mixing of images, dropped paths);
   - `update_extra(params, extra, step, sums) -> extra`, after each optimizer step,
     with the sums over the batch that its losses carried;
+  - `restart(params, step, batch, key) -> params`, after that, for systems whose
+    parameters begin anew in each of several stages;
   - `pretrained -> {name: workdir}`, a property: the entries of `extra` whose arrays
-    are parameters of other runs, read before the first step;
+    are parameters of other runs, read before the first step; an entry that is
+    `Variables` takes of the run's own `extra` the entries that it has;
   - `features(params, batch) -> [B, N, D] or [B, D]`, for the probes;
   - `reads_extra`, True where `features` and `reconstruct` take `Variables` as their
     `params`, because they need what `extra` holds, see `readable`;
@@ -47,7 +52,11 @@ class Objective(Protocol):
   """
 
   def init(self, key: Array, batch: Batch) -> Variables:
-    """Makes the variables that a batch of this shape needs."""
+    """Makes the variables that a batch of this shape needs.
+
+    In a run it is given the first batch; a system may compute from its examples what
+    stays in `extra` as it is, such as centroids.
+    """
 
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """Judges the parameters on a batch.

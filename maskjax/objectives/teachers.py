@@ -1,11 +1,14 @@
 """Teachers: networks whose features a system predicts.
 
 A teacher's arrays are an entry of the objective's `extra`. Its `features` are what the
-objective asks it for, with those arrays in place of parameters.
+objective asks it for, with those arrays in place of parameters; its `layers`, what few
+systems ask for, only networks of blocks have.
 """
 
+import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -15,9 +18,11 @@ from jax import Array
 
 from maskjax import resolve
 from maskjax.errors import UserError
+from maskjax.masking import Mask
+from maskjax.models import Layers
 from maskjax.objectives.objective import Batch, readable
 
-__all__ = ["ema", "frozen"]
+__all__ = ["bootstrap", "ema", "frozen"]
 
 
 class Teacher(Protocol):
@@ -47,27 +52,39 @@ class Teacher(Protocol):
       batch: see `maskjax.objectives.Objective`.
     """
 
+  def layers(
+    self,
+    student: Any,
+    state: Any,
+    batch: Batch,
+    mask: Mask | None = None,
+    **asked: Any,
+  ) -> Layers:
+    """What its blocks say, without gradients; see `maskjax.models.encoder_layers`.
+
+    Args:
+      student: has `layers`, see `maskjax.objectives.images.ImageObjective`.
+      state: its arrays.
+      batch: see `maskjax.objectives.Objective`.
+      mask: which patches it must not see; none when None.
+      **asked: `depth` and `attention`.
+
+    Raises:
+      UserError: its network has no layers to show; names it.
+    """
+
   def update(self, state: Any, params: Any, step: Array) -> Any:
     """Its arrays after an optimizer step, given the student's parameters."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Ema:
-  """An exponential moving average of the student; `ema` makes it.
-
-  Attributes:
-    first: its decay at the first step.
-    last: its decay at `num_steps`, to which it rises along a cosine or a line.
-    num_steps: steps of the schedule; 0 for a constant `first`.
-    shape: `cosine` or `linear`.
-  """
-
-  first: float
-  last: float
-  num_steps: int
-  shape: str
+class PastStudent(abc.ABC):
+  """What teachers have in common that are earlier states of the student."""
 
   workdir = ""
+
+  @abc.abstractmethod
+  def update(self, state: Any, params: Any, step: Array) -> Any:
+    """See `Teacher`."""
 
   def init(self, params: Any, key: Array, batch: Batch) -> Any:
     """Begins as a copy of the student."""
@@ -75,10 +92,40 @@ class Ema:
     return jax.tree.map(jnp.copy, params)
 
   def features(
-    self, of_student: Callable[[Any, Batch], Array], state: Any, batch: Batch
-  ) -> Array:
-    """See `Teacher`."""
+    self, of_student: Callable[[Any, Batch], Any], state: Any, batch: Batch
+  ) -> Any:
+    """See `Teacher`; arrays of any kind that a student can give."""
     return jax.lax.stop_gradient(of_student(state, batch))
+
+  def layers(
+    self,
+    student: Any,
+    state: Any,
+    batch: Batch,
+    mask: Mask | None = None,
+    **asked: Any,
+  ) -> Layers:
+    """See `Teacher`."""
+    return jax.lax.stop_gradient(student.layers(state, batch, mask, **asked))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ema(PastStudent):
+  """An exponential moving average of the student; `ema` makes it.
+
+  Attributes:
+    first: its decay at the first step.
+    last: its decay at `num_steps`, to which it rises along a cosine or a line.
+    num_steps: steps of the schedule; 0 for a constant `first`.
+    shape: `cosine` or `linear`.
+    warmup_steps: steps before the schedule, over which it falls from 1 to `first`.
+  """
+
+  first: float
+  last: float
+  num_steps: int
+  shape: str
+  warmup_steps: int = 0
 
   def update(self, state: Any, params: Any, step: Array) -> Any:
     """See `Teacher`."""
@@ -86,12 +133,13 @@ class Ema:
 
   def decay(self, step: Array) -> Array:
     """The decay at a step, float32."""
-    if not self.num_steps:
-      return jnp.float32(self.first)
-    done = jnp.clip(step / self.num_steps, 0, 1)
+    done = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
+    done = jnp.clip(done, 0, 1)
     if self.shape == "cosine":
       done = (1 - jnp.cos(jnp.pi * done)) / 2
-    return self.first + (self.last - self.first) * done
+    decay = self.first + (self.last - self.first) * done
+    left = jnp.clip(1 - step / max(1, self.warmup_steps), 0, 1)
+    return decay + (1 - self.first) * left * (self.warmup_steps > 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,10 +167,126 @@ class Frozen:
     del of_student
     return jax.lax.stop_gradient(self.objective.features(state, batch))
 
+  def layers(
+    self,
+    student: Any,
+    state: Any,
+    batch: Batch,
+    mask: Mask | None = None,
+    **asked: Any,
+  ) -> Layers:
+    """See `Teacher`."""
+    del student
+    if not hasattr(self.objective, "layers"):
+      raise UserError(
+        f"teacher.objective: {type(self.objective).__name__} has features, but no "
+        "layers: expected a vision transformer, whose blocks can be asked one by one"
+      )
+    return jax.lax.stop_gradient(self.objective.layers(state, batch, mask, **asked))
+
   def update(self, state: Any, params: Any, step: Array) -> Any:
     """Changes nothing."""
     del params, step
     return state
+
+
+def features_width(
+  teacher: Teacher, student: jax.ShapeDtypeStruct, batch: Mapping[str, Any]
+) -> int:
+  """How many channels a teacher's features have; computes none.
+
+  Args:
+    teacher: the teacher.
+    student: the shape of the student's own features: [B, N, D].
+    batch: shapes of a batch of B examples.
+
+  Raises:
+    UserError: they are not features of N patches.
+  """
+
+  def features(batch: Batch) -> Array:
+    state = teacher.init((), jax.random.key(0), batch)
+    own = jnp.zeros(student.shape, student.dtype)
+    return teacher.features(lambda *_: own, state, batch)
+
+  shape = jax.eval_shape(features, batch).shape
+  if len(shape) != 3 or shape[1] != student.shape[1]:
+    raise UserError(
+      f"teacher gives features {list(shape[1:])} of an image: expected those of "
+      f"{student.shape[1]} patches"
+    )
+  return shape[-1]
+
+
+def layer_shapes(
+  teacher: Teacher,
+  student: Sequence[jax.ShapeDtypeStruct],
+  batch: Mapping[str, Any],
+  mask: Mask | None = None,
+) -> list[tuple[int, ...]]:
+  """The shapes of what a teacher's blocks say; computes nothing.
+
+  Args:
+    teacher: the teacher.
+    student: what the student's own would say.
+    batch: shapes of a batch.
+    mask: which patches the teacher must not see; none when None.
+  """
+
+  class Student:
+    def layers(self, *_: Any, **__: Any) -> Layers:
+      return Layers([jnp.zeros(own.shape, own.dtype) for own in student])
+
+  def layers(batch: Batch) -> Layers:
+    state = teacher.init((), jax.random.key(0), batch)
+    return teacher.layers(Student(), state, batch, mask)
+
+  return [tokens.shape for tokens in jax.eval_shape(layers, batch).tokens]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bootstrap(PastStudent):
+  """The student as it was at the end of the stage before; `bootstrap` makes it.
+
+  Attributes:
+    stages: into how many equal stages the run is cut.
+    num_steps: the run's steps.
+  """
+
+  stages: int
+  num_steps: int
+
+  def update(self, state: Any, params: Any, step: Array) -> Any:
+    """See `Teacher`."""
+    ends = self.ends_stage(step)
+    return jax.tree.map(lambda old, new: jnp.where(ends, new, old), state, params)
+
+  def ends_stage(self, step: Array) -> Array:
+    """Whether a stage ends with this step, and another one begins: bool."""
+    done = step + 1
+    return (done % (self.num_steps // self.stages) == 0) & (done < self.num_steps)
+
+
+def bootstrap(*, stages: int = 2, num_steps: int) -> Bootstrap:
+  """Makes a teacher that takes the student's place at the end of each stage.
+
+  Args:
+    stages: into how many equal stages the run is cut.
+    num_steps: the run's steps, a multiple of `stages`.
+
+  Example:
+    >>> teacher = bootstrap(stages=2, num_steps=6)
+    >>> [bool(teacher.ends_stage(jnp.int32(step))) for step in range(6)]
+    [False, False, True, False, False, False]
+  """
+  if stages < 1:
+    raise UserError(f"teacher.stages={stages}: expected at least 1")
+  if num_steps < stages or num_steps % stages:
+    raise UserError(
+      f"teacher.num_steps={num_steps}: expected the run's, a multiple of "
+      f"teacher.stages={stages}"
+    )
+  return Bootstrap(stages=stages, num_steps=num_steps)
 
 
 def ema(
@@ -131,14 +295,16 @@ def ema(
   last: float | None = None,
   num_steps: int = 0,
   shape: str = "cosine",
+  warmup_steps: int = 0,
 ) -> Ema:
   """Makes a teacher that follows the student.
 
   Args:
-    decay: of the average at the first step.
+    decay: of the average at the first step after the warm-up.
     last: at step `num_steps`, and from there on; `decay` when None.
     num_steps: steps until `last` is reached.
     shape: `cosine` or `linear`, the way there.
+    warmup_steps: steps before that, over which the decay falls from 1.
 
   Example:
     >>> float(ema(decay=0.5, last=1.0, num_steps=10, shape="linear").decay(5))
@@ -151,8 +317,19 @@ def ema(
     raise UserError(f"teacher.shape={shape!r}: expected 'cosine' or 'linear'")
   if last is not None and num_steps < 1:
     raise UserError(f"teacher.num_steps={num_steps}: expected the run's, for `last`")
+  if warmup_steps < 0 or 0 < num_steps <= warmup_steps:
+    raise UserError(
+      f"teacher.warmup_steps={warmup_steps}: expected at least 0 and fewer than "
+      f"num_steps={num_steps}"
+    )
   last = decay if last is None else last
-  return Ema(first=decay, last=last, num_steps=num_steps, shape=shape)
+  return Ema(
+    first=decay,
+    last=last,
+    num_steps=num_steps,
+    shape=shape,
+    warmup_steps=warmup_steps,
+  )
 
 
 def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
@@ -173,3 +350,18 @@ def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
       "that has"
     )
   return Frozen(objective=teacher, workdir=workdir)
+
+
+def average(spec: str | Mapping[str, Any]) -> Ema:
+  """Builds a teacher for a system that asks it for more than a student's features.
+
+  Raises:
+    UserError: the spec names another one than `ema`.
+  """
+  teacher = resolve.build(sys.modules[__name__], spec)
+  if not isinstance(teacher, Ema):
+    name = spec if isinstance(spec, str) else spec["name"]
+    raise UserError(
+      f"teacher.name={name!r}: expected 'ema', since it does what its student does"
+    )
+  return teacher

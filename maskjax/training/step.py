@@ -132,6 +132,9 @@ def train_step(
   extra, ema = state.extra, state.ema
   if hasattr(objective, "update_extra"):
     extra = objective.update_extra(params, extra, state.step, loss.sums)
+  if hasattr(objective, "restart"):
+    restart_key = keys.named(step_key, "restart")
+    params = objective.restart(params, state.step, batch, restart_key)
   if ema is not None:
     ema = optax.incremental_update(params, ema, 1 - ema_decay)
   metrics = {

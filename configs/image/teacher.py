@@ -1,0 +1,71 @@
+"""Encoders that learnt elsewhere, to teach others here; none of them trains.
+
+Each setting reads weights in the Hugging Face layout, whose shapes take the place of
+its own:
+  maskjax convert --from_hf DIR --config configs/image/teacher.py:clip_b16 \
+    --workdir runs/clip_b16
+
+clip_b16, clip_l14: CLIP's vision tower (arXiv:2103.00020), of a CLIPModel or a
+  CLIPVisionModel.
+dino_s16, dino_b16: ViTs as DINO trains them (arXiv:2104.14294), ViTModel.
+dinov2_b14: DINOv2 (arXiv:2304.07193), Dinov2Model; sees images of 518x518 pixels.
+
+`maskjax eval --workdir runs/clip_b16` probes it. The configs of students name it:
+  frozen = dict(
+    name="frozen",
+    objective=configs.load("configs/image/teacher.py:clip_b16").objective,
+    workdir="runs/clip_b16",
+  )
+"""
+
+from maskjax import config as configs
+from maskjax import recipes
+
+
+def get_config(setting=None):
+  return configs.setting(
+    setting,
+    {
+      "clip_b16": clip_b16,
+      "clip_l14": clip_l14,
+      "dino_s16": dino_s16,
+      "dino_b16": dino_b16,
+      "dinov2_b14": dinov2_b14,
+    },
+  )
+
+
+def encoder(encoder_type, size, *, image_size=224, patch_size=16, **colours):
+  config = recipes.imagenet(size=image_size, **colours)
+  config.num_steps, config.batch_size = 1, 256  # of a run that there is none of
+  config.objective = dict(
+    name="vit",
+    encoder_type=encoder_type,
+    image_size=image_size,
+    channels=3,
+    patch_size=patch_size,
+    encoder=dict(size=size),
+    dtype="bfloat16",
+  )
+  config.optimizer = dict(name="adamw", learning_rate=0.0)
+  return config
+
+
+def clip_b16():
+  return encoder("clip_vision_model", "B", colours=recipes.CLIP_COLOURS)
+
+
+def clip_l14():
+  return encoder("clip_vision_model", "L", patch_size=14, colours=recipes.CLIP_COLOURS)
+
+
+def dino_s16():
+  return encoder("vit", "S")
+
+
+def dino_b16():
+  return encoder("vit", "B")
+
+
+def dinov2_b14():
+  return encoder("dinov2", "B", image_size=518, patch_size=14)

@@ -1,0 +1,111 @@
+"""CLIP's vision tower as `CLIPVisionModel` of Hugging Face Transformers has it.
+
+Its last normalisation, which CLIP applies to the class token alone, is here of all
+tokens, as those have it that learn from CLIP's patches
+(https://arxiv.org/abs/2208.06366).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from maskjax.convert import encoders, layout
+from maskjax.convert.layout import Place
+
+MODEL_TYPE = "clip_vision_model"
+OBJECTIVE = "vit"
+
+# What `CLIPVisionConfig` takes where its config.json is silent.
+DEFAULTS: Mapping[str, Any] = {
+  "hidden_act": "quick_gelu",
+  "hidden_size": 768,
+  "image_size": 224,
+  "intermediate_size": 3072,
+  "layer_norm_eps": 1e-5,
+  "num_attention_heads": 12,
+  "num_channels": 3,
+  "num_hidden_layers": 12,
+  "patch_size": 32,
+}
+
+NAMES: Mapping[str, str] = {
+  "attention/query": "self_attn.q_proj",
+  "attention/key": "self_attn.k_proj",
+  "attention/value": "self_attn.v_proj",
+  "attention/out": "self_attn.out_proj",
+  "mlp/up": "mlp.fc1",
+  "mlp/down": "mlp.fc2",
+  "attention_norm": "layer_norm1",
+  "mlp_norm": "layer_norm2",
+}
+
+
+def from_hf(
+  config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Turns a `CLIPVisionModel` into hyperparameters and parameters.
+
+  Args:
+    config: the content of its `config.json`.
+    tensors: its tensors by name, float32, float16 or bfloat16.
+
+  Returns:
+    Keyword arguments for `maskjax.objectives.vit`, and a tree of float32 arrays.
+
+  Raises:
+    UserError: a config or tensors that the model here cannot follow; names them.
+  """
+  config = layout.check_config(
+    config, model_type=MODEL_TYPE, defaults=DEFAULTS, fixed={}
+  )
+  hidden_size = config["intermediate_size"]
+  return (
+    encoders.hyperparameters(MODEL_TYPE, config, hidden_size=hidden_size),
+    encoders.to_params(
+      _places(config),
+      tensors,
+      prefix="vision_model.",
+      unused=("embeddings.position_ids",),
+    ),
+  )
+
+
+def to_hf(
+  hyperparameters: Mapping[str, Any], params: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """The inverse of `from_hf`."""
+  config = encoders.config_of(hyperparameters)
+  ratio = hyperparameters.get("mlp_ratio", 4.0)
+  config |= {
+    "architectures": ["CLIPVisionModel"],
+    "intermediate_size": round(config["hidden_size"] * ratio),
+    "model_type": MODEL_TYPE,
+  }
+  return config, encoders.to_tensors(_places(config), params)
+
+
+def _places(config: Mapping[str, Any]) -> layout.Places:
+  width, count = config["hidden_size"], encoders.num_tokens(config)
+  return {
+    "embeddings.class_embedding": Place("encoder/cls", (width,), encoders.TOKEN),
+    "embeddings.position_embedding.weight": Place(
+      "encoder/positions", (count, width), encoders.TABLE
+    ),
+    **layout.patches(
+      "embeddings.patch_embedding",
+      "encoder/embed",
+      encoders.patch_shape(config),
+      bias=False,
+    ),
+    **layout.norm("pre_layrnorm", "encoder/embed_norm", width),
+    **layout.vit_blocks(
+      "encoder.layers",
+      "encoder",
+      width=width,
+      hidden=config["intermediate_size"],
+      depth=config["num_hidden_layers"],
+      names=NAMES,
+    ),
+    **layout.norm("post_layernorm", "encoder/norm", width),
+  }

@@ -1,0 +1,126 @@
+"""What the layouts of plain encoders share; all are of the objective `vit` here."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from maskjax.convert import layout
+from maskjax.convert.layout import Layout, Places
+from maskjax.models import Transformer
+from maskjax.objectives import vit
+from maskjax.tokens import grid_of
+from maskjax.tokens.patches import pair
+
+# A class token, [D] or [1, 1, D] there; a table of positions, [N, D] or [1, N, D].
+TOKEN = Layout(
+  lambda tensor: tensor.reshape(1, 1, -1),
+  lambda array, shape: array.reshape(shape),
+  lambda shape: (1, 1, shape[-1]),
+)
+TABLE = Layout(
+  lambda tensor: tensor.reshape(tensor.shape[-2:]),
+  lambda array, shape: array.reshape(shape),
+  lambda shape: shape[-2:],
+)
+
+
+def to_params(
+  places: Places,
+  tensors: Mapping[str, np.ndarray],
+  *,
+  prefix: str,
+  unused: Sequence[str] = (),
+) -> dict[str, Any]:
+  """Puts an encoder's tensors in their places.
+
+  The class token's own position, which the first row of the table is, becomes part of
+  the class token.
+
+  Args:
+    places: by the tensors' names.
+    tensors: of the encoder, or of a model that holds it.
+    prefix: of the encoder's tensors in such a model.
+    unused: names of tensors that features do not depend on.
+
+  Raises:
+    UserError: see `maskjax.convert.layout.to_params`.
+  """
+  if any(name.startswith(prefix) for name in tensors):
+    tensors = {n: t for n, t in tensors.items() if n.startswith(prefix)}
+  found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+  found = {name: tensor for name, tensor in found.items() if name not in unused}
+  encoder = layout.to_params(places, found)["encoder"]
+  positions = encoder["positions"]
+  encoder["cls"] = encoder["cls"] + positions[0]
+  encoder["positions"] = positions[1:]
+  return {"encoder": encoder}
+
+
+def to_tensors(places: Places, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """The inverse of `to_params`; the class token's position is zero."""
+  encoder = dict(params["encoder"])
+  encoder["positions"] = np.pad(np.asarray(encoder["positions"]), ((1, 0), (0, 0)))
+  return layout.to_tensors(places, {"encoder": encoder})
+
+
+def hyperparameters(
+  encoder_type: str, config: Mapping[str, Any], *, hidden_size: int
+) -> dict[str, Any]:
+  """Keyword arguments for `maskjax.objectives.vit`.
+
+  Args:
+    encoder_type: see there.
+    config: a checked `config.json`.
+    hidden_size: channels in the blocks' networks.
+
+  Raises:
+    UserError: they do not fit together; names the key.
+  """
+  height, width = config["image_size"]
+  found = {
+    "encoder_type": encoder_type,
+    "image_size": height if height == width else (height, width),
+    "channels": config["num_channels"],
+    "patch_size": config["patch_size"],
+    "encoder": {
+      "width": config["hidden_size"],
+      "depth": config["num_hidden_layers"],
+      "heads": config["num_attention_heads"],
+    },
+    "activation": config["hidden_act"],
+    "norm_epsilon": config["layer_norm_eps"],
+    "mlp_ratio": hidden_size / config["hidden_size"],
+  }
+  vit(**found)  # says what does not fit together
+  return found
+
+
+def config_of(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+  """The entries of `config.json` that all layouts have."""
+  objective = vit(**hyperparameters)
+  encoder, (rows, columns) = objective.encoder, objective.encoder.grid
+  patch = layout.square(objective.patch_size)
+  return {
+    "dtype": "float32",
+    "hidden_act": encoder.options.get("activation", Transformer.activation),
+    "hidden_size": encoder.width,
+    "image_size": layout.one_or_two((patch * rows, patch * columns)),
+    "layer_norm_eps": encoder.norm_epsilon,
+    "num_attention_heads": encoder.heads,
+    "num_channels": objective.channels,
+    "num_hidden_layers": encoder.depth,
+    "patch_size": patch,
+  }
+
+
+def num_tokens(config: Mapping[str, Any]) -> int:
+  """The class token and the patches of an image."""
+  rows, columns = grid_of(pair(config["image_size"]), config["patch_size"])
+  return 1 + rows * columns
+
+
+def patch_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
+  """The shape [D, C, P, P] of the convolution that embeds patches."""
+  side = config["patch_size"]
+  return config["hidden_size"], config["num_channels"], side, side

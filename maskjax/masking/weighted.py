@@ -1,0 +1,30 @@
+"""Masks that leave visible what something else finds worth seeing."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from maskjax.masking.samplers import highest
+
+
+def weighted(key: Array, weights: Array, num_hidden: int) -> Array:
+  """Shows tokens that are drawn one after the other, as likely as their weights say.
+
+  With a teacher's attention for weights, this is MaskAlign's attentive masking
+  (https://arxiv.org/abs/2211.08887, section 3.2). The tokens with the largest logarithm
+  of their weight plus Gumbel noise are such a draw (https://arxiv.org/abs/1903.06059).
+
+  Args:
+    key: the example's key.
+    weights: of one example's tokens: [N], none below 0.
+    num_hidden: how many tokens to hide.
+
+  Returns:
+    bool [N], exactly `num_hidden` True.
+
+  Example:
+    >>> weighted(jax.random.key(0), jnp.array([0.0, 1.0, 0.0, 1.0]), 2).tolist()
+    [True, False, True, False]
+  """
+  noise = jax.random.gumbel(key, weights.shape)
+  return ~highest(jnp.log(weights) + noise, weights.shape[0] - num_hidden)

@@ -1,0 +1,152 @@
+"""dBOT: exploring target representations for masked autoencoders.
+
+MAE whose decoder predicts a teacher's features of the whole image in place of pixels,
+and whose first teacher is a random network, the student as it begins: after each stage
+the student becomes the teacher, and a new student begins at random. The features are
+those of the last block, before its normalisation, each token less its mean over its
+deviation; they are compared by a smooth L1 error (https://arxiv.org/abs/2209.03917).
+Config: `configs/image/dbot.py`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from jax import Array
+
+from maskjax import masking, resolve
+from maskjax.errors import UserError
+from maskjax.losses import smooth_l1
+from maskjax.masking import samplers
+from maskjax.models import Decoder, MaskedAutoencoder, check_shape, vit_encoder
+from maskjax.objectives import teachers
+from maskjax.objectives.distillation import Distillation
+from maskjax.objectives.images import image_batch_shapes
+from maskjax.objectives.objective import Batch
+from maskjax.systems import System
+from maskjax.targets import normalized_pixels
+from maskjax.tokens.patches import pair
+
+SYSTEM = System(
+  name="dbot",
+  family="image",
+  paper="arXiv:2209.03917",
+  config="configs/image/dbot.py",
+  agrees_with="equations in PyTorch",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dbot(Distillation):
+  """The game of dBOT; `dbot` makes it from hyperparameters."""
+
+  def own_features(self, student: Any, batch: Batch) -> Array:
+    """What the last block says of whole images, before its normalisation."""
+    return self.model.encoder.patch_tokens(self.layers(student, batch).tokens[-1])
+
+  def restart(self, params: Any, step: Array, batch: Batch, key: Array) -> Any:
+    """Random parameters after the last step of a stage; else those that there are."""
+    if not isinstance(self.teacher, teachers.Bootstrap):
+      return params
+    return jax.lax.cond(
+      self.teacher.ends_stage(step),
+      lambda: self.init_model(key, batch),
+      lambda: params,
+    )
+
+
+def dbot(
+  *,
+  teacher: Mapping[str, Any] | str,
+  image_size: int | Sequence[int] = 224,
+  channels: int = 3,
+  patch_size: int | Sequence[int] = 16,
+  encoder: Mapping[str, Any] | str = "B",
+  decoder: Mapping[str, Any] | None = None,
+  mask: str | Mapping[str, Any] = "random",
+  mask_ratio: float = 0.75,
+  beta: float = 2.0,
+  drop_path: float = 0.2,
+  dtype: str = "float32",
+  mlp_ratio: float = 4.0,
+  norm_epsilon: float = 1e-6,
+  scan: bool = False,
+  remat: str = "none",
+) -> Dbot:
+  """Makes dBOT from hyperparameters.
+
+  Args:
+    teacher: a teacher of `maskjax.objectives.teachers`, with its keywords; the paper's
+      own is `bootstrap`.
+    image_size: side, or (height, width), in pixels.
+    channels: values a pixel.
+    patch_size: side, or (height, width), in pixels.
+    encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
+    decoder: `width`, `depth`, `heads`; 512, 8 and 16 when None.
+    mask: name of a sampler of `maskjax.masking`, or an import path.
+    mask_ratio: share of the patches that is hidden.
+    beta: difference at which the error turns from squared to absolute.
+    drop_path: drop rate of the last block of encoder and decoder; earlier blocks'
+      rise from 0 to it.
+    dtype: type of the computation; parameters are float32.
+    mlp_ratio: hidden width of the blocks' networks by their width.
+    norm_epsilon: added to the variance in layer normalisation.
+    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
+    remat: `none`, `dots` or `full`: which activations are computed again in the
+      backward pass, see `maskjax.models.Transformer`.
+
+  Raises:
+    UserError: hyperparameters that do not fit each other; names them.
+
+  Example:
+    >>> teacher = {"name": "bootstrap", "stages": 2, "num_steps": 10}
+    >>> system = dbot(
+    ...   teacher=teacher, image_size=8, channels=1, patch_size=2, encoder="Ti"
+    ... )
+    >>> system.model.decoder.patch_dim
+    192
+  """
+  if beta <= 0:
+    raise UserError(f"beta={beta}: expected a number above 0")
+  patch = pair(patch_size)
+  vit = vit_encoder(
+    image_size=image_size,
+    patch_size=patch,
+    encoder=encoder,
+    dtype=dtype,
+    norm_epsilon=norm_epsilon,
+    drop_path=drop_path,
+    mlp_ratio=mlp_ratio,
+    scan=scan,
+    remat=remat,
+  )
+  shape = {"width": 512, "depth": 8, "heads": 16, **(decoder or {})}
+  taught_by = resolve.build(teachers, teacher)
+  values, num_patches = patch[0] * patch[1] * channels, vit.grid[0] * vit.grid[1]
+  size = teachers.features_width(
+    taught_by,
+    jax.ShapeDtypeStruct((1, num_patches, vit.width), vit.dtype),
+    image_batch_shapes(1, vit.grid, patch, values),
+  )
+  return Dbot(
+    model=MaskedAutoencoder(
+      encoder=vit,
+      decoder=Decoder(
+        grid=vit.grid,
+        patch_dim=size,
+        norm_epsilon=vit.norm_epsilon,
+        options=vit.options,
+        dtype=vit.dtype,
+        **check_shape("decoder", shape),
+      ),
+    ),
+    sampler=resolve.bind(samplers, mask),
+    num_hidden=masking.num_hidden(num_patches, mask_ratio),
+    teacher=taught_by,
+    normalize=normalized_pixels,
+    error=functools.partial(smooth_l1, beta=beta),
+    patch_size=patch,
+    channels=channels,
+  )

@@ -1,0 +1,199 @@
+"""MaskAlign: stare at what you see, masked image modelling without reconstruction.
+
+Shows a student few patches, rather those that a teacher attends to, and predicts
+nothing of the others: what the student says of the visible patches is to be what the
+teacher says of them within the whole image. Learnt weights mix the student's blocks for
+each of the teacher's last five, whose tokens are normalised and compared by a smooth L1
+error (https://arxiv.org/abs/2211.08887). Config: `configs/image/maskalign.py`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from maskjax import keys, masking, resolve
+from maskjax.errors import UserError
+from maskjax.losses import Loss, Mean, smooth_l1
+from maskjax.masking import Mask, samplers
+from maskjax.models import AlignedEncoder, Layers, vit_encoder
+from maskjax.objectives import teachers
+from maskjax.objectives.distillation import Taught
+from maskjax.objectives.images import image_batch_shapes
+from maskjax.objectives.objective import Batch, valid
+from maskjax.systems import System
+from maskjax.targets import whitened
+from maskjax.tokens.patches import pair
+
+SYSTEM = System(
+  name="maskalign",
+  family="image",
+  paper="arXiv:2211.08887",
+  config="configs/image/maskalign.py",
+  agrees_with="equations in PyTorch",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskAlign(Taught):
+  """The game of MaskAlign; `maskalign` makes it from hyperparameters.
+
+  Attributes:
+    sampler: draws masks where the teacher's attention does not.
+    attentive: let it.
+    error: of each token, from two [..., T] to [...].
+  """
+
+  attentive: bool
+  error: Callable[[Array, Array], Array]
+
+  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+    """Mean error of the visible patches, while paths are dropped."""
+    dropped = self.drop_path_rngs(batch, key)
+    return self.judge(params, extra, batch, key, dropped)
+
+  def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+    """Mean error of the visible patches."""
+    return self.judge(params, extra, batch, key)
+
+  def judge(
+    self,
+    params: Any,
+    extra: Any,
+    batch: Batch,
+    key: Array,
+    rngs: dict[str, Array] | None = None,
+  ) -> Loss:
+    """The loss under the masks of a step's key."""
+    taught = self.teacher.layers(
+      self, extra["teacher"], batch, attention=self.attentive
+    )
+    mask = self.mask_by(taught, batch, key)
+    patches = self.patches(batch)
+    own = cast(Array, self.model.apply({"params": params}, patches, mask, rngs=rngs))
+    theirs = jnp.stack([self.seen(t, mask) for t in taught.tokens[-len(own) :]])
+    # A class token stands first; it counts where both have one.
+    count = min(own.shape[2], theirs.shape[2])
+    errors = self.error(own[:, :, -count:], whitened(theirs[:, :, -count:]))
+    return Loss.of(Mean.of(errors, valid(batch)[:, None]))
+
+  def mask_by(self, taught: Layers, batch: Batch, key: Array) -> Mask:
+    """The masks of a batch, given what the teacher says of it."""
+    if taught.attention is None:
+      return self.mask(batch, key)
+    draw = functools.partial(masking.weighted, num_hidden=self.num_hidden)
+    example_keys = keys.example_keys(keys.named(key, "mask"), batch)
+    hidden = jax.vmap(draw)(example_keys, taught.attention)
+    return Mask.from_hidden(hidden, num_hidden=self.num_hidden)
+
+  def seen(self, tokens: Array, mask: Mask) -> Array:
+    """Of tokens of whole images, the class token and those of visible patches."""
+    first = tokens.shape[1] - mask.hidden.shape[1]
+    return jnp.concatenate([tokens[:, :first], mask.visible(tokens[:, first:])], axis=1)
+
+
+def maskalign(
+  *,
+  teacher: Mapping[str, Any] | str,
+  image_size: int | Sequence[int] = 224,
+  channels: int = 3,
+  patch_size: int | Sequence[int] = 16,
+  encoder: Mapping[str, Any] | str = "B",
+  mask: str | Mapping[str, Any] = "attentive",
+  mask_ratio: float = 0.7,
+  levels: int = 5,
+  beta: float = 1.0,
+  drop_path: float = 0.1,
+  dtype: str = "float32",
+  mlp_ratio: float = 4.0,
+  norm_epsilon: float = 1e-6,
+  scan: bool = False,
+  remat: str = "none",
+) -> MaskAlign:
+  """Makes MaskAlign from hyperparameters.
+
+  Args:
+    teacher: a teacher of `maskjax.objectives.teachers`, with its keywords; it has to
+      have layers.
+    image_size: side, or (height, width), in pixels.
+    channels: values a pixel.
+    patch_size: side, or (height, width), in pixels.
+    encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
+    mask: `attentive`, to show what the teacher's class token attends to; or the name of
+      a sampler of `maskjax.masking`, or an import path.
+    mask_ratio: share of the patches that is hidden.
+    levels: how many of the teacher's blocks, the last ones, the student aligns to.
+    beta: difference at which the error turns from squared to absolute.
+    drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
+    dtype: type of the computation; parameters are float32.
+    mlp_ratio: hidden width of the blocks' networks by their width.
+    norm_epsilon: added to the variance in layer normalisation.
+    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
+    remat: `none`, `dots` or `full`: which activations are computed again in the
+      backward pass, see `maskjax.models.Transformer`.
+
+  Raises:
+    UserError: hyperparameters that do not fit each other; names them.
+
+  Example:
+    >>> system = maskalign(
+    ...   teacher="ema", image_size=8, channels=1, patch_size=2, encoder="Ti"
+    ... )
+    >>> system.num_hidden, system.model.levels
+    (12, 5)
+  """
+  if beta <= 0:
+    raise UserError(f"beta={beta}: expected a number above 0")
+  patch = pair(patch_size)
+  vit = vit_encoder(
+    image_size=image_size,
+    patch_size=patch,
+    encoder=encoder,
+    dtype=dtype,
+    final_norm=False,
+    norm_epsilon=norm_epsilon,
+    drop_path=drop_path,
+    mlp_ratio=mlp_ratio,
+    scan=scan,
+    remat=remat,
+  )
+  num_patches, attentive = vit.grid[0] * vit.grid[1], mask == "attentive"
+  taught_by = resolve.build(teachers, teacher)
+  own = jax.ShapeDtypeStruct((1, 1 + num_patches, vit.width), vit.dtype)
+  shapes = teachers.layer_shapes(
+    taught_by,
+    [own] * vit.depth,
+    image_batch_shapes(1, vit.grid, patch, patch[0] * patch[1] * channels),
+  )
+  first = shapes[-1][1] - num_patches
+  if first not in (0, 1):
+    raise UserError(
+      f"teacher sees {shapes[-1][1]} tokens in an image: expected those of "
+      f"{num_patches} patches"
+    )
+  if attentive and not first:
+    raise UserError("mask='attentive': expected a teacher with a class token")
+  if not 1 <= levels <= len(shapes):
+    raise UserError(
+      f"levels={levels}: expected at least 1, and no more than the teacher's "
+      f"{len(shapes)} blocks"
+    )
+  return MaskAlign(
+    model=AlignedEncoder(
+      encoder=vit,
+      size=shapes[-1][2],
+      teacher_depth=len(shapes),
+      levels=levels,
+    ),
+    sampler=samplers.random if attentive else resolve.bind(samplers, mask),
+    num_hidden=masking.num_hidden(num_patches, mask_ratio),
+    attentive=attentive,
+    teacher=taught_by,
+    error=functools.partial(smooth_l1, beta=beta),
+    patch_size=patch,
+    channels=channels,
+  )
