@@ -14,20 +14,18 @@ from typing import Any, cast
 
 from jax import Array
 
-from maskjax import masking, resolve
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean
-from maskjax.masking import Mask, samplers
+from maskjax.masking import Mask
 from maskjax.models import CodePredictor, vit_encoder
 from maskjax.objectives.codes import (
   CodePrediction,
   accuracy,
-  build_tokenizer,
+  build_parts,
   code_errors,
 )
 from maskjax.objectives.objective import Batch, valid
 from maskjax.systems import System
-from maskjax.tokens.patches import pair
 
 SYSTEM = System(
   name="beit_v2",
@@ -53,17 +51,6 @@ class BeitV2(CodePrediction):
     if len(logits) > 1:
       right["aggregated_accuracy"] = accuracy(logits[1], codes, where)
     return Loss.of(Mean.of(cast(Array, errors), where), **right)
-
-  def predict(
-    self,
-    mask: Mask,
-    params: Any,
-    patches: Array,
-    rngs: Mapping[str, Array] | None = None,
-  ) -> list[Array]:
-    """Logits of the hidden patches of [B, N, P], then those by aggregation."""
-    logits = self.model.apply({"params": params}, patches, mask, rngs=rngs)
-    return cast(list[Array], logits)
 
 
 def beit_v2(
@@ -132,17 +119,20 @@ def beit_v2(
       f"early_layer={early_layer}: expected at least 1 and less than "
       f"encoder.depth={vit.depth}"
     )
-  codes = build_tokenizer(tokenizer, vit.grid)
+  parts = build_parts(
+    vit.grid,
+    tokenizer=tokenizer,
+    mask=mask,
+    mask_ratio=mask_ratio,
+    patch_size=patch_size,
+    channels=channels,
+  )
   return BeitV2(
     model=CodePredictor(
       encoder=vit,
-      num_codes=codes.num_codes,
+      num_codes=parts["tokenizer"].num_codes,
       early_layer=early_layer,
       head_depth=head_depth,
     ),
-    tokenizer=codes,
-    sampler=resolve.bind(samplers, mask),
-    num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),
-    patch_size=pair(patch_size),
-    channels=channels,
+    **parts,
   )

@@ -11,24 +11,22 @@ Config: `configs/image/cae.py`.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from jax import Array
 
-from maskjax import masking, resolve
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, squared_error
-from maskjax.masking import Mask, samplers
+from maskjax.masking import Mask
 from maskjax.models import ContextAutoencoder, vit_encoder
 from maskjax.objectives.codes import (
   CodePrediction,
   accuracy,
-  build_tokenizer,
+  build_parts,
   code_errors,
 )
 from maskjax.objectives.objective import Batch, valid
 from maskjax.systems import System
-from maskjax.tokens.patches import pair
 
 SYSTEM = System(
   name="cae",
@@ -63,17 +61,6 @@ class Cae(CodePrediction):
       alignment=Mean.of(misaligned, where),
       accuracy=accuracy(logits, codes, where),
     )
-
-  def predict(
-    self,
-    mask: Mask,
-    params: Any,
-    patches: Array,
-    rngs: Mapping[str, Array] | None = None,
-  ) -> tuple[Array, Array, Array]:
-    """Logits, regressed and encoded latents, see `ContextAutoencoder`."""
-    told = self.model.apply({"params": params}, patches, mask, rngs=rngs)
-    return cast(tuple[Array, Array, Array], told)
 
 
 def cae(
@@ -122,12 +109,11 @@ def cae(
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
   """
-  for name, depth in (
-    ("regressor_depth", regressor_depth),
-    ("decoder_depth", decoder_depth),
-  ):
-    if depth < 1:
-      raise UserError(f"{name}={depth}: expected at least 1")
+  if min(regressor_depth, decoder_depth) < 1:
+    raise UserError(
+      f"regressor_depth={regressor_depth}, decoder_depth={decoder_depth}: expected at "
+      "least 1"
+    )
   if alignment < 0:
     raise UserError(f"alignment={alignment}: expected at least 0")
   vit = vit_encoder(
@@ -143,18 +129,21 @@ def cae(
     scan=scan,
     remat=remat,
   )
-  codes = build_tokenizer(tokenizer, vit.grid)
+  parts = build_parts(
+    vit.grid,
+    tokenizer=tokenizer,
+    mask=mask,
+    mask_ratio=mask_ratio,
+    patch_size=patch_size,
+    channels=channels,
+  )
   return Cae(
     model=ContextAutoencoder(
       encoder=vit,
-      num_codes=codes.num_codes,
+      num_codes=parts["tokenizer"].num_codes,
       regressor_depth=regressor_depth,
       decoder_depth=decoder_depth,
     ),
-    tokenizer=codes,
     alignment=alignment,
-    sampler=resolve.bind(samplers, mask),
-    num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),
-    patch_size=pair(patch_size),
-    channels=channels,
+    **parts,
   )

@@ -2,20 +2,21 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from jax import Array
 
-from maskjax import keys, resolve
+from maskjax import keys, masking, resolve
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, cross_entropy
-from maskjax.masking import Mask
+from maskjax.masking import Mask, samplers
 from maskjax.objectives import tokenizers
 from maskjax.objectives.images import ImageObjective
 from maskjax.objectives.objective import Batch, Variables
 from maskjax.objectives.tokenizers import Tokenizer
+from maskjax.tokens.patches import pair
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,11 +42,7 @@ class CodePrediction(ImageObjective):
 
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """The loss of hidden patches, with dropped paths where there are such."""
-    rngs = {}
-    if self.model.encoder.options.get("drop_path"):
-      # The first example's key, so that microbatches draw different numbers.
-      draw = keys.example_keys(keys.named(key, "drop_path"), batch)[0]
-      rngs = {"drop_path": draw}
+    rngs = self.drop_path_rngs(batch, key)
     return self._judge(params, extra, batch, key, rngs)
 
   def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
@@ -66,6 +63,16 @@ class CodePrediction(ImageObjective):
       rngs: generators of the model.
     """
 
+  def predict(
+    self,
+    mask: Mask,
+    params: Any,
+    patches: Array,
+    rngs: Mapping[str, Array] | None = None,
+  ) -> Any:
+    """What the model says of the hidden patches of [B, N, P]."""
+    return self.model.apply({"params": params}, patches, mask, rngs=rngs)
+
   def _judge(
     self, params: Any, extra: Any, batch: Batch, key: Array, rngs: Mapping[str, Array]
   ) -> Loss:
@@ -84,22 +91,40 @@ def accuracy(logits: Array, codes: Array, where: Array) -> Mean:
   return Mean.of(logits.argmax(axis=-1) == codes, where)
 
 
-def build_tokenizer(spec: str | Mapping[str, Any], grid: tuple[int, int]) -> Tokenizer:
-  """Makes the tokenizer that a config names.
+def build_parts(
+  grid: tuple[int, int],
+  *,
+  tokenizer: str | Mapping[str, Any],
+  mask: str | Mapping[str, Any],
+  mask_ratio: float,
+  patch_size: int | Sequence[int],
+  channels: int,
+) -> dict[str, Any]:
+  """The fields of a `CodePrediction` but its model, from hyperparameters.
 
   Args:
-    spec: `name`, one of `maskjax.objectives.tokenizers` or an import path, and its
+    grid: rows and columns of patches.
+    tokenizer: one of `maskjax.objectives.tokenizers` or an import path, with its
       keywords.
-    grid: rows and columns of the codes that a system expects.
+    mask: name of a sampler of `maskjax.masking`, or an import path.
+    mask_ratio: share of the patches that is hidden.
+    patch_size: side, or (height, width), in pixels.
+    channels: values a pixel.
 
   Raises:
     UserError: no such tokenizer, or it cuts images otherwise.
   """
-  tokenizer: Tokenizer = resolve.build(tokenizers, spec)
-  if tuple(tokenizer.grid) != tuple(grid):
-    found, expected = ("x".join(map(str, sides)) for sides in (tokenizer.grid, grid))
+  codes: Tokenizer = resolve.build(tokenizers, tokenizer)
+  if tuple(codes.grid) != tuple(grid):
+    found, expected = ("x".join(map(str, sides)) for sides in (codes.grid, grid))
     raise UserError(
       f"tokenizer gives {found} codes: expected {expected}, as image_size and "
       "patch_size say"
     )
-  return tokenizer
+  return {
+    "tokenizer": codes,
+    "sampler": resolve.bind(samplers, mask),
+    "num_hidden": masking.num_hidden(grid[0] * grid[1], mask_ratio),
+    "patch_size": pair(patch_size),
+    "channels": channels,
+  }

@@ -21,11 +21,11 @@ from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, cosine_error, squared_error
 from maskjax.models import CodeAutoencoder, check_shape, vit_encoder
 from maskjax.objectives import teachers
-from maskjax.objectives.images import image_batch_shapes, image_patches
+from maskjax.objectives.images import PatchObjective, image_batch_shapes
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.objectives.teachers import Teacher, features_width
 from maskjax.systems import System
-from maskjax.targets import codebook
+from maskjax.targets import codebook, nearest
 from maskjax.tokens.patches import pair
 
 SYSTEM = System(
@@ -41,10 +41,10 @@ VECTORS_A_CODE = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Vqkd:
+class Vqkd(PatchObjective):
   """The tokenizer's game; `vqkd` makes it from hyperparameters.
 
-  Batches hold `image`, float32 [B, H, W, C].
+  Its codebook, in `extra`, is a `maskjax.targets.codebook.Codebook`.
 
   Attributes:
     model: gives vectors of patches, and predicts the teacher from codes.
@@ -52,22 +52,12 @@ class Vqkd:
     num_codes: K.
     decay: of the codebook's moving averages.
     commitment: weight of the vectors' distance to their codes.
-    patch_size: (height, width) in pixels.
-    channels: values a pixel.
   """
 
-  model: CodeAutoencoder
   teacher: Teacher
   num_codes: int
   decay: float
   commitment: float
-  patch_size: tuple[int, int]
-  channels: int
-
-  @property
-  def grid(self) -> tuple[int, int]:
-    """Rows and columns of patches."""
-    return self.model.encoder.grid
 
   @property
   def pretrained(self) -> dict[str, str]:
@@ -78,16 +68,17 @@ class Vqkd:
     """Parameters, the teacher's arrays, and codes in the midst of vectors."""
     patches = self.patches(batch)
     params = self.model.init(key, patches[:1])["params"]
-    # Examples by their own numbers, whatever their order.
+    # Vectors by their examples' own numbers, whatever the order of these.
     noise = jax.vmap(lambda k: jax.random.uniform(k, patches.shape[1:2]))(
       keys.example_keys(keys.named(key, "codebook"), batch)
     )
     wanted = -(-VECTORS_A_CODE * self.num_codes // patches.shape[1])
-    rows = noise[:, 0].argsort()[:wanted]
-    vectors = self.vectors(params, {"image": batch["image"][rows]})
+    rows = noise[:, 0].argsort()[jnp.arange(wanted) % len(noise)]
+    vectors = self.vectors(params, {"image": jnp.asarray(batch["image"])[rows]})
+    first = noise[rows].ravel().argsort()[: self.num_codes]
     extra = {
       "teacher": self.teacher.init(params, keys.named(key, "teacher"), batch),
-      "codebook": codebook.clustered(vectors, noise[rows], self.num_codes),
+      "codebook": codebook.clustered(vectors, first),
     }
     return Variables(params, extra)
 
@@ -96,7 +87,7 @@ class Vqkd:
     del key
     book, where = extra["codebook"], valid(batch)[:, None]
     vectors = self.vectors(params, batch)
-    codes = codebook.nearest(book, vectors)
+    codes, _ = nearest(vectors, book["vectors"])
     chosen = book["vectors"][codes]
     # The decoder sees the code; its gradient reaches the vector.
     through = vectors + jax.lax.stop_gradient(chosen - vectors)
@@ -110,10 +101,9 @@ class Vqkd:
       commitment=Mean.of(far, where),
       perplexity=Mean.of(codebook.perplexity(book)),
     )
-    members = codebook.members(
-      vectors, codes, self.num_codes, jnp.broadcast_to(where, codes.shape)
+    return dataclasses.replace(
+      loss, sums=codebook.members(vectors, codes, self.num_codes, where)
     )
-    return dataclasses.replace(loss, sums=members)
 
   def update_extra(
     self, params: Any, extra: Any, step: Array, sums: Mapping[str, Array]
@@ -126,31 +116,13 @@ class Vqkd:
 
   def codes(self, params: Any, book: codebook.Codebook, batch: Batch) -> Array:
     """The codes of whole images: int32 [B, N]."""
-    return codebook.nearest(book, self.vectors(params, batch))
+    return nearest(self.vectors(params, batch), book["vectors"])[0]
 
   def vectors(self, params: Any, batch: Batch) -> Array:
     """What is compared with codes: float32 [B, N, C] of length 1."""
     patches = self.patches(batch)
     vectors = self.model.apply({"params": params}, patches, method="vectors")
     return cast(Array, vectors)
-
-  def features(self, params: Any, batch: Batch) -> Array:
-    """The encoder's codes of all patches: [B, N, D]."""
-    tokens = self.model.apply({"params": params}, self.patches(batch), method="encode")
-    return self.model.encoder.patch_tokens(cast(Array, tokens))
-
-  def patches(self, batch: Batch) -> Array:
-    """The patches of a batch's images: [B, N, P]."""
-    return image_patches(batch, self.grid, self.patch_size, self.patch_dim)
-
-  @property
-  def patch_dim(self) -> int:
-    """Values in a patch."""
-    return self.patch_size[0] * self.patch_size[1] * self.channels
-
-  def batch_shapes(self, batch_size: int) -> dict[str, ShapeDtypeStruct]:
-    """The shapes of a batch of this many images."""
-    return image_batch_shapes(batch_size, self.grid, self.patch_size, self.patch_dim)
 
 
 def vqkd(
@@ -197,13 +169,12 @@ def vqkd(
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
   """
-  for name, value in (("num_codes", num_codes), ("code_dim", code_dim)):
-    if value < 2:
-      raise UserError(f"{name}={value}: expected at least 2")
+  if min(num_codes, code_dim) < 2:
+    raise UserError(f"num_codes={num_codes}, code_dim={code_dim}: expected at least 2")
   if not 0 <= decay < 1 or commitment < 0:
     raise UserError(
-      f"decay={decay}, commitment={commitment}: expected at least 0, and a decay below "
-      "1"
+      f"decay={decay}, commitment={commitment}: expected none below 0, and a decay "
+      "below 1"
     )
   vit = vit_encoder(
     image_size=image_size,

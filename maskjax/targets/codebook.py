@@ -1,4 +1,4 @@
-"""Codebooks of unit vectors: lookup, clustering, and averages that follow the data.
+"""Codebooks of unit vectors, which follow what chooses them.
 
 A codebook is a dict of `vectors`, float32 [K, C] of length 1, and `counts`, float32
 [K], how many vectors of a batch choose each code, on average.
@@ -10,43 +10,49 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from maskjax.models.attention import unit
+from maskjax.targets.centroids import kmeans
+from maskjax.targets.features import unit
 
 Codebook = Mapping[str, Array]
 
 
-def nearest(codebook: Codebook, vectors: Array) -> Array:
-  """The codes of unit vectors: the highest cosine, [..., C] to int32 [...].
+def clustered(vectors: Array, first: Array) -> dict[str, Array]:
+  """A codebook of the centres of vectors, by ten rounds of spherical k-means.
 
-  Example:
-    >>> nearest({"vectors": jnp.eye(2)}, jnp.array([0.6, 0.8])).item()
-    1
+  Args:
+    vectors: of length 1, [B, N, C].
+    first: which of them are the first centres, int [K] below B N.
   """
-  # In full precision on every device: a code that flips is another target.
-  cosines = jnp.einsum(
-    "...c,kc->...k", vectors, codebook["vectors"], precision=jax.lax.Precision.HIGHEST
+  centres = jax.lax.fori_loop(
+    0,
+    10,
+    lambda _, centres: unit(kmeans(vectors, centres, steps=1)),
+    vectors.reshape(-1, vectors.shape[-1])[first],
   )
-  return cosines.argmax(axis=-1).astype(jnp.int32)
+  return {"vectors": centres, "counts": jnp.zeros(len(first))}
 
 
-def members(vectors: Array, codes: Array, num_codes: int, where: Array) -> Codebook:
+def members(
+  vectors: Array, codes: Array, num_codes: int, where: Array
+) -> dict[str, Array]:
   """What the codes' members add up to, to be added to that of other vectors.
 
   Args:
-    vectors: [..., C].
-    codes: int [...].
+    vectors: [B, N, C].
+    codes: int [B, N].
     num_codes: K.
-    where: bool [...], which vectors count.
+    where: bool, spreads to [B, N]: which vectors count.
 
   Returns:
     `vectors`, their sums [K, C], and `counts`, their numbers [K].
   """
-  # A code that does not exist takes those that do not count.
-  codes = jnp.where(where, codes, num_codes).ravel()
   flat = vectors.reshape(-1, vectors.shape[-1])
-  sums = jax.ops.segment_sum(flat, codes, num_codes + 1)
-  counts = jax.ops.segment_sum(jnp.ones(len(flat)), codes, num_codes + 1)
-  return {"vectors": sums[:-1], "counts": counts[:-1]}
+  # A code that does not exist takes those that do not count.
+  ids = jnp.where(where, codes, num_codes).ravel()
+  return {
+    "vectors": jax.ops.segment_sum(flat, ids, num_codes + 1)[:-1],
+    "counts": jax.ops.segment_sum(jnp.ones(len(flat)), ids, num_codes + 1)[:-1],
+  }
 
 
 def moved(codebook: Codebook, sums: Codebook, decay: float) -> dict[str, Array]:
@@ -66,26 +72,6 @@ def moved(codebook: Codebook, sums: Codebook, decay: float) -> dict[str, Array]:
     "vectors": unit(decay * codebook["vectors"] + (1 - decay) * means),
     "counts": decay * codebook["counts"] + (1 - decay) * sums["counts"],
   }
-
-
-def clustered(vectors: Array, noise: Array, num_codes: int) -> dict[str, Array]:
-  """A codebook of the centres of vectors, by ten rounds of spherical k-means.
-
-  Args:
-    vectors: of length 1, [..., C].
-    noise: [...]; the vectors with the least are the first centres.
-    num_codes: K; where there are fewer vectors, several codes begin with the same.
-  """
-  vectors = vectors.reshape(-1, vectors.shape[-1])
-  first = jnp.argsort(noise.ravel())[jnp.arange(num_codes) % len(vectors)]
-  everywhere = jnp.ones(len(vectors), bool)
-
-  def turn(_: int, codebook: dict[str, Array]) -> dict[str, Array]:
-    codes = nearest(codebook, vectors)
-    return moved(codebook, members(vectors, codes, num_codes, everywhere), 0.0)
-
-  start = {"vectors": vectors[first], "counts": jnp.zeros(num_codes)}
-  return jax.lax.fori_loop(0, 10, turn, start)
 
 
 def perplexity(codebook: Codebook) -> Array:

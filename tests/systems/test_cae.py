@@ -210,7 +210,7 @@ def test_the_papers_numbers():
   "wrong, message",
   [
     ({"alignment": -1.0}, "alignment=-1.0: expected at least 0"),
-    ({"regressor_depth": 0}, "regressor_depth=0: expected at least 1"),
+    ({"regressor_depth": 0}, "regressor_depth=0, .* expected at least 1"),
     ({"decoder_depth": 0}, "decoder_depth=0: expected at least 1"),
     ({"image_size": 8}, "tokenizer gives 3x3 codes: expected 4x4"),
     ({"mask": "blokwise"}, "did you mean 'blockwise'"),
