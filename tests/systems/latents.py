@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import maskjax as mj
-from maskjax.evaluation import effective_rank
+from maskjax.targets import whitened
 from maskjax.training.step import init_state, train_step
 
 
@@ -25,7 +25,11 @@ def compiled(function):
 
 
 def train(objective, images, *, steps, learning_rate, batch_size=64):
-  """Losses, and the effective rank of pooled features before and after training."""
+  """Losses, how much codes differ between images, and the state.
+
+  The second is the share of normalised codes' power that is not the same for all images
+  at a place: 0 if the encoder has collapsed, up to 1.
+  """
   optimizer = mj.training.adamw(
     learning_rate=learning_rate, num_steps=2 * steps, warmup_steps=steps // 10
   )
@@ -41,11 +45,10 @@ def train(objective, images, *, steps, learning_rate, batch_size=64):
       state, batch, objective=objective, optimizer=optimizer, key=key
     )
   )
-  pooled = compiled(lambda params: objective.features(params, images).mean(axis=1))
   state = compiled(lambda batch: init_state(objective, optimizer, batch, key))(part(0))
-  ranks, losses = [effective_rank(np.asarray(pooled(state.params)))], []
+  losses = []
   for i in range(steps):
     state, metrics = step(state, part(i * batch_size))
     losses.append(float(metrics["loss"].value()))
-  ranks.append(effective_rank(np.asarray(pooled(state.params))))
-  return np.array(losses), ranks, state
+  codes = compiled(lambda params: whitened(objective.features(params, images)))
+  return np.array(losses), float(codes(state.params).var(axis=0).mean()), state

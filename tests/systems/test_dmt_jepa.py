@@ -191,9 +191,9 @@ def test_the_loss_falls_and_features_do_not_collapse():
     context_ratio=0.4,
     teacher=dict(name="ema", decay=0.99),
   )
-  losses, ranks, _ = train(objective, digits(), steps=60, learning_rate=3e-3)
+  losses, variation, _ = train(objective, digits(), steps=80, learning_rate=1e-3)
   assert losses[-10:].mean() < 0.7 * losses[:3].mean()
-  assert ranks[1] > 2.5
+  assert variation > 0.03
 
 
 @pytest.mark.parametrize("setting", ["small", "imagenet"])

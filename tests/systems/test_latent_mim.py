@@ -226,9 +226,9 @@ def test_the_loss_falls_and_features_do_not_collapse():
     num_steps=60,
   )
   images = digits(side=12)
-  losses, ranks, _ = train(objective, images, steps=60, learning_rate=3e-3)
+  losses, variation, _ = train(objective, images, steps=60, learning_rate=3e-3)
   assert losses[-10:].mean() < 0.95 * losses[:3].mean()
-  assert ranks[1] > 2.5
+  assert variation > 0.07
 
 
 @pytest.mark.parametrize("setting", ["small", "imagenet"])
