@@ -65,6 +65,14 @@ def test_schedule(warmup, final):
   assert (found[0] == 0) == (warmup > 0)
 
 
+def test_a_schedule_of_several_cycles_begins_anew():
+  keywords = {"learning_rate": 0.5, "warmup_steps": 2, "final_learning_rate": 0.1}
+  once = rates(5, num_steps=5, **keywords)
+  twice = rates(10, num_steps=10, cycles=2, **keywords)
+  assert once[0] == 0 and max(once) > 0.4
+  np.testing.assert_allclose(twice, [*once, *once], rtol=1e-5)
+
+
 def test_adamw_is_torchs():
   torch = pytest.importorskip("torch")
   schedule = {"peak": 0.1, "warmup": 5, "total": 20, "final": 0.01}
@@ -229,6 +237,8 @@ def test_layer_decay_without_blocks_is_refused():
     ({"warmup_steps": 10}, "optimizer.warmup_steps=10: .* fewer than num_steps=10"),
     ({"warmup_steps": -1}, "optimizer.warmup_steps=-1"),
     ({"num_steps": 0}, "num_steps=0"),
+    ({"cycles": 3}, "optimizer.cycles=3: expected a divisor of num_steps=10"),
+    ({"cycles": 2, "warmup_steps": 5}, "fewer than num_steps=10 / cycles=2"),
     ({"learning_rate": -1.0}, "optimizer.learning_rate=-1.0"),
     ({"weight_decay": -0.1}, "weight_decay=-0.1"),
     ({"clip_norm": -1.0}, "clip_norm=-1.0"),

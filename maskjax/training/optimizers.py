@@ -62,7 +62,7 @@ def adamw(
   if num_steps < 1 or not 0 <= warmup_steps < period:
     raise UserError(
       f"optimizer.warmup_steps={warmup_steps}: expected at least 0 and fewer than "
-      f"num_steps={period}"
+      f"num_steps={num_steps}" + (f" / cycles={cycles}" if cycles > 1 else "")
     )
   if learning_rate < 0 or weight_decay < 0 or clip_norm < 0:
     raise UserError(
