@@ -71,6 +71,14 @@ def test_schedule_with_a_step():
   np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-9)
 
 
+def test_a_schedule_of_several_cycles_begins_anew():
+  keywords = {"learning_rate": 0.5, "warmup_steps": 2, "final_learning_rate": 0.1}
+  once = rates(5, num_steps=5, **keywords)
+  twice = rates(10, num_steps=10, cycles=2, **keywords)
+  assert once[0] == 0 and max(once) > 0.4
+  np.testing.assert_allclose(twice, [*once, *once], rtol=1e-5)
+
+
 def test_adamw_is_torchs():
   torch = pytest.importorskip("torch")
   schedule = {"peak": 0.1, "warmup": 5, "total": 20, "final": 0.01}
@@ -235,6 +243,8 @@ def test_layer_decay_without_blocks_is_refused():
     ({"warmup_steps": 10}, "optimizer.warmup_steps=10: .* fewer than num_steps=10"),
     ({"warmup_steps": -1}, "optimizer.warmup_steps=-1"),
     ({"num_steps": 0}, "num_steps=0"),
+    ({"cycles": 3}, "optimizer.cycles=3: expected a divisor of num_steps=10"),
+    ({"cycles": 2, "warmup_steps": 5}, "fewer than num_steps=10 / cycles=2"),
     ({"learning_rate": -1.0}, "optimizer.learning_rate=-1.0"),
     ({"weight_decay": -0.1}, "weight_decay=-0.1"),
     ({"warmup_steps": 4, "drop_at": 3}, "optimizer.drop_at=3"),

@@ -14,6 +14,7 @@ from maskjax.losses import (
   Mean,
   absolute_error,
   cross_entropy,
+  smooth_l1,
   squared_error,
 )
 from maskjax.objectives import mae
@@ -106,6 +107,20 @@ def test_squared_error():
     squared_error(jnp.zeros((2, 3)), jnp.zeros((2, 1)))
 
 
+@pytest.mark.parametrize("beta", [1.0, 2.0, 0.3])
+def test_smooth_l1_is_torchs(beta):
+  predictions, truth = 2 * random(2, 3, 50), random(2, 3, 50, seed=1)
+  theirs = torch.nn.functional.smooth_l1_loss(
+    *(torch.from_numpy(x).double() for x in (predictions, truth)),
+    beta=beta,
+    reduction="none",
+  )
+  ours = smooth_l1(jnp.asarray(predictions), jnp.asarray(truth), beta=beta)
+  np.testing.assert_allclose(ours, theirs.mean(dim=-1).numpy(), rtol=1e-6)
+  half = smooth_l1(jnp.bfloat16([1.0, 1.0]), jnp.float32([1.001, 1.001]))
+  np.testing.assert_allclose(half, 0.5e-6, rtol=1e-3)
+
+
 def test_absolute_error():
   predictions, truth = random(2, 3, 5), random(2, 3, 5, seed=1)
   expected = np.abs(predictions.astype(np.float64) - truth).mean(axis=-1)
@@ -115,6 +130,21 @@ def test_absolute_error():
   np.testing.assert_allclose(half, 1e-3, rtol=1e-3)  # the type of neither rounds it
   with pytest.raises(AssertionError, match="shape"):
     absolute_error(jnp.zeros((2, 3)), jnp.zeros((2, 1)))
+
+
+def test_features_are_normalised_as_torch_normalises_them():
+  features = 3 * random(2, 3, 8) + 20
+  features[0, 0] = 0.25  # no deviation at all
+  theirs = torch.from_numpy(features).double()
+  expected = torch.nn.functional.layer_norm(theirs, (8,), eps=1e-6).numpy()
+  # float32 keeps a millionth of the mean, which is seven deviations.
+  ours = targets.whitened(jnp.asarray(features))
+  np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
+  assert targets.whitened(jnp.ones(3, jnp.bfloat16)).dtype == jnp.float32
+  features[0, 1] = 0
+  theirs = torch.from_numpy(features).double()
+  expected = torch.nn.functional.normalize(theirs, dim=-1).numpy()
+  np.testing.assert_allclose(targets.unit(jnp.asarray(features)), expected, rtol=1e-6)
 
 
 def test_cross_entropy_is_torchs():

@@ -46,7 +46,7 @@ def learning_rates(
   if period < 1 or not 0 <= warmup_steps < period:
     raise UserError(
       f"optimizer.warmup_steps={warmup_steps}: expected at least 0 and fewer than "
-      f"num_steps={period}"
+      f"num_steps={num_steps}" + (f" / cycles={cycles}" if cycles > 1 else "")
     )
   if drop_at and not warmup_steps <= drop_at < period:
     raise UserError(
