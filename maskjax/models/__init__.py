@@ -1,7 +1,7 @@
 """Networks: (tokens, mask) to predictions. The only place that uses Linen."""
 
 from maskjax.models.attention import last_attention
-from maskjax.models.distilled import DistilledEncoder, PrototypeHead
+from maskjax.models.distilled import DistilledEncoder, PrototypeHead, prototype_head
 from maskjax.models.mae import Decoder, MaskedAutoencoder, MiningAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
 from maskjax.models.transformer import Transformer, stack_blocks, unstack_blocks
@@ -27,6 +27,7 @@ __all__ = [
   "VisionEncoder",
   "check_shape",
   "last_attention",
+  "prototype_head",
   "stack_blocks",
   "unstack_blocks",
   "vit_encoder",
