@@ -28,7 +28,7 @@ def small():
     channels=1,
     patch_size=4,
     encoder=dict(width=128, depth=4, heads=2),
-    head=dict(size=512, hidden=256, bottleneck=64),
+    head=dict(size=512, hidden=256, bottleneck=256),
     mask=dict(name="attended", mode="high"),
     teacher=dict(
       name="ema", decay=0.98, last=1.0, num_steps=config.get_ref("num_steps")

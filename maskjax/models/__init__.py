@@ -9,7 +9,7 @@ from maskjax.models.ccvit import TokensAndPixels
 from maskjax.models.cnn import CNN_SIZES, ConvEncoder, conv_encoder, is_cnn
 from maskjax.models.croco import CrossViewAutoencoder
 from maskjax.models.crossmae import CrossDecoder, CrossMaskedAutoencoder
-from maskjax.models.distilled import DistilledEncoder, PrototypeHead
+from maskjax.models.distilled import DistilledEncoder, PrototypeHead, prototype_head
 from maskjax.models.jepa import (
   AggregationHead,
   DiscriminativeJointEmbedding,
@@ -76,6 +76,7 @@ __all__ = [
   "encoder_layers",
   "is_cnn",
   "last_attention",
+  "prototype_head",
   "stack_blocks",
   "swin_encoder",
   "unstack_blocks",

@@ -1,5 +1,6 @@
 """Encoders whose tokens are told apart by a learnt set of prototypes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,9 +9,11 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
+from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models.dense import Dense
 from maskjax.models.gelu import ACTIVATIONS
+from maskjax.resolve import did_you_mean
 
 
 class PrototypeHead(nn.Module):
@@ -26,10 +29,10 @@ class PrototypeHead(nn.Module):
     dtype: type of the computation.
   """
 
-  size: int
+  size: int = 8192
   hidden: int = 2048
   bottleneck: int = 256
-  fixed_length: bool = True
+  fixed_length: bool = False
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -61,6 +64,25 @@ class PrototypeHead(nn.Module):
       directions.astype(self.dtype),
       preferred_element_type=jnp.float32,
     )
+
+
+def prototype_head(fields: Mapping[str, Any], dtype: DTypeLike) -> PrototypeHead:
+  """Makes a head from hyperparameters, and checks them.
+
+  Args:
+    fields: of `PrototypeHead`.
+    dtype: type of the computation.
+
+  Raises:
+    UserError: names the field that there is not, or that does not fit.
+  """
+  known = ("size", "hidden", "bottleneck", "fixed_length")
+  for key, value in fields.items():
+    if key not in known:
+      raise UserError(f"head.{key}: {did_you_mean(key, known)}")
+    if key != "fixed_length" and (not isinstance(value, int) or value < 1):
+      raise UserError(f"head.{key}={value}: expected a positive integer")
+  return PrototypeHead(**fields, dtype=dtype)
 
 
 class DistilledEncoder(nn.Module):

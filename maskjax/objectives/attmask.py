@@ -14,17 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from maskjax import keys, resolve
 from maskjax.errors import UserError
-from maskjax.losses import Loss, Mean, cross_entropy
-from maskjax.masking import Mask, informed
-from maskjax.models import DistilledEncoder, PrototypeHead, last_attention, vit_encoder
+from maskjax.masking import informed
+from maskjax.models import DistilledEncoder, prototype_head, vit_encoder
 from maskjax.objectives import teachers
-from maskjax.objectives.images import PatchObjective
-from maskjax.objectives.objective import Batch, Variables, valid
+from maskjax.objectives.objective import Batch
+from maskjax.objectives.prototypes import PrototypeDistillation
 from maskjax.systems import System
 from maskjax.tokens.patches import pair
 
@@ -36,151 +34,22 @@ SYSTEM = System(
   agrees_with="equations in PyTorch",
 )
 
-CENTER_MOMENTUM = 0.9
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AttentionGuided(PatchObjective):
+class AttentionGuided(PrototypeDistillation):
   """The game of AttMask; `attmask` makes it from hyperparameters.
 
-  Batches hold two views of each image, `image` and `image2`, both float32
-  [B, H, W, C]; without `image2`, as in evaluation, the image is both. `extra` holds the
-  `teacher`, the `step`, and the `center` of the teacher's scores of class tokens and of
-  patches.
-
   Attributes:
-    teacher: an average of the student.
     sampler: hides tokens by the attention to them, from a key and float32 [N].
-    student_temperature: what the student's scores are divided by.
-    teacher_temperature: what the teacher's are, at the first step and from
-      `temperature_steps` on; it changes along a line.
-    temperature_steps: see there.
-    freeze_steps: steps at first in which the prototypes stay as they are.
-    patch_weight: of the loss of patches, beside that of class tokens.
   """
 
-  teacher: teachers.Ema
   sampler: Callable[[Array, Array], Array]
-  student_temperature: float
-  teacher_temperature: tuple[float, float]
-  temperature_steps: int
-  freeze_steps: int
-  patch_weight: float
-
-  def init(self, key: Array, batch: Batch) -> Variables:
-    """Parameters of the student, and a teacher that is a copy."""
-    patches = self.patches(batch)[:1]
-    hidden = self.sampler(key, jnp.zeros(patches.shape[1]))[None]
-    params = self.model.init(key, patches, Mask.uneven(hidden))["params"]
-    center = jnp.zeros(self.model.head.size)
-    return Variables(
-      params,
-      {
-        "teacher": self.teacher.init(params, keys.named(key, "teacher"), batch),
-        "step": jnp.int32(0),
-        "center": {"cls": center, "patch": center.copy()},
-      },
-    )
-
-  def update_extra(self, params: Any, extra: Any, step: Array, sums: Any) -> Any:
-    """The teacher follows, and so do the centres of its scores."""
-    count = jnp.maximum(sums["count"], 1)
-
-    def moved(center: Array, total: Array) -> Array:
-      return CENTER_MOMENTUM * center + (1 - CENTER_MOMENTUM) * total / count
-
-    return {
-      "teacher": self.teacher.update(extra["teacher"], params, step),
-      "step": step + 1,
-      "center": {k: moved(center, sums[k]) for k, center in extra["center"].items()},
-    }
-
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """Cross-entropy with the teacher's scores, with dropped paths."""
-    # The first example's key, so that microbatches draw different numbers.
-    draw = keys.example_keys(keys.named(key, "drop_path"), batch)[0]
-    return self.judge(params, extra, batch, key, rngs={"drop_path": draw})
-
-  def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """Cross-entropy with the teacher's scores, with the whole network."""
-    return self.judge(params, extra, batch, key)
-
-  def judge(
-    self, params: Any, extra: Any, batch: Batch, key: Array, **options: Any
-  ) -> Loss:
-    """The loss of both views, as each sees its image."""
-    views = both_views(batch)
-    scores, attention = self.teacher.features(self.attend, extra["teacher"], views)
-    hidden = self.hidden(attention, batch, key)
-    frozen = extra["step"] < self.freeze_steps
-    student = self.model.apply(
-      {"params": params}, self.patches(views), Mask.uneven(hidden), frozen, **options
-    )
-    student = student / self.student_temperature
-
-    def sharpened(scores: Array, kind: str) -> Array:
-      centered = scores - extra["center"][kind]
-      return jax.nn.softmax(centered / self.temperature(extra["step"]), axis=-1)
-
-    def split(x: Array) -> Array:
-      return x.reshape(-1, 2, *x.shape[1:])  # [2 B, ...] -> [B, 2, ...]
-
-    # Each view's class token is compared with the other view's.
-    other = split(sharpened(scores[:, 0], "cls"))[:, ::-1]
-    cls = cross_entropy(split(student[:, 0]), other).mean(axis=1)
-    errors = cross_entropy(student[:, 1:], sharpened(scores[:, 1:], "patch"))
-    errors = jnp.where(hidden, errors, 0).sum(axis=1)
-    patch = split(errors / jnp.maximum(hidden.sum(axis=1), 1)).mean(axis=1)
-
-    counts = valid(batch)
-
-    def total(scores: Array) -> Array:
-      return jnp.where(counts[:, None], split(scores).mean(axis=1), 0).sum(axis=0)
-
-    loss = Loss.of(
-      Mean.of(cls + self.patch_weight * patch, counts),
-      class_token=Mean.of(cls, counts),
-      patches=Mean.of(patch, counts),
-    )
-    sums = {
-      "cls": total(scores[:, 0]),
-      "patch": total(scores[:, 1:].mean(axis=1)),
-      "count": counts.sum(dtype=jnp.float32),
-    }
-    return dataclasses.replace(loss, sums=sums)
-
-  def attend(self, params: Any, batch: Batch) -> tuple[Array, Array]:
-    """Scores of whole images, and what the class token attends to.
-
-    Returns:
-      float32 [B, 1 + N, K] and [B, N].
-    """
-    scores, collected = self.model.apply(
-      {"params": params}, self.patches(batch), mutable=["intermediates"]
-    )
-    weights = last_attention(collected["intermediates"]["encoder"]["transformer"])
-    return scores, weights[:, :, 0, 1:].mean(axis=1)
 
   def hidden(self, attention: Array, batch: Batch, key: Array) -> Array:
-    """What the student does not see of both views: bool [2 B, N]."""
+    """See `PrototypeDistillation`."""
     draw = keys.example_keys(keys.named(key, "mask"), batch)
     draw = jax.vmap(lambda key: jax.random.split(key, 2))(draw).reshape(-1)
     return jax.vmap(self.sampler)(draw, attention)
-
-  def temperature(self, step: Array) -> Array:
-    """What the teacher's scores are divided by at a step."""
-    first, last = self.teacher_temperature
-    if not self.temperature_steps:
-      return jnp.float32(last)
-    return first + (last - first) * jnp.clip(step / self.temperature_steps, 0, 1)
-
-
-def both_views(batch: Batch) -> dict[str, Array]:
-  """The views of a batch's images, one after the other: `image` [2 B, H, W, C]."""
-  image = batch["image"]
-  # Neighbours, so that both lie where the batch's example does.
-  views = jnp.stack([image, batch.get("image2", image)], axis=1)
-  return {"image": views.reshape(-1, *image.shape[1:])}
 
 
 def attmask(
@@ -196,6 +65,7 @@ def attmask(
   student_temperature: float = 0.1,
   teacher_temperature: Sequence[float] = (0.04, 0.07),
   temperature_steps: int = 0,
+  center_momentum: float = 0.9,
   freeze_steps: int = 0,
   patch_weight: float = 1.0,
   drop_path: float = 0.1,
@@ -223,6 +93,7 @@ def attmask(
     teacher_temperature: what the teacher's scores are divided by, at first and after
       `temperature_steps`.
     temperature_steps: steps over which it changes; 30 epochs in the paper.
+    center_momentum: of the averages that the teacher's scores are centred by.
     freeze_steps: steps at first in which the prototypes stay as they are; an epoch in
       the paper.
     patch_weight: of the loss of patches, beside that of class tokens.
@@ -256,19 +127,15 @@ def attmask(
       f"student_temperature={student_temperature}, teacher_temperature="
       f"{teacher_temperature}: expected a positive number, and two of them"
     )
-  shape = {"size": 8192, "hidden": 2048, "bottleneck": 256, **(head or {})}
-  fixed_length = shape.pop("fixed_length", False)
-  for key, value in shape.items():
-    if key not in ("size", "hidden", "bottleneck"):
-      hint = resolve.did_you_mean(key, ("size", "hidden", "bottleneck", "fixed_length"))
-      raise UserError(f"head.{key}: {hint}")
-    if not isinstance(value, int) or value < 1:
-      raise UserError(f"head.{key}={value}: expected a positive integer")
+  if not 0 <= center_momentum < 1:
+    raise UserError(
+      f"center_momentum={center_momentum}: expected at least 0 and less than 1"
+    )
   slower = {"name": "ema", "decay": 0.996, "last": 1.0, "num_steps": num_steps}
   return AttentionGuided(
     model=DistilledEncoder(
       encoder=vit,
-      head=PrototypeHead(fixed_length=fixed_length, dtype=vit.dtype, **shape),
+      head=prototype_head(head or {}, dtype=vit.dtype),
     ),
     patch_size=pair(patch_size),
     channels=channels,
@@ -277,6 +144,7 @@ def attmask(
     student_temperature=student_temperature,
     teacher_temperature=(teacher_temperature[0], teacher_temperature[1]),
     temperature_steps=temperature_steps,
+    center_momentum=center_momentum,
     freeze_steps=freeze_steps,
     patch_weight=patch_weight,
   )

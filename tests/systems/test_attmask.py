@@ -12,7 +12,7 @@ import maskjax as mj
 from maskjax import masking
 from maskjax.models import PrototypeHead
 from maskjax.objectives import attmask
-from maskjax.objectives.attmask import both_views
+from maskjax.objectives.prototypes import both_views
 
 torch = pytest.importorskip("torch")
 
