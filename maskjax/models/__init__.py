@@ -9,7 +9,6 @@ from maskjax.models.ccvit import TokensAndPixels
 from maskjax.models.cnn import CNN_SIZES, ConvEncoder, conv_encoder, is_cnn
 from maskjax.models.croco import CrossViewAutoencoder
 from maskjax.models.crossmae import CrossDecoder, CrossMaskedAutoencoder
-from maskjax.models.distilled import DistilledEncoder, PrototypeHead, prototype_head
 from maskjax.models.jepa import (
   AggregationHead,
   DiscriminativeJointEmbedding,
@@ -53,7 +52,6 @@ __all__ = [
   "CueDecoder",
   "Decoder",
   "DiscriminativeJointEmbedding",
-  "DistilledEncoder",
   "JointEmbedding",
   "LatentMaskedModel",
   "Layers",
@@ -64,7 +62,6 @@ __all__ = [
   "NormedProjector",
   "Predictor",
   "Projector",
-  "PrototypeHead",
   "RegionDecoder",
   "SwinEncoder",
   "TokensAndPixels",
@@ -76,7 +73,6 @@ __all__ = [
   "encoder_layers",
   "is_cnn",
   "last_attention",
-  "prototype_head",
   "stack_blocks",
   "swin_encoder",
   "unstack_blocks",

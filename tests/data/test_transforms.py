@@ -285,7 +285,8 @@ def test_randomness_is_told_by_the_signature():
   room = maskjax.data.transforms
   functions = [getattr(room, name) for name in room.__all__]
   random = {f.__name__ for f in functions if "rng" in inspect.signature(f).parameters}
-  assert random == {*RANDOM, "random_erasing", "second_view"}
+  views = {"random_blur", "random_gray", "random_solarize", "second_view", "two_views"}
+  assert random == {*RANDOM, *views, "random_erasing"}
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,8 @@ def test_dropped_paths_are_of_training_alone():
 
   trained, evaluated = both(params)
   assert abs(trained - evaluated) > 1e-3
-  assert objective.drops_paths and not make().drops_paths
+  assert objective.model.encoder.drops_paths
+  assert not make().model.encoder.drops_paths
 
 
 @pytest.mark.parametrize("encoder_type", ["vit", "swin"])
