@@ -24,9 +24,10 @@ from maskjax import masking, plots
 from maskjax.masking import samplers
 from maskjax.tokens import patchify, unpatchify
 
-BATCH, SIZE, PATCH, RATIO = 32, 224, 16, 0.75
+BATCH, SIZE, PATCH = 32, 224, 16
 GRID = (SIZE // PATCH, SIZE // PATCH)
-NUM_HIDDEN = masking.num_hidden(GRID[0] * GRID[1], RATIO)
+# Three quarters, in whole units of 2x2 tokens.
+NUM_HIDDEN = masking.num_hidden_in_units(GRID, 2, 0.75)
 
 
 def photograph():
