@@ -107,6 +107,28 @@ def check(spec: str, config: ConfigDict) -> list[Point]:
   return list(compare(stored["curve"], _run(config)))
 
 
+def ends(path: str) -> tuple[str, dict[str, tuple[float, float]]]:
+  """What the recorded runs of a config file ended with.
+
+  Args:
+    path: of the config file.
+
+  Returns:
+    The setting that was recorded, `small` where there are several, and by name the
+    mean and the standard deviation of the last numbers; nothing where none was.
+  """
+  file, _ = _place(path)
+  stored = json.loads(file.read_text()) if file.exists() else {}
+  if not stored:
+    return "", {}
+  setting = "small" if "small" in stored else min(stored)
+  curve = stored[setting]["curve"]
+  return setting, {
+    name: (columns["mean"][-1], columns["deviation"][-1])
+    for name, columns in curve.items()
+  }
+
+
 def compare(curve: Curve, run: Mapping[str, Mapping[int, float]]) -> Iterator[Point]:
   """Puts each number of a curve beside that of a run.
 

@@ -39,7 +39,7 @@ usage: maskjax COMMAND [flags]
   maskjax convert --from_hf DIR --config FILE[:ARG] --workdir DIR
   maskjax convert --workdir DIR [--step N] --to_hf DIR
       reads or writes weights in the Hugging Face layout
-  maskjax list [--json]
+  maskjax list [--json|--markdown]
       the systems, their papers and configs"""
 
 
@@ -133,6 +133,11 @@ def list_systems(given: Arguments) -> None:
   if given.options.json:
     print(json.dumps(rows, indent=2))
     return
+  if given.options.markdown:
+    from maskjax import catalogue
+
+    print(catalogue.page(systems()))
+    return
   columns = list(rows[0])
   width = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns}
   for row in [dict(zip(columns, columns, strict=True)), *rows]:
@@ -221,6 +226,7 @@ def _parse(arguments: Sequence[str]) -> Arguments:
   flags.DEFINE_boolean("record", False, "make a curve", flag_values=options)
   flags.DEFINE_integer("seeds", 4, "runs of a curve", flag_values=options)
   flags.DEFINE_boolean("json", False, "print JSON", flag_values=options)
+  flags.DEFINE_boolean("markdown", False, "print Markdown", flag_values=options)
   flags.DEFINE_boolean(
     "distributed", False, "whether this is one of many", flag_values=options
   )

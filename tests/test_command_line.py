@@ -53,6 +53,12 @@ def test_list_prints_a_table(call):
   assert len(rows) == len(systems.systems())
 
 
+def test_the_page_of_systems_is_up_to_date(call):
+  code, out, _ = call("list", "--markdown")
+  assert code == 0
+  assert out == (ROOT / "docs/systems.md").read_text()
+
+
 # configs
 
 
@@ -70,14 +76,7 @@ def test_every_setting_makes_an_objective_and_an_optimizer(monkeypatch, path):
     assert configs.plain(config)
     objective = resolve.build(objectives, config.objective)
     resolve.build(optimizers, config.optimizer, num_steps=config.num_steps)
-    height, width = np.broadcast_to(config.objective.image_size, 2)
-    batch = {
-      "image": jax.ShapeDtypeStruct(
-        (8, height, width, config.objective.channels), np.float32
-      ),
-      "label": jax.ShapeDtypeStruct((8,), np.int32),
-      "index": jax.ShapeDtypeStruct((8,), np.int32),
-    }
+    batch = objective.batch_shapes(8)
     key = jax.eval_shape(lambda: jax.random.key(0))
     variables = jax.eval_shape(objective.init, key, batch)
     loss = jax.eval_shape(objective.loss, *variables, batch, key)

@@ -256,6 +256,23 @@ def test_lars_probe_sees_what_separates_classes():
   assert chance < 0.6
 
 
+# Rank
+
+
+def test_effective_rank_is_that_of_known_spectra():
+  rng = np.random.default_rng(0)
+  turn = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+  scales = np.array([4.0, 2.0, 1.0, 0.0, 0.0, 0.0])
+  # Orthogonal columns of mean 0, as cosines over whole periods are.
+  waves = np.cos(2 * np.pi * np.outer(np.arange(64), np.arange(1, 7)) / 64)
+  features = 7 + (waves * scales) @ turn
+  for of, power in (("features", 1), ("covariance", 2)):
+    p = scales[:3] ** power / (scales**power).sum()
+    expected = np.exp(-(p * np.log(p)).sum())
+    found = evaluation.effective_rank(features, of=of)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 # Features and probes
 
 

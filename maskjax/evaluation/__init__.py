@@ -5,8 +5,10 @@ from maskjax.evaluation.held_out import held_out_loss, mean_target_loss
 from maskjax.evaluation.knn import knn_accuracy
 from maskjax.evaluation.linear import lars_probe_accuracy, linear_probe_accuracy
 from maskjax.evaluation.probes import probe_table, run_probes
+from maskjax.evaluation.rank import effective_rank
 
 __all__ = [
+  "effective_rank",
   "held_out_loss",
   "knn_accuracy",
   "lars_probe_accuracy",

@@ -1,24 +1,16 @@
 """Sources in memory and IDX files."""
 
-import gzip
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from idx import write_idx
 
 import maskjax.data
 from maskjax.errors import UserError
 from maskjax.resolve import build
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-
-
-def write_idx(path: Path, array: np.ndarray) -> bytes:
-  header = struct.pack(f">I{array.ndim}I", 0x0800 + array.ndim, *array.shape)
-  data = header + array.astype(np.uint8).tobytes()
-  path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-  return data
 
 
 def test_arrays_gives_the_rows():
