@@ -30,6 +30,7 @@ from maskjax import (
 from maskjax import workdir as workdirs
 from maskjax.errors import RunError, UserError
 from maskjax.evaluation.probes import PROBES
+from maskjax.objectives.objective import readable
 from maskjax.training import TrainState, fit, optimizers, transfer
 
 
@@ -182,7 +183,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     TerminatedError: SIGTERM came; the state is saved.
   """
   experiment = prepare(config)
-  initial = _initial(experiment)
+  initial = beginning(experiment)
   checkpoints = workdirs.checkpoints(workdir, config)
   if saved := checkpoints.steps():
     checkpoints.check_whole(saved[-1])
@@ -215,7 +216,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
         profile=tuple(config.profile),
         profile_folder=opened.local / "profile",
       )
-    _report(experiment, state.best_params, config.num_steps, opened, writer)
+    trained = objectives.Variables(state.best_params, state.extra)
+    _report(experiment, trained, config.num_steps, opened, writer)
 
 
 def evaluate(
@@ -238,23 +240,21 @@ def evaluate(
   checkpoints = workdirs.checkpoints(folder, config)
   step, params = checkpoints.restore_weights(step)
   transfer.check_same(params, untrained.params, folder)
+  extra = checkpoints.restore_extra(step, untrained.extra)
   with workdirs.held(folder) as held:
     path = held.local / workdirs.METRICS
     writer = metrics.Writers([metrics.JsonLines(path)] if _is_first() else [])
     if experiment.test and hasattr(experiment.objective, "loss"):
       state = TrainState(
-        step=jax.numpy.int32(step),
-        params=params,
-        extra=checkpoints.restore_extra(step, untrained.extra),
-        opt_state=(),
+        step=jax.numpy.int32(step), params=params, extra=extra, opt_state=()
       )
       values = _held_out(experiment, step, state)
       writer.write(step, values)
       _say("  ".join(f"{name} {value:.4g}" for name, value in values.items()))
-    _report(experiment, params, step, held, writer)
+    _report(experiment, objectives.Variables(params, extra), step, held, writer)
 
 
-def _initial(
+def beginning(
   experiment: Experiment,
 ) -> Callable[[objectives.Variables], objectives.Variables] | None:
   """What turns fresh variables into pretrained ones, where the config asks for it.
@@ -267,14 +267,20 @@ def _initial(
   if not (config.init_from or wanted):
     return None
 
-  def read(workdir: str) -> Any:
-    return workdirs.checkpoints(workdir, config).restore_weights()[1]
+  def read(workdir: str, like: Any = None) -> Any:
+    checkpoints = workdirs.checkpoints(workdir, config)
+    step, params = checkpoints.restore_weights()
+    if not isinstance(like, objectives.Variables):
+      return params
+    extra = checkpoints.restore_extra_entries(step, like.extra)
+    return objectives.Variables(params, extra)
 
-  fresh = experiment.untrained()
+  # Shapes alone: to make arrays that will not be used can take minutes.
+  fresh = jax.eval_shape(experiment.objective.init, experiment.key, experiment.example)
   own = read(config.init_from) if config.init_from else None
-  others = {name: read(workdir) for name, workdir in wanted.items()}
-  for name, params in others.items():
-    transfer.check_same(params, fresh.extra[name], wanted[name])
+  others = {name: read(workdir, fresh.extra[name]) for name, workdir in wanted.items()}
+  for name, variables in others.items():
+    transfer.check_same(variables, fresh.extra[name], wanted[name])
 
   def change(variables: objectives.Variables) -> objectives.Variables:
     params, extra = variables
@@ -336,13 +342,14 @@ def _held_out(experiment: Experiment, step: int, state: TrainState) -> dict[str,
 
 def _report(
   experiment: Experiment,
-  params: Any,
+  trained: objectives.Variables,
   step: int,
   workdir: workdirs.Workdir,
   writer: metrics.Writer,
 ) -> None:
-  """Probes and draws the parameters of a step."""
+  """Probes and draws the variables of a step."""
   objective, test = experiment.objective, experiment.test
+  params = readable(objective, trained)
   values: dict[str, float] = {}
   if test and hasattr(objective, "targets"):
     values["eval/mean_target_loss"] = evaluation.mean_target_loss(
@@ -351,7 +358,8 @@ def _report(
   probes = experiment.config.eval.probes
   labelled = hasattr(objective, "features") and "label" in experiment.example
   if test and probes and labelled:
-    variants = {"trained": params, "untrained": experiment.untrained().params}
+    untrained = readable(objective, experiment.untrained())
+    variants = {"trained": params, "untrained": untrained}
     scores = evaluation.run_probes(
       objective,
       variants,

@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from maskjax.models.attention import unit
 
 
 @jax.tree_util.register_dataclass
@@ -57,14 +60,14 @@ class Loss:
     sum: float32 scalar, differentiated by the step.
     weight: float32 scalar, never differentiated; usually the hidden tokens.
     metrics: further means to report beside the loss, by name.
-    sums: what `update_extra` asks for, by name: arrays that are sums over examples, so
-      that those of microbatches can be added.
+    sums: what `update_extra` asks for, by name: arrays, or trees of them, that are sums
+      over examples, so that those of microbatches can be added.
   """
 
   sum: Array
   weight: Array
   metrics: Mapping[str, Mean] = dataclasses.field(default_factory=dict)
-  sums: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+  sums: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @classmethod
   def of(cls, mean: Mean, **metrics: Mean) -> "Loss":
@@ -88,8 +91,19 @@ def squared_error(predictions: Array, targets: Array) -> Array:
   return jnp.square(difference).mean(axis=-1)
 
 
+def cosine_error(predictions: Array, targets: Array) -> Array:
+  """One less the cosine of two vectors of each token, in float32: [..., D] to [...].
+
+  Example:
+    >>> print(cosine_error(jnp.array([0.0, 2.0]), jnp.array([0.0, 3.0])))
+    0.0
+  """
+  chex.assert_equal_shape([predictions, targets])
+  return 1 - (unit(predictions) * unit(targets)).sum(axis=-1)
+
+
 def absolute_error(predictions: Array, targets: Array) -> Array:
-  """Mean absolute error of each token, in float32: two [..., D] to [...].
+  """Mean absolute error (L1) of each token, in float32: two [..., D] to [...].
 
   Example:
     >>> float(absolute_error(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
@@ -135,3 +149,62 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
   chex.assert_equal_shape([logits, targets])
   log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
   return -(targets * log_p).sum(axis=-1)
+
+
+def spectral_distance(
+  predictions: Array, targets: Array, *, gamma: float = 1.0, focal: float = 0.0
+) -> Array:
+  """How far apart the frequencies of two spectra lie in the complex plane.
+
+  `|p - t| ** gamma` (https://arxiv.org/abs/2206.07706, section 3.3), times
+  `|p - t| ** focal` over its maximum in the spectrum, without a gradient
+  (https://arxiv.org/abs/2012.12821, section 3.2).
+
+  Args:
+    predictions: complex64 [B, H, W, C].
+    targets: the same.
+    gamma: exponent of the distance.
+    focal: exponent of the weights; 0 weighs all the same.
+
+  Returns:
+    float32 [B, H, W, C].
+
+  Example:
+    >>> p, t = jnp.array([[[[3.0 + 4.0j]]]]), jnp.zeros((1, 1, 1, 1))
+    >>> spectral_distance(p, t).tolist()
+    [[[[5.0]]]]
+  """
+  chex.assert_equal_shape([predictions, targets])
+  apart = predictions - targets
+  # Never 0, where a root has no gradient.
+  squared = jnp.square(apart.real) + jnp.square(apart.imag) + 1e-12
+  distances = squared ** (gamma / 2)
+  if not focal:
+    return distances
+  weights = jax.lax.stop_gradient(squared) ** (focal / 2)
+  return distances * weights / weights.max(axis=(1, 2), keepdims=True)
+
+
+def ranking_error(predictions: Array, targets: Array) -> Array:
+  """How badly predictions say which of two targets is larger: two [..., M] to [...].
+
+  The mean, over all pairs of different targets, of the cross-entropy of which is larger
+  with the logistic function of the predictions' difference (HPM,
+  https://arxiv.org/abs/2304.05919, section 3.2); 0 where all are equal.
+
+  Example:
+    >>> targets = jnp.array([1.0, 2.0, 3.0])
+    >>> print(f"{ranking_error(jnp.zeros(3), targets):.4f}")
+    0.6931
+  """
+  chex.assert_equal_shape([predictions, targets])
+
+  def differences(values: Array) -> Array:
+    values = values.astype(jnp.float32)
+    return values[..., :, None] - values[..., None, :]
+
+  order = jnp.sign(differences(targets))
+  errors = jax.nn.softplus(-order * differences(predictions))
+  differ = order != 0
+  count = jnp.maximum(differ.sum(axis=(-2, -1)), 1)
+  return jnp.where(differ, errors, 0).sum(axis=(-2, -1)) / count

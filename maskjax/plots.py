@@ -18,7 +18,7 @@ def side_by_side(
 
   Args:
     images: by name, float [K, H, W, C], the first channel alone where C is not 3, in
-      [0, 1] after denormalisation.
+      [0, 1] after denormalisation; smaller ones are drawn as large as the largest.
     mean: what the pixels were reduced by, a channel each or one for all.
     deviation: what they were divided by afterwards.
 
@@ -29,7 +29,7 @@ def side_by_side(
 
   names = list(images)
   shown = [_to_bytes(x * np.asarray(deviation) + mean) for x in images.values()]
-  count, height, width, _ = shown[0].shape
+  count, height, width, _ = max((stack.shape for stack in shown), key=lambda s: s[1])
   scale = max(1, -(-SMALLEST_SIDE // height))
   tile_height, tile_width = height * scale, width * scale
   header = 16

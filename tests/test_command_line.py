@@ -76,9 +76,12 @@ def test_every_setting_makes_an_objective_and_an_optimizer(monkeypatch, path):
     assert configs.plain(config)
     objective = resolve.build(objectives, config.objective)
     resolve.build(optimizers, config.optimizer, num_steps=config.num_steps)
-    batch = objective.batch_shapes(8)
+    batch = objective.batch_shapes(64)
     key = jax.eval_shape(lambda: jax.random.key(0))
     variables = jax.eval_shape(objective.init, key, batch)
+    if not hasattr(objective, "loss"):  # a teacher
+      assert jax.eval_shape(objective.features, variables.params, batch).ndim == 3
+      continue
     loss = jax.eval_shape(objective.loss, *variables, batch, key)
     assert loss.sum.shape == ()
 

@@ -253,3 +253,83 @@ def test_blocks_of_one_aspect_are_squares():
 def test_blocks_need_rows_and_columns():
   with pytest.raises(UserError, match="expected a grid of rows and columns"):
     masking.blockwise(jax.random.key(0), (5,), 2)
+
+
+# Units
+
+
+@functools.partial(jax.jit, static_argnames=("grid", "num_hidden", "unit"))
+def draw_units(seeds, grid, num_hidden, unit):
+  def one(seed):
+    return masking.aligned(jax.random.key(seed), grid, num_hidden, unit=unit)
+
+  return jax.vmap(one)(seeds)
+
+
+@pytest.mark.parametrize(
+  ("grid", "unit", "num_hidden"),
+  [((14, 14), 2, 120), ((4, 6), (2, 3), 12), ((12,), 3, 6), ((2, 4, 4), (1, 2, 2), 20)],
+)
+def test_units_are_hidden_whole(grid, unit, num_hidden):
+  sides = (unit,) * len(grid) if isinstance(unit, int) else unit
+  hidden = np.asarray(draw_units(np.arange(200), grid, num_hidden, unit))
+  np.testing.assert_array_equal(hidden.sum(axis=1), num_hidden)
+  tables = hidden.reshape(200, *grid)
+  corners = tables[(slice(None), *(slice(None, None, side) for side in sides))]
+  whole = np.kron(corners, np.ones((1, *sides), bool)).astype(bool)
+  np.testing.assert_array_equal(tables, whole)
+  # Each unit as often as any other; Hoeffding's bound, see `test_random_is_uniform`.
+  bound = math.sqrt(math.log(2 * 49 / 1e-9) / (2 * 200))
+  share = num_hidden / math.prod(grid)
+  np.testing.assert_allclose(hidden.mean(axis=0), share, rtol=0, atol=bound)
+  assert len(np.unique(hidden, axis=0)) > 1
+
+
+@pytest.mark.parametrize(
+  ("grid", "unit", "ratio", "expected"),
+  [
+    ((14, 14), 2, 0.6, 120),  # 29.4 of 49 units
+    ((48, 48), 8, 0.6, 1408),  # 21.6 of 36
+    ((5, 5), 1, 0.8, 20),  # exactly; MAE's way to count gives 21
+    ((4, 6), (2, 3), 0.01, 6),
+  ],
+)
+def test_units_are_counted_up(grid, unit, ratio, expected):
+  assert masking.num_hidden_in_units(grid, unit, ratio) == expected
+
+
+@pytest.mark.parametrize("ratio", [0, 1, -0.1, 0.99, float("nan")])
+def test_ratios_that_leave_no_unit_visible(ratio):
+  with pytest.raises(UserError, match=f"mask_ratio={ratio}: .*one of 49 units visible"):
+    masking.num_hidden_in_units((14, 14), 2, ratio)
+
+
+@pytest.mark.parametrize(
+  ("unit", "said"),
+  [(4, "4x4"), ((2, 3), "2x3"), (0, "0x0"), ((2,), "2"), ((2, 2, 2), "2x2x2")],
+)
+def test_units_that_do_not_fit_the_grid(unit, said):
+  message = f"units of {said} tokens do not divide the grid of 14x14"
+  with pytest.raises(UserError, match=message):
+    masking.aligned(jax.random.key(0), (14, 14), 4, unit=unit)
+  with pytest.raises(UserError, match=message):
+    masking.num_hidden_in_units((14, 14), unit, 0.6)
+
+
+def test_counts_that_units_do_not_make():
+  with pytest.raises(UserError, match="num_hidden=147: expected a multiple of 4"):
+    masking.aligned(jax.random.key(0), (14, 14), 147, unit=2)
+
+
+def test_asking_draws_some_of_the_hidden_places_uniformly():
+  hidden = jnp.array([[1, 0, 1, 1, 0, 1]], bool).repeat(2000, axis=0)
+  mask = masking.Mask.from_hidden(hidden, num_hidden=4)
+  some = mask.asking(jax.random.split(jax.random.key(0), 2000), 2)
+  assert some.hidden_ids.shape == (2000, 2)
+  assert (np.diff(some.hidden_ids, axis=1) > 0).all()
+  counts = np.bincount(np.ravel(some.hidden_ids), minlength=6)
+  assert (counts[[1, 4]] == 0).all()
+  # Of mean 1000 and deviation 22.
+  assert (abs(counts[[0, 2, 3, 5]] - 1000) < 110).all()
+  np.testing.assert_array_equal(some.visible_ids, mask.visible_ids)
+  np.testing.assert_array_equal(some.hidden, mask.hidden)

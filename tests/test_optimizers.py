@@ -16,7 +16,7 @@ from maskjax.losses import Loss, Mean
 from maskjax.models import stack_blocks, unstack_blocks
 from maskjax.objectives import Variables, classification
 from maskjax.training import adamw, fit, init_state, train_step
-from maskjax.training.optimizers import round_at_random
+from maskjax.training.optimizers import lamb, round_at_random, sgd
 
 
 def random(*shape, seed=0):
@@ -63,6 +63,12 @@ def test_schedule(warmup, final):
   assert found[(warmup + 12) // 2] == pytest.approx((0.5 + final) / 2, rel=2e-5)
   assert found[12] == pytest.approx(final, rel=2e-5, abs=1e-9)
   assert (found[0] == 0) == (warmup > 0)
+
+
+def test_schedule_with_a_step():
+  found = rates(12, learning_rate=0.5, num_steps=12, warmup_steps=4, drop_at=9)
+  expected = [0, 0.125, 0.25, 0.375, *[0.5] * 5, *[0.05] * 3]
+  np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-9)
 
 
 def test_a_schedule_of_several_cycles_begins_anew():
@@ -241,6 +247,8 @@ def test_layer_decay_without_blocks_is_refused():
     ({"cycles": 2, "warmup_steps": 5}, "fewer than num_steps=10 / cycles=2"),
     ({"learning_rate": -1.0}, "optimizer.learning_rate=-1.0"),
     ({"weight_decay": -0.1}, "weight_decay=-0.1"),
+    ({"warmup_steps": 4, "drop_at": 3}, "optimizer.drop_at=3"),
+    ({"drop_at": 10}, "optimizer.drop_at=10.*less than num_steps=10"),
     ({"clip_norm": -1.0}, "clip_norm=-1.0"),
     ({"state_dtype": "float16"}, "optimizer.state_dtype='float16': expected 'float32'"),
   ],
@@ -493,3 +501,102 @@ def test_digits_train_as_well_with_bfloat16_state():
     losses[dtype] = np.array(seen)
   assert losses["float32"][-1] < 0.75 * losses["float32"][0]
   np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.03)
+
+
+def test_weight_decay_rises_along_a_cosine():
+  optimizer = adamw(
+    learning_rate=1.0,
+    final_learning_rate=1.0,
+    num_steps=10,
+    weight_decay=0.1,
+    final_weight_decay=0.5,
+  )
+  params, nothing = {"kernel": jnp.ones(2)}, {"kernel": jnp.zeros(2)}
+  state, decays = optimizer.init(params), []
+  for _ in range(12):
+    updates, state = optimizer.update(nothing, state, params)
+    decays.append(-float(updates["kernel"][0]))
+  steps = np.minimum(np.arange(12), 10)
+  expected = 0.5 - 0.4 * (1 + np.cos(np.pi * steps / 10)) / 2
+  np.testing.assert_allclose(decays, expected, rtol=1e-6)
+
+
+def run_of(optimizer, params, grads):
+  state, update = optimizer.init(params), jax.jit(optimizer.update)
+  for grad in grads:
+    updates, state = update(grad, state, params)
+    params = optax.apply_updates(params, updates)
+  return params
+
+
+def test_lamb_by_hand():
+  """Algorithm 2 of arXiv:1904.00962, its decay along a cosine; a bias as in Adam."""
+  params = {"kernel": random(3, 2), "bias": random(2, seed=1)}
+  grads = [
+    {"kernel": random(3, 2, seed=i), "bias": random(2, seed=9 + i)} for i in (2, 3)
+  ]
+  found = run_of(
+    lamb(
+      learning_rate=0.1,
+      num_steps=4,
+      b1=0.8,
+      b2=0.9,
+      weight_decay=0.04,
+      final_weight_decay=0.2,
+    ),
+    params,
+    grads,
+  )
+  for name, p in params.items():
+    p, m, v = p.astype(np.float64), 0, 0
+    for i, grad in enumerate(grads):
+      m = 0.8 * m + 0.2 * grad[name]
+      v = 0.9 * v + 0.1 * np.square(grad[name], dtype=np.float64)
+      update = (m / (1 - 0.8 ** (i + 1))) / (np.sqrt(v / (1 - 0.9 ** (i + 1))) + 1e-6)
+      if name == "kernel":
+        update = update + (0.2 - 0.16 * (1 + math.cos(math.pi * i / 4)) / 2) * p
+        update = update * np.linalg.norm(p) / np.linalg.norm(update)
+      p = p - rate_by_hand(i, peak=0.1, warmup=0, total=4, final=0) * update
+    np.testing.assert_allclose(found[name], p, rtol=1e-5, atol=1e-6)
+
+
+def test_sgd_is_torchs():
+  torch = pytest.importorskip("torch")
+  start, grads = random(3, 2), [random(3, 2, seed=i) for i in (1, 2, 3)]
+  theirs = torch.nn.Parameter(torch.from_numpy(start.copy()))
+  optimizer = torch.optim.SGD(
+    [theirs], lr=1.0, momentum=0.9, nesterov=True, weight_decay=0.1
+  )
+  for i, grad in enumerate(grads):
+    optimizer.param_groups[0]["lr"] = rate_by_hand(
+      i, peak=0.5, warmup=1, total=4, final=0.1
+    )
+    theirs.grad = torch.from_numpy(grad)
+    optimizer.step()
+  found = run_of(
+    sgd(
+      learning_rate=0.5,
+      num_steps=4,
+      warmup_steps=1,
+      final_learning_rate=0.1,
+      weight_decay=0.1,
+    ),
+    {"kernel": start},
+    [{"kernel": grad} for grad in grads],
+  )
+  np.testing.assert_allclose(found["kernel"], theirs.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [lamb, sgd])
+@pytest.mark.parametrize(
+  ("wrong", "message"),
+  [
+    ({"learning_rate": -1.0}, "optimizer.learning_rate=-1.0: expected at least 0"),
+    ({"weight_decay": -1.0}, "optimizer.weight_decay=-1.0: expected at least 0"),
+    ({"warmup_steps": 4}, "optimizer.warmup_steps=4: .* fewer than num_steps=4"),
+  ],
+  ids=str,
+)
+def test_mistakes_of_further_optimizers_are_named(make, wrong, message):
+  with pytest.raises(UserError, match=message):
+    make(**{"learning_rate": 0.1, "num_steps": 4, **wrong})

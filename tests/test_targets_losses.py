@@ -126,6 +126,10 @@ def test_absolute_error():
   expected = np.abs(predictions.astype(np.float64) - truth).mean(axis=-1)
   ours = absolute_error(jnp.asarray(predictions), jnp.asarray(truth))
   np.testing.assert_allclose(ours, expected, rtol=1e-6)
+  half = absolute_error(jnp.bfloat16([1.0, 1.0]), jnp.float32([1.001, 1.001]))
+  np.testing.assert_allclose(half, 1e-3, rtol=1e-3)  # the type of neither rounds it
+  with pytest.raises(AssertionError, match="shape"):
+    absolute_error(jnp.zeros((2, 3)), jnp.zeros((2, 1)))
 
 
 def test_features_are_normalised_as_torch_normalises_them():

@@ -1,5 +1,27 @@
 """Weights of other libraries, there and back: safetensors only, never pickle."""
 
-from maskjax.convert import clip, clip_vision_model, dinov2, safetensors, vit, vit_mae
+from maskjax.convert import (
+  beit_mim,
+  clip,
+  clip_vision_model,
+  dinov2,
+  safetensors,
+  swin_mim,
+  swinv2_mim,
+  vit,
+  vit_mae,
+  vit_mim,
+)
 
-__all__ = ["clip", "clip_vision_model", "dinov2", "safetensors", "vit", "vit_mae"]
+__all__ = [
+  "beit_mim",
+  "clip",
+  "clip_vision_model",
+  "dinov2",
+  "safetensors",
+  "swin_mim",
+  "swinv2_mim",
+  "vit",
+  "vit_mae",
+  "vit_mim",
+]

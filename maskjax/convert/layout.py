@@ -46,10 +46,17 @@ def _patches_to_theirs(array: np.ndarray, shape: Shape) -> np.ndarray:
   return np.ascontiguousarray(cut.transpose(3, 2, 0, 1))
 
 
-# The same numbers in the same order, or in another shape.
+def _without_ones(shape: Shape) -> Shape:
+  sizes = (i for i, side in enumerate(shape) if side > 1)
+  return shape[next(sizes, len(shape) - 1) :]
+
+
 SAME = Layout(lambda tensor: tensor, lambda array, _: array, lambda shape: shape)
-FLAT = Layout(
-  np.ravel, lambda array, shape: array.reshape(shape), lambda shape: (math.prod(shape),)
+# Without their leading axes of length 1.
+SQUEEZED = Layout(
+  lambda tensor: tensor.reshape(_without_ones(tensor.shape)),
+  lambda array, shape: array.reshape(shape),
+  _without_ones,
 )
 # A dense kernel, [out, in] there and [in, out] here.
 DENSE = Layout(_transposed, _transposed, lambda shape: shape[::-1])
@@ -59,6 +66,35 @@ PATCHES = Layout(
   _patches_to_theirs,
   lambda shape: (math.prod(shape[1:]), shape[0]),
 )
+
+
+def shuffled_pixels(patch: int, stride: int) -> Layout:
+  """Of a 1x1 convolution before a pixel shuffle, a dense layer to patches here.
+
+  Args:
+    patch: side of a patch in pixels.
+    stride: rows and columns of patches that one pixel of the convolution becomes.
+
+  Returns:
+    Of the kernel, [K, D, 1, 1] there and [D, K] here, and of the bias [K]; K runs
+    over channels, rows and columns there, and over patches, their rows, columns and
+    channels here.
+  """
+
+  def ours(tensor: np.ndarray) -> np.ndarray:
+    cut = tensor.reshape(-1, stride, patch, stride, patch, math.prod(tensor.shape[1:]))
+    # [C, S, P, S, P, D] -> [S, S, P, P, C, D] -> [K, D]
+    rows = cut.transpose(1, 3, 2, 4, 0, 5).reshape(len(tensor), -1)
+    return rows[:, 0] if tensor.ndim == 1 else np.ascontiguousarray(rows.T)
+
+  def theirs(array: np.ndarray, shape: Shape) -> np.ndarray:
+    cut = array.T.reshape(stride, stride, patch, patch, -1, math.prod(shape[1:]))
+    # [S, S, P, P, C, D] -> [C, S, P, S, P, D] -> [K, D, 1, 1]
+    return cut.transpose(4, 0, 2, 1, 3, 5).reshape(shape)
+
+  return Layout(
+    ours, theirs, lambda shape: shape if len(shape) == 1 else (shape[1], shape[0])
+  )
 
 
 class Place(NamedTuple):
@@ -99,6 +135,17 @@ def norm(theirs: str, ours: str, width: int) -> Places:
   return {
     f"{theirs}.weight": Place(f"{ours}/scale", (width,)),
     f"{theirs}.bias": Place(f"{ours}/bias", (width,)),
+  }
+
+
+def pixel_head(
+  theirs: str, ours: str, *, width: int, channels: int, patch: int, stride: int = 1
+) -> Places:
+  """The places of the layer that predicts pixels, see `shuffled_pixels`."""
+  size, layout = channels * (patch * stride) ** 2, shuffled_pixels(patch, stride)
+  return {
+    f"{theirs}.weight": Place(f"{ours}/kernel", (size, width, 1, 1), layout),
+    f"{theirs}.bias": Place(f"{ours}/bias", (size,), layout),
   }
 
 
@@ -204,6 +251,32 @@ def to_tensors(
   }
 
 
+def with_class_position(
+  tensors: Mapping[str, np.ndarray], token: str, positions: str
+) -> dict[str, np.ndarray]:
+  """Makes the class token's position a part of the token, as it is here.
+
+  Args:
+    tensors: by name, unchanged.
+    token: name of the class token, [1, 1, D].
+    positions: name of the table [1, 1 + N, D], which loses its first row.
+  """
+  found = dict(tensors)
+  if token in found and positions in found and found[positions].ndim == 3:
+    table = float32(positions, found[positions])
+    found[token] = float32(token, found[token]) + table[:, :1]
+    found[positions] = table[:, 1:]
+  return found
+
+
+def without_class_position(
+  tensors: Mapping[str, np.ndarray], positions: str
+) -> dict[str, np.ndarray]:
+  """The inverse of `with_class_position` that makes the class token's position 0."""
+  table = np.pad(tensors[positions], ((0, 0), (1, 0), (0, 0)))
+  return {**tensors, positions: table}
+
+
 def float32(name: str, array: np.ndarray) -> np.ndarray:
   """Widens the types that float32 holds without loss."""
   if array.dtype not in (np.float32, np.float16, jnp.bfloat16):
@@ -241,7 +314,7 @@ def check_config(
       raise UserError(f"{key}={config[key]!r}: only {value!r} is supported")
   for key, default in defaults.items():
     if key in ("image_size", "patch_size"):
-      config[key] = _sides(key, config[key])
+      config[key] = sides(key, config[key])
     else:
       _check_value(key, config[key], default)
   patch, other_side = config["patch_size"]
@@ -251,19 +324,25 @@ def check_config(
   return config
 
 
-def square(patch_size: tuple[int, int]) -> int:
-  """The side of patches that are to be written."""
-  side, other_side = patch_size
+def square(size: tuple[int, int], key: str = "patch_size") -> int:
+  """The side of what has to be square there."""
+  side, other_side = size
   if side != other_side:
-    raise UserError(
-      f"patch_size={side}x{other_side}: transformers takes square patches only"
-    )
+    raise UserError(f"{key}={side}x{other_side}: transformers takes squares only")
   return side
 
 
-def one_or_two(sides: tuple[int, int]) -> Any:
+def sides(key: str, value: Any) -> tuple[int, int]:
+  """Reads a size that is one number for both sides, or a list of two."""
+  pair = value if isinstance(value, list | tuple) else (value, value)
+  if len(pair) != 2 or any(type(side) is not int or side < 1 for side in pair):
+    raise UserError(f"{key}={value!r}: expected positive integers")
+  return pair[0], pair[1]
+
+
+def one_or_two(size: tuple[int, int]) -> Any:
   """A size as configs write it: one number where both sides are the same."""
-  return sides[0] if sides[0] == sides[1] else list(sides)
+  return size[0] if size[0] == size[1] else list(size)
 
 
 def check_table(name: str, found: np.ndarray, table: np.ndarray) -> None:
@@ -312,14 +391,6 @@ def _check_value(key: str, value: Any, default: Any) -> None:
     raise UserError(f"{key}={value!r}: expected {kind.__name__}, like {default!r}")
   elif kind is int and value < 1:
     raise UserError(f"{key}={value!r}: expected a positive integer")
-
-
-def _sides(key: str, value: Any) -> tuple[int, int]:
-  """Reads a size that is one number for both sides, or a list of two."""
-  sides = value if isinstance(value, list | tuple) else (value, value)
-  if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
-    raise UserError(f"{key}={value!r}: expected positive integers")
-  return sides[0], sides[1]
 
 
 def _few(names: list[str]) -> str:

@@ -11,12 +11,16 @@ from ml_collections import ConfigDict
 from maskjax import objectives, resolve
 from maskjax import workdir as workdirs
 from maskjax.convert import (
+  beit_mim,
   clip,
   clip_vision_model,
   dinov2,
   safetensors,
+  swin_mim,
+  swinv2_mim,
   vit,
   vit_mae,
+  vit_mim,
 )
 from maskjax.errors import UserError
 from maskjax.models import stack_blocks
@@ -47,7 +51,11 @@ class Converter(Protocol):
     """The inverse: the content of `config.json`, and the tensors by name."""
 
 
-CONVERTERS: tuple[Converter, ...] = (vit, clip, clip_vision_model, dinov2, vit_mae)
+# Of an objective with several kinds of encoder, first the one of its default kind.
+CONVERTERS: tuple[Converter, ...] = (
+  *(vit, clip, clip_vision_model, dinov2),
+  *(vit_mae, vit_mim, swin_mim, swinv2_mim, beit_mim),
+)
 
 
 def import_weights(folder: str | Path, config: ConfigDict, workdir: str | Path) -> None:

@@ -7,17 +7,31 @@ A config names a source of `maskjax.data.sources` or a transform of
 from maskjax.data import sources, transforms
 from maskjax.data.mixing import mixup_cutmix, smooth_labels
 from maskjax.data.pipeline import Pipeline
-from maskjax.data.sources import array_record, arrays, digits, idx, image_folder, tfds
+from maskjax.data.sources import (
+  array_record,
+  arrays,
+  digits,
+  idx,
+  image_folder,
+  image_pairs,
+  tfds,
+)
 from maskjax.data.transforms import (
   center_crop,
+  color_jitter,
   normalize,
   rand_augment,
+  random_blur,
   random_crop,
   random_erasing,
   random_flip,
+  random_gray,
   random_resized_crop,
+  random_solarize,
   resize,
+  second_view,
   to_float,
+  two_views,
 )
 
 __all__ = [
@@ -25,20 +39,27 @@ __all__ = [
   "array_record",
   "arrays",
   "center_crop",
+  "color_jitter",
   "digits",
   "idx",
   "image_folder",
+  "image_pairs",
   "mixup_cutmix",
   "normalize",
   "rand_augment",
+  "random_blur",
   "random_crop",
   "random_erasing",
   "random_flip",
+  "random_gray",
   "random_resized_crop",
+  "random_solarize",
   "resize",
+  "second_view",
   "smooth_labels",
   "sources",
   "tfds",
   "to_float",
   "transforms",
+  "two_views",
 ]

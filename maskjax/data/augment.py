@@ -1,12 +1,13 @@
-"""RandAugment, the chain of random Pillow operations used in fine-tuning."""
+"""Random changes of colour and shape by Pillow, RandAugment among them."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from maskjax.data.records import Record, get_image
+from maskjax.data.records import Record, every_image, get_image
 from maskjax.errors import UserError
 
 # An operation takes the image, its strength in 0 to 1, a random sign and the grey
@@ -69,6 +70,7 @@ _OPERATIONS: dict[str, Operation] = {
 }
 
 
+@every_image
 def rand_augment(
   record: Record,
   rng: np.random.Generator,
@@ -100,18 +102,75 @@ def rand_augment(
   Raises:
     UserError: the image is not uint8 of 1 or 3 channels.
   """
-  image = get_image(record, "rand_augment")
-  if image.dtype != np.uint8 or image.shape[2] not in (1, 3):
-    raise UserError(
-      "rand_augment needs a uint8 image of 1 or 3 channels (put it before "
-      f"'to_float'), got {image.dtype} {list(image.shape)}"
-    )
-  # Pillow's grey images have no channel axis: [H, W] or [H, W, 3].
-  picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+  picture = as_picture(record, "rand_augment")
   for name in rng.choice(list(_OPERATIONS), num_ops):
     applied = rng.random() < prob
     strength = float(np.clip(rng.normal(magnitude, magnitude_std), 0, 10)) / 10
     sign = int(rng.choice((-1, 1)))
     if applied:
       picture = _OPERATIONS[name](picture, strength, sign, fill)
-  return {**record, "image": np.asarray(picture).reshape(image.shape)}
+  return {**record, "image": as_pixels(picture)}
+
+
+def second_view(
+  record: Record,
+  rng: np.random.Generator,
+  *,
+  degrees: float = 15.0,
+  translate: float = 0.1,
+  scale: Sequence[float] = (0.8, 1.25),
+  fill: int = 0,
+) -> Record:
+  """Adds as `image2` the image under a random affine map, as a camera might see it.
+
+  Stands in for a second photograph where a source has no pairs.
+
+  Args:
+    record: `image` uint8 `[H, W, C]` of 1 or 3 channels.
+    rng: the randomness.
+    degrees: greatest turn about the middle, either way.
+    translate: greatest shift, as a share of each side.
+    scale: least and greatest enlargement, drawn on a log scale.
+    fill: the grey level of pixels from outside the image.
+
+  Returns:
+    The record with `image2` uint8 `[H, W, C]`.
+
+  Raises:
+    UserError: the image is not uint8 of 1 or 3 channels.
+
+  Example:
+    >>> record = {"image": np.zeros((8, 8, 1), np.uint8)}
+    >>> second_view(record, np.random.default_rng(0))["image2"].shape
+    (8, 8, 1)
+  """
+  picture = as_picture(record, "second_view")
+  angle = math.radians(rng.uniform(-degrees, degrees))
+  size = math.exp(rng.uniform(*np.log(scale)))
+  right, down = rng.uniform(-translate, translate, 2) * (picture.width, picture.height)
+  # Pillow asks where each pixel comes from: the inverse of the map, about the middle.
+  cos, sin = math.cos(angle) / size, math.sin(angle) / size
+  middle_x, middle_y = picture.width / 2, picture.height / 2
+  from_x, from_y = middle_x + right, middle_y + down
+  rows = (
+    *(cos, sin, middle_x - cos * from_x - sin * from_y),
+    *(-sin, cos, middle_y + sin * from_x - cos * from_y),
+  )
+  return {**record, "image2": as_pixels(_affine(picture, rows, fill))}
+
+
+def as_picture(record: Record, user: str) -> Image.Image:
+  """The record's image as Pillow has it; grey ones are without a channel axis."""
+  image = get_image(record, user)
+  if image.dtype != np.uint8 or image.shape[2] not in (1, 3):
+    raise UserError(
+      f"{user} needs a uint8 image of 1 or 3 channels (put it before "
+      f"'to_float'), got {image.dtype} {list(image.shape)}"
+    )
+  return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+
+
+def as_pixels(picture: Image.Image) -> np.ndarray:
+  """A picture of Pillow's: uint8 [H, W, C]."""
+  pixels = np.asarray(picture)
+  return pixels[..., None] if pixels.ndim == 2 else pixels

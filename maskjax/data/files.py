@@ -54,6 +54,35 @@ class ImageFolder:
 
 @final
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ImagePairs:
+  """Pairs of image files; `image_pairs` makes it.
+
+  Attributes:
+    name: for messages.
+    pairs: the two paths of each record.
+    channels: 1 or 3.
+  """
+
+  name: str
+  pairs: Sequence[tuple[str, str]]
+  channels: int
+
+  def __len__(self) -> int:
+    return len(self.pairs)
+
+  def __getitem__(self, index: int) -> Record:
+    first, second = self.pairs[index]
+    return {
+      "image": _decode_image(first, self.channels),
+      "image2": _decode_image(second, self.channels),
+    }
+
+  def __repr__(self) -> str:
+    return self.name
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Decoded:
   """Another library's random-access source, through a function to records."""
 
@@ -120,6 +149,44 @@ def image_folder(*, root: str, channels: int = 3) -> ImageFolder:
   counts = [len(members[name]) for name in classes]
   labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
   return ImageFolder(root, files, classes, labels, channels)
+
+
+def image_pairs(
+  *, root: str, pairs: str = "pairs.txt", channels: int = 3
+) -> ImagePairs:
+  """Pairs of image files that a list names, such as two views of one scene.
+
+  Args:
+    root: the folder, local or on object storage.
+    pairs: a text file in it, each line of which holds the paths of two images within
+      the folder, with a space between them.
+    channels: 1 for grey, 3 for RGB.
+
+  Returns:
+    A source of `image` and `image2`, uint8 `[H, W, channels]`.
+
+  Raises:
+    UserError: no such folder or list, or a line without two paths. (A file that cannot
+      be decoded raises RecordError when it is read.)
+  """
+  if channels not in _MODES:
+    raise UserError(f"image_pairs takes channels=1 or 3, got {channels!r}")
+  name = f"image_pairs(root={root!r}, pairs={pairs!r})"
+  path = storage.reach(root) / pairs
+  try:
+    lines = path.read_text().splitlines()
+  except FileNotFoundError as error:
+    raise UserError(f"{name}: no file {str(path)!r}") from error
+  except storage.errors(UnicodeDecodeError) as error:
+    raise UserError(f"{name}: cannot read {str(path)!r}: {error}") from error
+  found = [line.split() for line in lines if line.strip()]
+  for words in found:
+    if len(words) != 2:
+      raise UserError(f"{name}: expected two paths a line, found {' '.join(words)!r}")
+  if not found:
+    raise UserError(f"{name}: expected two paths a line, found no line")
+  paths = [(os.path.join(root, a), os.path.join(root, b)) for a, b in found]
+  return ImagePairs(name, paths, channels)
 
 
 def array_record(

@@ -1,11 +1,13 @@
 """What a source is, and what its records hold.
 
 A source is anything with a length that gives a record, a dict of arrays, for an
-index. Records of images hold `"image"`, uint8 or float32 `[H, W, C]`, and where
-there are labels `"label"`, an int32 scalar.
+index. Records of images hold `"image"`, uint8 or float32 `[H, W, C]`, where there are
+pairs of images also `"image2"`, and where there are labels `"label"`, an int32 scalar.
 """
 
-from typing import Protocol
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +25,23 @@ class Source(Protocol):
   def __len__(self) -> int: ...
 
   def __getitem__(self, index: int, /) -> Record: ...
+
+
+def every_image(transform: Callable[..., Record]) -> Callable[..., Record]:
+  """Makes of a transform of a record's `image` one that transforms its `image2` too.
+
+  A random one draws anew for the second image.
+  """
+
+  @functools.wraps(transform)
+  def transform_all(record: Record, *rng: Any, **keywords: Any) -> Record:
+    record = transform(record, *rng, **keywords)
+    if "image2" not in record:
+      return record
+    second = transform({**record, "image": record["image2"]}, *rng, **keywords)
+    return {**record, "image2": second["image"]}
+
+  return transform_all
 
 
 def get_image(record: Record, user: str) -> np.ndarray:

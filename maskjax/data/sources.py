@@ -1,6 +1,14 @@
 """The sources that a config can name."""
 
-from maskjax.data.files import array_record, image_folder, tfds
+from maskjax.data.files import array_record, image_folder, image_pairs, tfds
 from maskjax.data.memory import arrays, digits, idx
 
-__all__ = ["array_record", "arrays", "digits", "idx", "image_folder", "tfds"]
+__all__ = [
+  "array_record",
+  "arrays",
+  "digits",
+  "idx",
+  "image_folder",
+  "image_pairs",
+  "tfds",
+]

@@ -5,7 +5,8 @@ hyperparameters as keywords. It returns a new record. The pipeline gives an
 `np.random.Generator` to those that have a parameter named `rng`; the same
 generator gives the same result. A size is an int or `(height, width)`.
 
-All of them work on the record's `"image"`, uint8 or float32 `[H, W, C]`.
+All of them work on the record's `"image"`, uint8 or float32 `[H, W, C]`, and on its
+`"image2"` where it holds a pair; what is random is drawn for each by itself.
 """
 
 import math
@@ -14,21 +15,34 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from maskjax.data.augment import rand_augment
-from maskjax.data.records import Record, get_image
+from maskjax.data.augment import rand_augment, second_view
+from maskjax.data.records import Record, every_image, get_image
+from maskjax.data.views import (
+  color_jitter,
+  random_blur,
+  random_gray,
+  random_solarize,
+  two_views,
+)
 from maskjax.errors import UserError
 from maskjax.resolve import did_you_mean
 
 __all__ = [
   "center_crop",
+  "color_jitter",
   "normalize",
   "rand_augment",
+  "random_blur",
   "random_crop",
   "random_erasing",
   "random_flip",
+  "random_gray",
   "random_resized_crop",
+  "random_solarize",
   "resize",
+  "second_view",
   "to_float",
+  "two_views",
 ]
 
 Size = int | Sequence[int]
@@ -36,6 +50,7 @@ Size = int | Sequence[int]
 _METHODS = {method.name.lower(): method for method in Image.Resampling}
 
 
+@every_image
 def resize(record: Record, *, size: Size, method: str = "bicubic") -> Record:
   """Resizes the image with antialiasing.
 
@@ -66,6 +81,7 @@ def resize(record: Record, *, size: Size, method: str = "bicubic") -> Record:
   return {**record, "image": _resized(image, new, method)}
 
 
+@every_image
 def center_crop(record: Record, *, size: Size) -> Record:
   """Cuts out the middle of the image.
 
@@ -87,6 +103,7 @@ def center_crop(record: Record, *, size: Size) -> Record:
   return {**record, "image": image[top : top + height, left : left + width]}
 
 
+@every_image
 def random_crop(
   record: Record, rng: np.random.Generator, *, size: Size, padding: int = 0
 ) -> Record:
@@ -112,6 +129,7 @@ def random_crop(
   return {**record, "image": image[top : top + height, left : left + width]}
 
 
+@every_image
 def random_resized_crop(
   record: Record,
   rng: np.random.Generator,
@@ -145,6 +163,7 @@ def random_resized_crop(
   return {**record, "image": _resized(cut, _pair(size), method)}
 
 
+@every_image
 def random_flip(
   record: Record, rng: np.random.Generator, *, prob: float = 0.5
 ) -> Record:
@@ -162,6 +181,7 @@ def random_flip(
   return {**record, "image": image[:, ::-1] if rng.random() < prob else image}
 
 
+@every_image
 def random_erasing(
   record: Record,
   rng: np.random.Generator,
@@ -207,6 +227,7 @@ def random_erasing(
   return record
 
 
+@every_image
 def to_float(record: Record) -> Record:
   """Turns a uint8 image in 0 to 255 into float32 in 0 to 1.
 
@@ -225,6 +246,7 @@ def to_float(record: Record) -> Record:
   return {**record, "image": image.astype(np.float32) / np.float32(255)}
 
 
+@every_image
 def normalize(
   record: Record, *, mean: float | Sequence[float], std: float | Sequence[float]
 ) -> Record:

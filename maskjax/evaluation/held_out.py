@@ -60,13 +60,15 @@ def mean_target_loss(
   The number that a loss on hidden tokens has to be compared with.
 
   Args:
-    objective: has `targets(batch)` and `mask(batch, key)`.
+    objective: has `targets(batch)` and `mask(batch, key)`; its `error` of each token
+      is used where it has one, else the squared error.
     train: data whose targets are averaged, see `evaluation_batches`.
     test: data on which the loss is taken, under the masks of `held_out_loss`.
     key: the run's key.
     mesh: the devices.
   """
   key = keys.named(key, "eval")
+  error = getattr(objective, "error", squared_error)
 
   def add_targets(batch: Mapping[str, Array]) -> Mean:
     where = batch["valid"][:, None, None]
@@ -75,7 +77,7 @@ def mean_target_loss(
 
   def add_errors(batch: Mapping[str, Array], mean: Array) -> Mean:
     targets = objective.targets(batch)
-    errors = squared_error(jnp.broadcast_to(mean, targets.shape), targets)
+    errors = error(jnp.broadcast_to(mean, targets.shape), targets)
     where = objective.mask(batch, key).hidden & batch["valid"][:, None]
     return Mean.of(errors, where)
 

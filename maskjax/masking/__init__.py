@@ -1,19 +1,41 @@
 """Which tokens are hidden. `True` means hidden, everywhere."""
 
 from maskjax.masking import samplers
+from maskjax.masking.informed import attended, hardest, highest
 from maskjax.masking.mask import Mask, Sampler, draw, gather, num_hidden
-from maskjax.masking.samplers import blockwise, highest, random
+from maskjax.masking.multi_block import MultiBlock
+from maskjax.masking.samplers import (
+  aligned,
+  blockwise,
+  blue,
+  green,
+  inverse_block,
+  num_hidden_in_units,
+  purple,
+  random,
+  red,
+)
 from maskjax.masking.weighted import weighted
 
 __all__ = [
   "Mask",
+  "MultiBlock",
   "Sampler",
+  "aligned",
+  "attended",
   "blockwise",
+  "blue",
   "draw",
   "gather",
+  "green",
+  "hardest",
   "highest",
+  "inverse_block",
   "num_hidden",
+  "num_hidden_in_units",
+  "purple",
   "random",
+  "red",
   "samplers",
   "weighted",
 ]

@@ -69,6 +69,34 @@ class Mask:
       restore_ids=restore.astype(jnp.int32),
     )
 
+  @classmethod
+  def uneven(cls, hidden: Array) -> "Mask":
+    """Masks of different numbers of tokens, for encoders that see mask tokens.
+
+    The index lists are empty.
+
+    Args:
+      hidden: bool [B, N].
+    """
+    none = jnp.zeros((hidden.shape[0], 0), jnp.int32)
+    return cls(hidden=hidden, visible_ids=none, hidden_ids=none, restore_ids=none)
+
+  def inverse(self) -> "Mask":
+    """Hides what is visible, and shows what is hidden.
+
+    Example:
+      >>> m = Mask.from_hidden(jnp.array([[True, False, True]]), num_hidden=2)
+      >>> m.inverse().visible_ids.tolist(), m.inverse().restore_ids.tolist()
+      ([[0, 2]], [[0, 2, 1]])
+    """
+    num_visible, num_hidden = self.visible_ids.shape[1], self.hidden_ids.shape[1]
+    return Mask(
+      hidden=~self.hidden,
+      visible_ids=self.hidden_ids,
+      hidden_ids=self.visible_ids,
+      restore_ids=self.restore_ids + jnp.where(self.hidden, -num_visible, num_hidden),
+    )
+
   def visible(self, tokens: Array) -> Array:
     """Picks the visible tokens: [B, N, ...] to [B, V, ...]."""
     return gather(tokens, self.visible_ids)
@@ -76,6 +104,27 @@ class Mask:
   def masked(self, tokens: Array) -> Array:
     """Picks the hidden tokens: [B, N, ...] to [B, M, ...]."""
     return gather(tokens, self.hidden_ids)
+
+  def asking(self, keys: Array, count: int) -> "Mask":
+    """The same mask, with `count` of its hidden places alone in `hidden_ids`.
+
+    So that a system predicts some of the hidden tokens, drawn uniformly, and not all;
+    `restore` needs all.
+
+    Args:
+      keys: one an example, [B].
+      count: how many to keep, at most M.
+
+    Example:
+      >>> m = Mask.from_hidden(jnp.array([[True, False, True]]), num_hidden=2)
+      >>> m.asking(jax.random.split(jax.random.key(0), 1), 1).hidden_ids.shape
+      (1, 1)
+    """
+
+    def some(key: Array, ids: Array) -> Array:
+      return jnp.sort(jax.random.choice(key, ids, (count,), replace=False))
+
+    return dataclasses.replace(self, hidden_ids=jax.vmap(some)(keys, self.hidden_ids))
 
   def restore(self, visible: Array, masked: Array) -> Array:
     """Puts [B, V, ...] and [B, M, ...] back in their places: [B, N, ...]."""

@@ -8,8 +8,19 @@ import jax.numpy as jnp
 from jax import Array
 
 from maskjax.errors import UserError
+from maskjax.masking.informed import highest
+from maskjax.masking.noise import blue, green, purple, red
 
-__all__ = ["blockwise", "random"]
+__all__ = [
+  "aligned",
+  "blockwise",
+  "blue",
+  "green",
+  "inverse_block",
+  "purple",
+  "random",
+  "red",
+]
 
 
 def random(key: Array, grid: Sequence[int], num_hidden: int) -> Array:
@@ -31,6 +42,70 @@ def random(key: Array, grid: Sequence[int], num_hidden: int) -> Array:
     12
   """
   return highest(jax.random.uniform(key, (math.prod(grid),)), num_hidden)
+
+
+def aligned(
+  key: Array, grid: Sequence[int], num_hidden: int, *, unit: int | Sequence[int] = 2
+) -> Array:
+  """Hides whole units of several tokens, uniformly at random, without replacement.
+
+  As SimMIM does (https://arxiv.org/abs/2111.09886, section 3.2). The units lie side by
+  side from the grid's corner on; `num_hidden_in_units` gives counts that fit them.
+
+  Args:
+    key: the example's key.
+    grid: sides of the token grid; N is their product.
+    num_hidden: how many tokens to hide, a multiple of a unit's.
+    unit: side of a unit in tokens, or all its sides.
+
+  Returns:
+    bool [N], exactly `num_hidden` True.
+
+  Raises:
+    UserError: the unit does not divide the grid, or its tokens `num_hidden`.
+
+  Example:
+    >>> aligned(jax.random.key(0), (2, 4), 4).reshape(2, 4).tolist()
+    [[False, False, True, True], [False, False, True, True]]
+  """
+  sides, units = _units(grid, unit)
+  size = math.prod(sides)
+  if num_hidden % size:
+    raise UserError(
+      f"num_hidden={num_hidden}: expected a multiple of {size}, the tokens of a unit"
+    )
+  hidden = random(key, units, num_hidden // size).reshape(units)
+  for axis, side in enumerate(sides):
+    hidden = jnp.repeat(hidden, side, axis=axis)
+  return hidden.ravel()
+
+
+def num_hidden_in_units(
+  grid: Sequence[int], unit: int | Sequence[int], mask_ratio: float
+) -> int:
+  """The number of tokens that a mask ratio hides in whole units, rounded up.
+
+  Args:
+    grid: sides of the token grid.
+    unit: see `aligned`.
+    mask_ratio: share of the units that is hidden.
+
+  Raises:
+    UserError: the unit does not divide the grid, or the ratio hides all or nothing.
+
+  Example:
+    >>> num_hidden_in_units((14, 14), 2, 0.6)  # 30 of 49 units
+    120
+  """
+  sides, units = _units(grid, unit)
+  count = math.prod(units)
+  hidden = math.ceil(count * mask_ratio) if 0 < mask_ratio < 1 else count
+  if not hidden < count:
+    raise UserError(
+      f"mask_ratio={mask_ratio}: expected a number above 0 that leaves at least one "
+      f"of {count} units visible"
+    )
+  return hidden * math.prod(sides)
 
 
 def blockwise(
@@ -104,12 +179,62 @@ def blockwise(
   return highest(hidden.ravel() + noise, num_hidden)
 
 
-def highest(scores: Array, count: int) -> Array:
-  """Where the `count` highest of scores [N] stand: bool [N].
+def _units(
+  grid: Sequence[int], unit: int | Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+  """Sides of a unit in tokens, and of the grid in units."""
+  sides = (unit,) * len(grid) if isinstance(unit, int) else tuple(unit)
+  if (
+    len(sides) != len(grid)
+    or min(sides) < 1
+    or any(length % side for length, side in zip(grid, sides, strict=True))
+  ):
+    raise UserError(
+      f"units of {'x'.join(map(str, sides))} tokens do not divide the grid of "
+      f"{'x'.join(map(str, grid))}: expected divisors of its sides"
+    )
+  return sides, tuple(n // side for n, side in zip(grid, sides, strict=True))
+
+
+def inverse_block(
+  key: Array, grid: Sequence[int], num_hidden: int, *, min_aspect: float = 0.5
+) -> Array:
+  """Shows one block, which may run over an edge and come in on the other side.
+
+  As CAPI does (https://arxiv.org/abs/2502.08769, section 3): hiding a block leaves its
+  middle more often hidden than the edges, and so does showing one; rolled around the
+  grid, each token is hidden as often as any other.
+
+  Args:
+    key: the example's key.
+    grid: rows and columns of the token grid; N is their product.
+    num_hidden: how many tokens to hide.
+    min_aspect: smallest ratio of the block's sides, which is drawn log-uniformly.
+
+  Returns:
+    bool [N], exactly `num_hidden` True: the block's last row may not be whole.
+
+  Raises:
+    UserError: the grid does not have two sides.
 
   Example:
-    >>> highest(jnp.array([0.1, 0.9, 0.5]), 2).tolist()
-    [False, True, True]
+    >>> inverse_block(jax.random.key(0), (3, 4), 10).sum()
+    Array(10, dtype=int32)
   """
-  rank = jnp.argsort(jnp.argsort(scores))
-  return rank >= scores.shape[0] - count
+  if len(grid) != 2:
+    raise UserError(f"inverse blocks: expected a grid of rows and columns, not {grid}")
+  rows, columns = grid
+  shown = rows * columns - num_hidden
+  keys = jax.random.split(key, 3)
+  # No block is longer than the grid. Of rounded logarithms, keep clear.
+  low = max(math.log(min_aspect), math.log(shown / columns**2))
+  high = min(-math.log(min_aspect), math.log(rows**2 / shown))
+  aspect = jnp.exp(jax.random.uniform(keys[0], minval=low, maxval=high))
+  width = jnp.ceil(jnp.sqrt(shown / aspect) - 1e-4)
+  width = jnp.clip(width, math.ceil(shown / rows), columns)
+  # Where the block begins is the place from which rows and columns are counted.
+  row = (jnp.arange(rows) - jax.random.randint(keys[1], (), 0, rows)) % rows
+  column = (jnp.arange(columns) - jax.random.randint(keys[2], (), 0, columns)) % columns
+  order = row[:, None] * width + column
+  inside = (column < width) & (order < shown)
+  return ~inside.ravel()

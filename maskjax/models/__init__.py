@@ -1,9 +1,25 @@
 """Networks: (tokens, mask) to predictions. The only place that uses Linen."""
 
 from maskjax.models.aligned import AlignedAutoencoder, AlignedEncoder, Projector
+from maskjax.models.attention import last_attention
+from maskjax.models.beit import CodePredictor
+from maskjax.models.cae import ContextAutoencoder
+from maskjax.models.capi import ClusterPredictor, Clusters, CosineHead, Predictor
+from maskjax.models.ccvit import TokensAndPixels
+from maskjax.models.cnn import CNN_SIZES, ConvEncoder, conv_encoder, is_cnn
+from maskjax.models.croco import CrossViewAutoencoder
+from maskjax.models.crossmae import CrossDecoder, CrossMaskedAutoencoder
+from maskjax.models.jepa import (
+  AggregationHead,
+  DiscriminativeJointEmbedding,
+  JointEmbedding,
+)
+from maskjax.models.latent_mim import CueDecoder, LatentMaskedModel, NormedProjector
 from maskjax.models.layers import Layers, encoder_layers
-from maskjax.models.mae import Decoder, MaskedAutoencoder
+from maskjax.models.mae import Decoder, MaskedAutoencoder, MiningAutoencoder, decoder_of
 from maskjax.models.masked_vit import MaskedEncoder
+from maskjax.models.multiscale import MultiscaleAutoencoder, RegionDecoder
+from maskjax.models.swin import SWIN_SIZES, SwinEncoder, swin_encoder
 from maskjax.models.transformer import Transformer, stack_blocks, unstack_blocks
 from maskjax.models.vit import (
   VIT_SIZES,
@@ -13,22 +29,52 @@ from maskjax.models.vit import (
   vit_encoder,
   vit_size,
 )
+from maskjax.models.vqkd import CodeAutoencoder
 
 __all__ = [
+  "CNN_SIZES",
+  "SWIN_SIZES",
   "VIT_SIZES",
+  "AggregationHead",
   "AlignedAutoencoder",
   "AlignedEncoder",
   "Classifier",
+  "ClusterPredictor",
+  "Clusters",
+  "CodeAutoencoder",
+  "CodePredictor",
+  "ContextAutoencoder",
+  "ConvEncoder",
+  "CosineHead",
+  "CrossDecoder",
+  "CrossMaskedAutoencoder",
+  "CrossViewAutoencoder",
+  "CueDecoder",
   "Decoder",
+  "DiscriminativeJointEmbedding",
+  "JointEmbedding",
+  "LatentMaskedModel",
   "Layers",
   "MaskedAutoencoder",
   "MaskedEncoder",
+  "MiningAutoencoder",
+  "MultiscaleAutoencoder",
+  "NormedProjector",
+  "Predictor",
   "Projector",
+  "RegionDecoder",
+  "SwinEncoder",
+  "TokensAndPixels",
   "Transformer",
   "VisionEncoder",
   "check_shape",
+  "conv_encoder",
+  "decoder_of",
   "encoder_layers",
+  "is_cnn",
+  "last_attention",
   "stack_blocks",
+  "swin_encoder",
   "unstack_blocks",
   "vit_encoder",
   "vit_size",

@@ -1,6 +1,9 @@
 """Attention: one function for every model."""
 
 import functools
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +48,19 @@ def attention_weights(query: Array, key: Array, bias: Array | None = None) -> Ar
 def _weights(query: Array, key: Array, bias: Array | None = None) -> Array:
   scores = jnp.einsum("bhnd,bhkd->bhnk", query, key, preferred_element_type=jnp.float32)
   return jax.nn.softmax(scores if bias is None else scores + bias, axis=-1)
+
+
+def unit(vectors: Array) -> Array:
+  """Vectors of length 1 in float32, [..., D]; those of 0 stay 0, without gradient.
+
+  Example:
+    >>> unit(jnp.array([[0.0, 2.0], [0.0, 0.0]])).tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
+  """
+  vectors = vectors.astype(jnp.float32)
+  squares = jnp.square(vectors).sum(axis=-1, keepdims=True)
+  some = squares > 0
+  return jnp.where(some, vectors * jax.lax.rsqrt(jnp.where(some, squares, 1)), 0)
 
 
 def heads_a_group(*, heads: int, length: int, depth: int) -> int:
@@ -143,6 +159,18 @@ def _by_columns_jvp(
   return output, (wide / total).astype(value.dtype)
 
 
+def last_attention(transformer: Mapping[str, Any]) -> Array:
+  """The weights that a transformer's last block sowed: float32 [B, H, N, K].
+
+  Args:
+    transformer: `intermediates` of a `maskjax.models.Transformer`.
+  """
+  if "blocks" in transformer:
+    return transformer["blocks"]["attention"]["weights"][0][-1]
+  last = max(transformer, key=lambda name: int(name.removeprefix("block_")))
+  return transformer[last]["attention"]["weights"][0]
+
+
 class Attention(nn.Module):
   """Multi-head attention, of tokens to themselves or to others.
 
@@ -151,11 +179,15 @@ class Attention(nn.Module):
   Attributes:
     heads: number of heads; divides the width.
     key_bias: give the keys a bias, as all but BEiT do.
+    cosine: compare queries and keys by the cosine of their angle, times a learnt
+      scale of each head of at most 100 (https://arxiv.org/abs/2111.09883, section
+      3.2).
     dtype: type of the computation.
   """
 
   heads: int
   key_bias: bool = True
+  cosine: bool = False
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -164,6 +196,7 @@ class Attention(nn.Module):
     asking: Array,
     context: Array,
     *,
+    values: Array | None = None,
     bias: Array | None = None,
     places: tuple[Array, Array] | None = None,
   ) -> Array:
@@ -172,6 +205,8 @@ class Attention(nn.Module):
     Args:
       asking: [B, N, D].
       context: [B, K, E].
+      values: [B, K, F], what is taken where `context` is looked at; it itself when
+        None.
       bias: see `attend`.
       places: of `asking` and `context`, for `rotate`; none are rotated without.
 
@@ -179,14 +214,17 @@ class Attention(nn.Module):
       [B, N, D].
     """
     collects = self.is_mutable_collection("intermediates")
-    if for_tpu() and bias is None and places is None and not collects:
-      return self.on_tpu(asking, context)
-    return self.on_others(asking, context, bias, places)
+    values = context if values is None else values
+    plain = bias is None and places is None and not self.cosine
+    if for_tpu() and plain and not collects:
+      return self.on_tpu(asking, context, values)
+    return self.on_others(asking, context, values, bias, places)
 
   def on_others(
     self,
     asking: Array,
     context: Array,
+    values: Array,
     bias: Array | None = None,
     places: tuple[Array, Array] | None = None,
   ) -> Array:
@@ -201,13 +239,23 @@ class Attention(nn.Module):
     query, key = project(asking, "query"), project(context, "key", self.key_bias)
     if places is not None:
       query, key = rotate(query, places[0]), rotate(key, places[1])
+    if self.cosine:
+      init = nn.initializers.constant(math.log(10))
+      scale = self.param("logit_scale", init, (self.heads, 1, 1))
+      scale = jnp.exp(jnp.minimum(scale, math.log(100)))
+      # Against the factor that `attend` gives to all queries.
+      scale = scale * query.shape[-1] ** 0.5
+      query, key = (
+        (unit(query) * scale).astype(query.dtype),
+        unit(key).astype(key.dtype),
+      )
     self.sow("intermediates", "weights", attention_weights(query, key, bias))
-    y = attend(query, key, project(context, "value"), bias)
+    y = attend(query, key, project(values, "value"), bias)
     # [B, heads, N, D / heads] -> [B, N, D]
     y = y.swapaxes(1, 2).reshape(asking.shape)
     return Dense(width, dtype=self.dtype, name="out")(y)
 
-  def on_tpu(self, asking: Array, context: Array) -> Array:
+  def on_tpu(self, asking: Array, context: Array, values: Array) -> Array:
     """As `__call__`, in the forms that suit TPUs; docs/scaling.md has their gains."""
     width = asking.shape[-1]
     length, depth = asking.shape[1], width // self.heads
@@ -222,7 +270,7 @@ class Attention(nn.Module):
     )
     query = into(name="query")(asking) * depth**-0.5
     key = into(name="key", use_bias=self.key_bias)(context)
-    value = into(name="value")(context)
+    value = into(name="value")(values)
     if last:
       y = by_columns(query, key, value)
     else:

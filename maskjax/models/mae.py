@@ -12,8 +12,8 @@ from jax.typing import DTypeLike
 from maskjax.masking import Mask
 from maskjax.models.dense import Dense
 from maskjax.models.transformer import LayerNorm, Transformer
-from maskjax.models.vit import VisionEncoder
-from maskjax.tokens import sincos
+from maskjax.models.vit import VisionEncoder, check_shape
+from maskjax.tokens import places, sincos
 
 
 class Decoder(nn.Module):
@@ -25,6 +25,7 @@ class Decoder(nn.Module):
     width: number of channels D.
     depth: number of blocks.
     heads: number of attention heads.
+    positions: `sincos`, fixed and added to the tokens, or `rotary`.
     norm_epsilon: added to the variance in layer normalisation.
     options: further fields of `Transformer`.
     dtype: type of the computation.
@@ -35,12 +36,15 @@ class Decoder(nn.Module):
   width: int
   depth: int
   heads: int
+  positions: str = "sincos"
   norm_epsilon: float = 1e-6
   options: Mapping[str, Any] = FrozenDict()
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, encoded: Array, mask: Mask, visible_too: bool) -> Array:
+  def __call__(
+    self, encoded: Array, mask: Mask, visible_too: bool, view: Array | None = None
+  ) -> Array:
     """Predicts hidden patches, or all.
 
     Args:
@@ -48,12 +52,18 @@ class Decoder(nn.Module):
         token.
       mask: the mask under which it was encoded.
       visible_too: predict the visible patches as well.
+      view: [B, N, E], another image's codes, to which each block attends between
+        its attention to these tokens and its MLP.
 
     Returns:
       float32 [B, M, P], or [B, N, P] when `visible_too`, in order of place.
     """
-    positions = jnp.asarray(sincos(self.grid, self.width), self.dtype)
-    x = Dense(self.width, dtype=self.dtype, name="embed")(encoded)
+    if self.positions == "sincos":
+      positions = jnp.asarray(sincos(self.grid, self.width), self.dtype)
+    else:
+      positions = jnp.zeros((mask.hidden.shape[1], self.width), self.dtype)
+    embed = Dense(self.width, dtype=self.dtype, name="embed")
+    x = embed(encoded)
     token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width))
     # Attention does not mind the order of tokens: the hidden ones stand last, and
     # nothing need be put back in its place. [B, 1 + V + M, D]
@@ -66,15 +76,25 @@ class Decoder(nn.Module):
       ],
       axis=1,
     )
+    where: dict[str, Any] = {}
+    if self.positions == "rotary":
+      at = jnp.asarray(places(self.grid))
+      ids = jnp.concatenate([mask.visible_ids, mask.hidden_ids], axis=1)
+      # [B, 1 + V + M, 2]: the class token, where there is one, stands at 0.
+      where["places"] = jnp.pad(at[ids], ((0, 0), (first, 0), (0, 0)))
+      where["context_places"] = None if view is None else at
+    if view is not None:
+      where["context"] = embed(view) + positions
     wanted = mask.hidden.shape[1] if visible_too else mask.hidden_ids.shape[1]
     x = Transformer(
       depth=self.depth,
       heads=self.heads,
       norm_epsilon=self.norm_epsilon,
+      attends="self" if view is None else "both",
       dtype=self.dtype,
       name="transformer",
       **self.options,
-    )(x, wanted)[-1]
+    )(x, wanted, **where)[-1]
     x = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")(x)
     head = Dense(self.patch_dim, dtype=self.dtype, name="head")
     x = head(x).astype(jnp.float32)
@@ -102,3 +122,62 @@ class MaskedAutoencoder(nn.Module):
   def encode(self, patches: Array) -> Array:
     """Encodes whole images: [B, N, P] to [B, 1 + N, D]."""
     return self.encoder(patches)
+
+
+class MiningAutoencoder(nn.Module):
+  """MAE's network with a second decoder, which predicts the errors of the first.
+
+  As HPM has it (https://arxiv.org/abs/2304.05919, section 3.2).
+
+  Attributes:
+    encoder: sees the visible patches only.
+    decoder: sees their codes and mask tokens, and predicts the patches.
+    predictor: sees the same, and predicts one number a patch, the larger the harder
+      the patch is.
+  """
+
+  encoder: VisionEncoder
+  decoder: Decoder
+  predictor: Decoder
+
+  def __call__(self, patches: Array, mask: Mask, visible_too: bool = False) -> Array:
+    """Predicts hidden patches: [B, N, P] to float32 [B, M, P], see `Decoder`."""
+    return self.decoder(self.encoder(patches, mask), mask, visible_too)
+
+  def with_difficulty(self, patches: Array, mask: Mask) -> tuple[Array, Array]:
+    """Predicts hidden patches, and how hard they are: float32 [B, M, P] and [B, M]."""
+    tokens = self.encoder(patches, mask)
+    hard = self.predictor(tokens, mask, False)
+    return self.decoder(tokens, mask, False), hard[..., 0]
+
+  def difficulty(self, patches: Array) -> Array:
+    """Says of a whole image how hard each patch would be: float32 [B, N]."""
+    nothing = Mask.from_hidden(jnp.zeros(patches.shape[:2], bool), num_hidden=0)
+    return self.predictor(self.encoder(patches), nothing, True)[..., 0]
+
+  def encode(self, patches: Array) -> Array:
+    """Encodes whole images: [B, N, P] to [B, 1 + N, D]."""
+    return self.encoder(patches)
+
+
+def decoder_of(
+  encoder: VisionEncoder, *, patch_dim: int, shape: Mapping[str, Any]
+) -> Decoder:
+  """Makes a decoder that agrees with an encoder in all but its shape.
+
+  Args:
+    encoder: whose codes it is to decode.
+    patch_dim: length of a prediction.
+    shape: `width`, `depth` and `heads`.
+
+  Raises:
+    UserError: a shape that cannot be; names the key.
+  """
+  return Decoder(
+    grid=encoder.grid,
+    patch_dim=patch_dim,
+    norm_epsilon=encoder.norm_epsilon,
+    options=encoder.options,
+    dtype=encoder.dtype,
+    **check_shape("decoder", shape),
+  )

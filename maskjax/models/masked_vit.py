@@ -8,6 +8,7 @@ from jax import Array
 
 from maskjax.masking import Mask
 from maskjax.models.dense import Dense
+from maskjax.tokens import unpatchify
 
 
 class MaskedEncoder(nn.Module):
@@ -16,20 +17,30 @@ class MaskedEncoder(nn.Module):
   Attributes:
     encoder: a `VisionEncoder` with `hides_by="token"`, or another module like it.
     size: length T of a prediction.
+    stride: rows and columns of patches for which each of the encoder's tokens
+      predicts; more than 1 after an encoder that merges patches, as Swin does.
   """
 
   encoder: Any
   size: int
+  stride: int = 1
 
   @nn.compact
   def __call__(self, patches: Array, mask: Mask, visible_too: bool = False) -> Array:
     """Predicts hidden patches: [B, N, P] to float32 [B, M, T]; or all, [B, N, T]."""
     x = self.encoder.patch_tokens(self.encoder(patches, mask))
-    x = x if visible_too else mask.masked(x)
-    return Dense(self.size, dtype=self.encoder.dtype, name="head")(x).astype(
-      jnp.float32
-    )
+    if self.stride == 1 and not visible_too:
+      x = mask.masked(x)
+    head = Dense(self.size * self.stride**2, dtype=self.encoder.dtype, name="head")
+    x = head(x).astype(jnp.float32)
+    if self.stride == 1:
+      return x
+    # [B, n, S * S * T] -> [B, rows, columns, T] -> [B, N, T]
+    rows, columns = (side // self.stride for side in self.encoder.grid)
+    x = unpatchify(x, grid=(rows, columns), patch_size=self.stride)
+    x = x.reshape(len(x), -1, self.size)
+    return x if visible_too else mask.masked(x)
 
   def encode(self, patches: Array) -> Array:
-    """Encodes whole images: [B, N, P] to [B, 1 + N, D]."""
+    """Encodes whole images: [B, N, P] to what the encoder gives, [B, 1 + N, D]."""
     return self.encoder(patches)

@@ -65,6 +65,7 @@ class Block(nn.Module):
     attends: to what: `self`; `context`, to other tokens in place of these; or `both`,
       first to these and then to the others.
     num_queries: compute only this many of the last tokens; all when None.
+    num_keys: attend only to this many of the first tokens; to all when None.
     dtype: type of the computation; parameters and statistics stay float32.
   """
 
@@ -76,6 +77,7 @@ class Block(nn.Module):
   layer_scale: float | None = None
   attends: str = "self"
   num_queries: int | None = None
+  num_keys: int | None = None
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -121,12 +123,15 @@ class Block(nn.Module):
         init = nn.initializers.constant(self.layer_scale)
         scale = self.param(f"{name}_scale", init, (y.shape[-1],))
         y = y * scale.astype(y.dtype)
-      return x + self.keep(y, drop_path)
+      return x + drop_branch(self, y, drop_path)
 
     if self.attends != "context":
       y = norm("attention_norm")(x)
-      turned = None if places is None else (last(places), places)
-      y = attention("attention")(last(y), y, bias=bias, places=turned)
+      # All of them where `num_keys` is None.
+      keys = slice(None, self.num_keys)
+      turned = None if places is None else (last(places), places[..., keys, :])
+      bias = None if bias is None else bias[..., keys]
+      y = attention("attention")(last(y), y[:, keys], bias=bias, places=turned)
       x = add(last(x), y, "attention")
     if self.attends != "self":
       turned = None
@@ -141,14 +146,21 @@ class Block(nn.Module):
     )
     return constrain_batch(add(x, mlp(norm("mlp_norm")(x)), "mlp"))
 
-  def keep(self, y: Array, drop_path: Array | float) -> Array:
-    """Drops the branch of random examples, and scales the others up."""
-    if not self.has_rng("drop_path"):
-      return y
-    kept = 1.0 - jnp.asarray(drop_path, jnp.float32)
-    shape = (y.shape[0],) + (1,) * (y.ndim - 1)
-    lives = jax.random.bernoulli(self.make_rng("drop_path"), kept, shape)
-    return jnp.where(lives, y / kept.astype(y.dtype), 0)
+
+def drop_branch(module: nn.Module, y: Array, rate: Array | float) -> Array:
+  """Drops a branch of a module's block for random examples, and scales the others up.
+
+  Args:
+    module: whose `drop_path` generator decides; without one nothing is dropped.
+    y: the branch, [B, ...].
+    rate: probability that an example skips it.
+  """
+  if not module.has_rng("drop_path"):
+    return y
+  kept = 1.0 - jnp.asarray(rate, jnp.float32)
+  shape = (y.shape[0],) + (1,) * (y.ndim - 1)
+  lives = jax.random.bernoulli(module.make_rng("drop_path"), kept, shape)
+  return jnp.where(lives, y / kept.astype(y.dtype), 0)
 
 
 class Transformer(nn.Module):
@@ -190,6 +202,7 @@ class Transformer(nn.Module):
     x: Array,
     num_queries: int | None = None,
     *,
+    num_keys: int | None = None,
     context: Array | Sequence[Array] | None = None,
     **where: Array | None,
   ) -> list[Array]:
@@ -201,6 +214,7 @@ class Transformer(nn.Module):
     Args:
       x: [B, N, D].
       num_queries: how many of the last tokens are asked for; all when None.
+      num_keys: see `Block`.
       context: see `Block`; the same for all blocks, or a list with one for each.
       **where: `bias`, `places` and `context_places` of `Block`.
 
@@ -219,6 +233,7 @@ class Transformer(nn.Module):
       key_bias=self.key_bias,
       layer_scale=self.layer_scale,
       attends=self.attends,
+      num_keys=num_keys,
       dtype=self.dtype,
     )
     rates = jnp.linspace(0.0, self.drop_path, self.depth)

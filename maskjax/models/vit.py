@@ -12,12 +12,12 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.errors import UserError
-from maskjax.masking import Mask
+from maskjax.masking import Mask, gather
 from maskjax.models.dense import Dense
 from maskjax.models.gelu import ACTIVATIONS
 from maskjax.models.transformer import REMAT, LayerNorm, Transformer
 from maskjax.resolve import did_you_mean
-from maskjax.tokens import grid_of, sincos
+from maskjax.tokens import grid_of, places, sincos
 
 # Widths, depths and heads: https://arxiv.org/abs/2010.11929, table 1, and for
 # Ti and S https://arxiv.org/abs/2012.12877, table 1.
@@ -29,7 +29,7 @@ VIT_SIZES: Mapping[str, Mapping[str, int]] = {
   "H": {"width": 1280, "depth": 32, "heads": 16},
 }
 
-HIDES_BY = ("dropping", "token")
+HIDES_BY = ("dropping", "token", "silence")
 POSITIONS = ("sincos", "learned", "rotary", "relative", "none")
 
 
@@ -53,13 +53,16 @@ class VisionEncoder(nn.Module):
     width: number of channels D.
     depth: number of blocks.
     heads: number of attention heads.
-    hides_by: what becomes of hidden patches: `dropping` them, as MAE does, or a learnt
-      `token` in place of each, as BEiT and SimMIM have it.
+    hides_by: what becomes of hidden patches: `dropping` them, as MAE does; a learnt
+      `token` in place of each, as BEiT and SimMIM have it; or `silence`: they attend
+      to the visible ones, and nothing attends to them, as in MP3.
     positions: `sincos`, fixed; `learned`; `rotary`, see `maskjax.models.rotary`;
       `relative`, a learnt bias of attention by the difference of two places
       (https://arxiv.org/abs/2103.14030, section 3.2), which all blocks share; or
       `none`.
     class_token: put a learnt token before the patches.
+    registers: how many further learnt tokens stand before them, where the encoder may
+      note what belongs to no patch (https://arxiv.org/abs/2309.16588).
     embed_bias: give the embedding of patches a bias.
     embed_norm: normalise the tokens before the first block, as CLIP does.
     final_norm: normalise the tokens after the last block.
@@ -75,12 +78,18 @@ class VisionEncoder(nn.Module):
   hides_by: str = "dropping"
   positions: str = "sincos"
   class_token: bool = True
+  registers: int = 0
   embed_bias: bool = True
   embed_norm: bool = False
   final_norm: bool = True
   norm_epsilon: float = 1e-6
   options: Mapping[str, Any] = FrozenDict()
   dtype: DTypeLike = jnp.float32
+
+  @property
+  def drops_paths(self) -> bool:
+    """Whether training drops branches of blocks at random."""
+    return bool(self.options.get("drop_path"))
 
   def __call__(self, patches: Array, mask: Mask | None = None) -> Array:
     """Encodes the visible patches, or all without a mask.
@@ -91,17 +100,39 @@ class VisionEncoder(nn.Module):
 
     Returns:
       [B, 1 + V, D]: the class token, where there is one, then the visible patches in
-      order; [B, 1 + N, D] where others keep the places of the hidden ones.
+      order; [B, 1 + N, D] where others keep the places of the hidden ones. Registers,
+      where there are such, stand before all.
     """
     return self.every_block(patches, mask)[-1]
 
+  def setup(self) -> None:
+    """Makes the bias of relative positions, which further blocks may share."""
+    if self.positions == "relative":
+      self.relative = RelativeBias(
+        grid=self.grid, heads=self.heads, class_token=self.class_token
+      )
+
   @nn.compact
-  def every_block(self, patches: Array, mask: Mask | None = None) -> list[Array]:
-    """As `__call__`, after each block; `final_norm` is of the last alone."""
+  def every_block(
+    self, patches: Array, mask: Mask | None = None, *, embedded_too: bool = False
+  ) -> list[Array]:
+    """As `__call__`, after each block; `final_norm` is of the last alone.
+
+    Args:
+      patches: see `__call__`.
+      mask: see `__call__`.
+      embedded_too: begin with the tokens before the first block.
+    """
     norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
-    drops = mask is not None and self.hides_by == "dropping"
-    if mask is not None and drops:
-      patches = mask.visible(patches)
+    # The places of the patches that are here, in their order; None for all.
+    here, num_keys = None, None
+    if mask is not None and self.hides_by == "dropping":
+      here = mask.visible_ids
+    if mask is not None and self.hides_by == "silence":
+      here = jnp.concatenate([mask.visible_ids, mask.hidden_ids], axis=1)
+      num_keys = self.num_first + mask.visible_ids.shape[1]
+    if here is not None:
+      patches = gather(patches, here)
     embed = Dense(self.width, use_bias=self.embed_bias, dtype=self.dtype, name="embed")
     x = embed(patches)
     if self.hides_by == "token":
@@ -111,42 +142,57 @@ class VisionEncoder(nn.Module):
 
     def seen(table: Array | np.ndarray) -> Array | np.ndarray:
       """Of a table of all patches, the rows of those that are here."""
-      if mask is None or not drops:
-        return table
-      return jnp.asarray(table)[mask.visible_ids]
+      return table if here is None else jnp.asarray(table)[here]
 
     where: dict[str, Any] = {}
     if self.positions in ("sincos", "learned"):
       x = x + seen(self._positions())
     if self.positions == "rotary":
-      where["places"] = seen(_places(self.grid))
+      where["places"] = seen(places(self.grid))
     if self.class_token:
       x = jnp.concatenate([self._class_token(len(x)), x], axis=1)
-      if where:
-        where["places"] = _with_first(where["places"])
+    if self.registers:
+      registers = self._learnt("registers", self.registers)
+      x = jnp.concatenate([jnp.tile(registers, (len(x), 1, 1)), x], axis=1)
+    if where:
+      where["places"] = _with_first(where["places"], self.num_first)
     if self.positions == "relative":
-      if drops:
-        raise UserError("positions='relative': expected hides_by='token'")
-      where["bias"] = RelativeBias(
-        grid=self.grid, heads=self.heads, class_token=self.class_token, name="relative"
-      )()
+      if here is not None or self.registers:
+        raise UserError(
+          "positions='relative': expected hides_by='token' and no registers"
+        )
+      where["bias"] = self.relative()
     if self.embed_norm:
       x = norm(name="embed_norm")(x)
-    outputs = Transformer(
+    blocks = Transformer(
       depth=self.depth,
       heads=self.heads,
       norm_epsilon=self.norm_epsilon,
       dtype=self.dtype,
       name="transformer",
       **self.options,
-    )(x, **where)
+    )
+    outputs = blocks(x, num_keys=num_keys, **where)
     if self.final_norm:
       outputs[-1] = norm(name="norm")(outputs[-1])
+    outputs = [x, *outputs] if embedded_too else outputs
+    if mask is not None and self.hides_by == "silence":
+      outputs = [self._in_place(tokens, mask) for tokens in outputs]
     return outputs
 
   def patch_tokens(self, tokens: Array) -> Array:
     """Of what the encoder gives, the tokens of patches alone."""
-    return tokens[:, 1:] if self.class_token else tokens
+    return tokens[:, self.num_first :]
+
+  @property
+  def num_first(self) -> int:
+    """How many tokens stand before those of patches."""
+    return self.registers + self.class_token
+
+  def _in_place(self, tokens: Array, mask: Mask) -> Array:
+    """Puts patches back that stood in the order of visible and hidden ones."""
+    restored = gather(self.patch_tokens(tokens), mask.restore_ids)
+    return jnp.concatenate([tokens[:, : self.num_first], restored], axis=1)
 
   def _positions(self) -> Array:
     """Embeddings of all places: [N, D]."""
@@ -158,9 +204,12 @@ class VisionEncoder(nn.Module):
 
   def _class_token(self, batch_size: int) -> Array:
     """[B, 1, D]; a learnt position of its own would be part of it."""
-    token = self.param("cls", nn.initializers.normal(0.02), (1, 1, self.width))
-    token = token.astype(self.dtype)
-    return jnp.broadcast_to(token, (batch_size, 1, self.width))
+    return jnp.broadcast_to(self._learnt("cls", 1), (batch_size, 1, self.width))
+
+  def _learnt(self, name: str, count: int) -> Array:
+    """Learnt tokens: [1, count, D]."""
+    init = nn.initializers.normal(0.02)
+    return self.param(name, init, (1, count, self.width)).astype(self.dtype)
 
 
 class RelativeBias(nn.Module):
@@ -180,11 +229,7 @@ class RelativeBias(nn.Module):
   @nn.compact
   def __call__(self) -> Array:
     """float32 [H, 1 + N, 1 + N], or [H, N, N] without a class token."""
-    rows, columns = self.grid
-    places = _places(self.grid)
-    # [N, N, 2] -> [N, N]
-    apart = places[:, None] - places[None] + np.array([rows - 1, columns - 1])
-    ids = apart[..., 0] * (2 * columns - 1) + apart[..., 1]
+    (rows, columns), ids = self.grid, relative_ids(self.grid)
     count = (2 * rows - 1) * (2 * columns - 1)
     if self.class_token:
       ids = np.pad(ids, ((1, 0), (1, 0)))
@@ -194,14 +239,25 @@ class RelativeBias(nn.Module):
     return table[ids].transpose(2, 0, 1)
 
 
-def _places(grid: tuple[int, int]) -> np.ndarray:
-  """Row and column of each token: int [N, 2]."""
-  return np.indices(grid).reshape(2, -1).T
+def relative_ids(grid: tuple[int, int]) -> np.ndarray:
+  """Numbers the differences of two places of a grid: int [N, N].
+
+  Args:
+    grid: R rows and C columns; N is their product.
+
+  Returns:
+    Below (2R - 1) * (2C - 1), rows' differences before columns'.
+  """
+  rows, columns = grid
+  at = places(grid)
+  # [N, N, 2] -> [N, N]
+  apart = at[:, None] - at[None] + np.array([rows - 1, columns - 1])
+  return apart[..., 0] * (2 * columns - 1) + apart[..., 1]
 
 
-def _with_first(places: Array) -> Array:
-  """Puts the class token's place, 0, before others: [..., N, 2] to [..., 1 + N, 2]."""
-  return jnp.pad(places, [(0, 0)] * (places.ndim - 2) + [(1, 0), (0, 0)])
+def _with_first(at: Array, count: int) -> Array:
+  """Puts places at 0 before others: [..., N, 2] to [..., count + N, 2]."""
+  return jnp.pad(at, [(0, 0)] * (at.ndim - 2) + [(count, 0), (0, 0)])
 
 
 def vit_encoder(
@@ -230,11 +286,16 @@ def vit_encoder(
   shape = {"size": encoder} if isinstance(encoder, str) else dict(encoder)
   if shape.get("size"):
     shape = {**vit_size(shape.pop("size")), **shape}
-  free = ("hides_by", "positions", "class_token", "embed_bias", "embed_norm")
-  own = {key: options.pop(key) for key in (*free, "final_norm") if key in options}
+  free = (
+    *("hides_by", "positions", "class_token", "registers", "embed_bias"),
+    *("embed_norm", "final_norm"),
+  )
+  own = {key: options.pop(key) for key in free if key in options}
   for key, known in (("hides_by", HIDES_BY), ("positions", POSITIONS)):
     if key in own and own[key] not in known:
       raise UserError(f"{key}={own[key]!r}: {did_you_mean(str(own[key]), known)}")
+  if own.get("registers", 0) < 0:
+    raise UserError(f"registers={own['registers']}: expected at least 0")
   return VisionEncoder(
     grid=grid_of(image_size, patch_size),
     **check_shape("encoder", shape),

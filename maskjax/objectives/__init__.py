@@ -1,23 +1,61 @@
 """The games: one file for each system, from a batch to a `Loss`."""
 
+from maskjax.objectives.beit_v2 import beit_v2
+from maskjax.objectives.cae import cae
+from maskjax.objectives.capi import capi
+from maskjax.objectives.ccvit import ccvit
 from maskjax.objectives.classification import classification
+from maskjax.objectives.colormae import colormae
+from maskjax.objectives.croco import croco
+from maskjax.objectives.crossmae import crossmae
 from maskjax.objectives.dbot import dbot
 from maskjax.objectives.dmae import dmae
+from maskjax.objectives.dmt_jepa import dmt_jepa
+from maskjax.objectives.hpm import hpm
+from maskjax.objectives.ijepa import ijepa
+from maskjax.objectives.latent_mim import latent_mim
+from maskjax.objectives.localmim import localmim
 from maskjax.objectives.mae import mae
 from maskjax.objectives.maskalign import maskalign
 from maskjax.objectives.maskdistill import maskdistill
+from maskjax.objectives.maskfeat import maskfeat
+from maskjax.objectives.mfm import mfm
+from maskjax.objectives.mp3 import mp3
 from maskjax.objectives.objective import Batch, Objective, Variables
+from maskjax.objectives.selfie import selfie
+from maskjax.objectives.simmim import simmim
+from maskjax.objectives.spark import spark
 from maskjax.objectives.vit import vit
+from maskjax.objectives.vqkd import vqkd
 
 __all__ = [
   "Batch",
   "Objective",
   "Variables",
+  "beit_v2",
+  "cae",
+  "capi",
+  "ccvit",
   "classification",
+  "colormae",
+  "croco",
+  "crossmae",
   "dbot",
   "dmae",
+  "dmt_jepa",
+  "hpm",
+  "ijepa",
+  "latent_mim",
+  "localmim",
   "mae",
   "maskalign",
   "maskdistill",
+  "maskfeat",
+  "mfm",
+  "mp3",
+  "selfie",
+  "simmim",
+  "spark",
   "vit",
+  "vqkd",
 ]

@@ -14,7 +14,7 @@ from maskjax.errors import UserError
 from maskjax.losses import Loss
 from maskjax.masking import Mask, Sampler
 from maskjax.models import Layers, encoder_layers
-from maskjax.objectives.objective import Batch, Variables
+from maskjax.objectives.objective import Batch, Variables, collections
 from maskjax.tokens import patchify
 
 
@@ -63,7 +63,8 @@ class PatchObjective(abc.ABC):
 
   def features(self, params: Any, batch: Batch) -> Array:
     """Codes of all patches, nothing hidden: [B, N, D]."""
-    tokens = self.model.apply({"params": params}, self.patches(batch), method="encode")
+    variables = collections(params)
+    tokens = self.model.apply(variables, self.patches(batch), method="encode")
     return self.model.encoder.patch_tokens(cast(Array, tokens))
 
   def layers(
@@ -75,7 +76,7 @@ class PatchObjective(abc.ABC):
 
   def drop_path_rngs(self, batch: Batch, key: Array) -> dict[str, Array]:
     """What the model needs to drop paths at random; nothing where it drops none."""
-    if not self.model.encoder.options.get("drop_path"):
+    if not getattr(self.model.encoder, "drops_paths", False):
       return {}
     # The first example's key, so that microbatches drop different ones.
     return {"drop_path": keys.example_keys(keys.named(key, "drop_path"), batch)[0]}

@@ -12,7 +12,7 @@ from typing import Any
 from maskjax import masking, resolve
 from maskjax.losses import squared_error
 from maskjax.masking import samplers
-from maskjax.models import Decoder, MaskedAutoencoder, check_shape, vit_encoder
+from maskjax.models import MaskedAutoencoder, decoder_of, vit_encoder
 from maskjax.objectives.reconstruction import Reconstruction
 from maskjax.systems import System
 from maskjax.targets import Pixels
@@ -84,14 +84,7 @@ def mae(
   return Reconstruction(
     model=MaskedAutoencoder(
       encoder=vit,
-      decoder=Decoder(
-        grid=vit.grid,
-        patch_dim=target.size,
-        norm_epsilon=vit.norm_epsilon,
-        options=vit.options,
-        dtype=vit.dtype,
-        **check_shape("decoder", shape),
-      ),
+      decoder=decoder_of(vit, patch_dim=target.size, shape=shape),
     ),
     sampler=resolve.bind(samplers, mask),
     num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),

@@ -37,8 +37,11 @@ class Objective(Protocol):
   - `restart(params, step, batch, key) -> params`, after that, for systems whose
     parameters begin anew in each of several stages;
   - `pretrained -> {name: workdir}`, a property: the entries of `extra` whose arrays
-    are parameters of other runs, read before the first step;
+    are parameters of other runs, read before the first step; an entry that is
+    `Variables` takes of the run's own `extra` the entries that it has;
   - `features(params, batch) -> [B, N, D] or [B, D]`, for the probes;
+  - `reads_extra`, True where `features` and `reconstruct` take `Variables` as their
+    `params`, because they need what `extra` holds, see `readable`;
   - `targets(batch) -> [B, N, P]`, to compare with predicting their mean;
   - `reconstruct(params, batch, key) -> {name: images [B, H, W, C]}`, for the
     pictures, in the order in which they are shown;
@@ -49,7 +52,11 @@ class Objective(Protocol):
   """
 
   def init(self, key: Array, batch: Batch) -> Variables:
-    """Makes the variables that a batch of this shape needs."""
+    """Makes the variables that a batch of this shape needs.
+
+    In a run it is given the first batch; a system may compute from its examples what
+    stays in `extra` as it is, such as centroids.
+    """
 
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """Judges the parameters on a batch.
@@ -60,6 +67,23 @@ class Objective(Protocol):
       batch: arrays [B, ...], among them `index`, int [B], see `maskjax.keys`.
       key: this step's key; `maskjax.keys.example_keys` makes one an example.
     """
+
+
+def readable(objective: Any, variables: Variables) -> Any:
+  """What an objective's `features` and `reconstruct` take as `params`."""
+  return variables if getattr(objective, "reads_extra", False) else variables.params
+
+
+def collections(params: Any) -> dict[str, Any]:
+  """Parameters, or `Variables` with further collections as `extra`, as Linen has them.
+
+  Example:
+    >>> collections(Variables({"a": 1}, {"statistics": {"b": 2}}))
+    {'params': {'a': 1}, 'statistics': {'b': 2}}
+  """
+  if isinstance(params, Variables):
+    return {"params": params.params, **(params.extra or {})}
+  return {"params": params}
 
 
 def valid(batch: Batch) -> Array:

@@ -1,16 +1,17 @@
 """Hide, encode, predict, compare: the game whose parts alone differ between systems."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import jax.numpy as jnp
 from jax import Array
 
+from maskjax import keys
 from maskjax.losses import Loss, Mean
 from maskjax.masking import Mask
 from maskjax.objectives.images import ImageObjective
-from maskjax.objectives.objective import Batch, Variables, valid
+from maskjax.objectives.objective import Batch, Variables, collections, valid
 from maskjax.targets import Target
 from maskjax.tokens import unpatchify
 
@@ -27,17 +28,36 @@ class Prediction(ImageObjective):
   target: Target
   error: Callable[[Array, Array], Array]
 
-  def loss_under(self, mask: Mask, params: Any, batch: Batch) -> Loss:
-    """The loss of given masks."""
-    predictions = self.predict(mask, params, self.patches(batch))
+  def loss_under(
+    self,
+    mask: Mask,
+    params: Any,
+    batch: Batch,
+    *,
+    rngs: Mapping[str, Array] | None = None,
+  ) -> Loss:
+    """The loss of given masks; `rngs` are the model's, see `predict`."""
+    predictions = self.predict(mask, params, self.patches(batch), rngs=rngs)
     errors = self.error(predictions, mask.masked(self.targets(batch)))
     return Loss.of(Mean.of(errors, valid(batch)[:, None]))
 
   def predict(
-    self, mask: Mask, params: Any, patches: Array, *, visible_too: bool = False
+    self,
+    mask: Mask,
+    params: Any,
+    patches: Array,
+    *,
+    visible_too: bool = False,
+    rngs: Mapping[str, Array] | None = None,
   ) -> Array:
-    """Predictions of the hidden patches of [B, N, P], or of all: [B, M or N, T]."""
-    predictions = self.model.apply({"params": params}, patches, mask, visible_too)
+    """Predictions of the hidden patches of [B, N, P], or of all: [B, M or N, T].
+
+    Random numbers are drawn from `rngs`, by what they are for; without them, the model
+    is as it is when it is evaluated.
+    """
+    predictions = self.model.apply(
+      collections(params), patches, mask, visible_too, rngs=rngs
+    )
     return cast(Array, predictions)
 
   def targets(self, batch: Batch) -> Array:
@@ -68,7 +88,14 @@ class Prediction(ImageObjective):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reconstruction(Prediction):
-  """Predicts it, and does nothing else."""
+  """Predicts it, and does nothing else.
+
+  Attributes:
+    num_predicted: how many of the hidden patches a step asks for, drawn at random; all
+      when None.
+  """
+
+  num_predicted: int | None = None
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters for images of the batch's shape."""
@@ -76,5 +103,14 @@ class Reconstruction(Prediction):
 
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """Mean error of the hidden patches."""
+    del extra
+    mask, rngs = self.mask(batch, key), self.drop_path_rngs(batch, key)
+    if self.num_predicted is not None:
+      example_keys = keys.example_keys(keys.named(key, "predicted"), batch)
+      mask = mask.asking(example_keys, self.num_predicted)
+    return self.loss_under(mask, params, batch, rngs=rngs)
+
+  def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+    """As `loss`, by the whole model and of all that is hidden."""
     del extra
     return self.loss_under(self.mask(batch, key), params, batch)

@@ -7,6 +7,7 @@ systems ask for, only networks of blocks have.
 
 import abc
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from maskjax import resolve
 from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models import Layers
-from maskjax.objectives.objective import Batch
+from maskjax.objectives.objective import Batch, readable
 
 __all__ = ["bootstrap", "ema", "frozen"]
 
@@ -91,9 +92,9 @@ class PastStudent(abc.ABC):
     return jax.tree.map(jnp.copy, params)
 
   def features(
-    self, of_student: Callable[[Any, Batch], Array], state: Any, batch: Batch
-  ) -> Array:
-    """See `Teacher`."""
+    self, of_student: Callable[[Any, Batch], Any], state: Any, batch: Batch
+  ) -> Any:
+    """See `Teacher`; arrays of any kind that a student can give."""
     return jax.lax.stop_gradient(of_student(state, batch))
 
   def layers(
@@ -117,12 +118,14 @@ class Ema(PastStudent):
     last: its decay at `num_steps`, to which it rises along a cosine or a line.
     num_steps: steps of the schedule; 0 for a constant `first`.
     shape: `cosine` or `linear`.
+    warmup_steps: steps before the schedule, over which it falls from 1 to `first`.
   """
 
   first: float
   last: float
   num_steps: int
   shape: str
+  warmup_steps: int = 0
 
   def update(self, state: Any, params: Any, step: Array) -> Any:
     """See `Teacher`."""
@@ -130,12 +133,13 @@ class Ema(PastStudent):
 
   def decay(self, step: Array) -> Array:
     """The decay at a step, float32."""
-    if not self.num_steps:
-      return jnp.float32(self.first)
-    done = jnp.clip(step / self.num_steps, 0, 1)
+    done = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
+    done = jnp.clip(done, 0, 1)
     if self.shape == "cosine":
       done = (1 - jnp.cos(jnp.pi * done)) / 2
-    return self.first + (self.last - self.first) * done
+    decay = self.first + (self.last - self.first) * done
+    left = jnp.clip(1 - step / max(1, self.warmup_steps), 0, 1)
+    return decay + (1 - self.first) * left * (self.warmup_steps > 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -177,7 +181,7 @@ class Frozen:
   def init(self, params: Any, key: Array, batch: Batch) -> Any:
     """Fresh parameters, into whose place those of `workdir` come."""
     del params
-    return self.objective.init(key, batch).params
+    return readable(self.objective, self.objective.init(key, batch))
 
   def features(
     self, of_student: Callable[[Any, Batch], Array], state: Any, batch: Batch
@@ -291,14 +295,16 @@ def ema(
   last: float | None = None,
   num_steps: int = 0,
   shape: str = "cosine",
+  warmup_steps: int = 0,
 ) -> Ema:
   """Makes a teacher that follows the student.
 
   Args:
-    decay: of the average at the first step.
+    decay: of the average at the first step after the warm-up.
     last: at step `num_steps`, and from there on; `decay` when None.
     num_steps: steps until `last` is reached.
     shape: `cosine` or `linear`, the way there.
+    warmup_steps: steps before that, over which the decay falls from 1.
 
   Example:
     >>> float(ema(decay=0.5, last=1.0, num_steps=10, shape="linear").decay(5))
@@ -311,8 +317,19 @@ def ema(
     raise UserError(f"teacher.shape={shape!r}: expected 'cosine' or 'linear'")
   if last is not None and num_steps < 1:
     raise UserError(f"teacher.num_steps={num_steps}: expected the run's, for `last`")
+  if warmup_steps < 0 or 0 < num_steps <= warmup_steps:
+    raise UserError(
+      f"teacher.warmup_steps={warmup_steps}: expected at least 0 and fewer than "
+      f"num_steps={num_steps}"
+    )
   last = decay if last is None else last
-  return Ema(first=decay, last=last, num_steps=num_steps, shape=shape)
+  return Ema(
+    first=decay,
+    last=last,
+    num_steps=num_steps,
+    shape=shape,
+    warmup_steps=warmup_steps,
+  )
 
 
 def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
@@ -333,3 +350,18 @@ def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
       "that has"
     )
   return Frozen(objective=teacher, workdir=workdir)
+
+
+def average(spec: str | Mapping[str, Any]) -> Ema:
+  """Builds a teacher for a system that asks it for more than a student's features.
+
+  Raises:
+    UserError: the spec names another one than `ema`.
+  """
+  teacher = resolve.build(sys.modules[__name__], spec)
+  if not isinstance(teacher, Ema):
+    name = spec if isinstance(spec, str) else spec["name"]
+    raise UserError(
+      f"teacher.name={name!r}: expected 'ema', since it does what its student does"
+    )
+  return teacher

@@ -1,7 +1,19 @@
 """What should have been there: from images to targets [B, N, T]."""
 
+from maskjax.targets.centroids import kmeans, nearest
 from maskjax.targets.features import unit, whitened
+from maskjax.targets.hog import Hog, histograms
 from maskjax.targets.pixels import Pixels, normalized_pixels
 from maskjax.targets.target import Target
 
-__all__ = ["Pixels", "Target", "normalized_pixels", "unit", "whitened"]
+__all__ = [
+  "Hog",
+  "Pixels",
+  "Target",
+  "histograms",
+  "kmeans",
+  "nearest",
+  "normalized_pixels",
+  "unit",
+  "whitened",
+]

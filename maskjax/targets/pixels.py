@@ -20,21 +20,25 @@ class Pixels:
     patch_size: (height, width) in pixels.
     channels: values a pixel.
     normalized: take `normalized_pixels`.
+    cell_size: of parts of a patch, (height, width) in pixels, that stand one after the
+      other and are normalised each by itself; the whole patch when None.
   """
 
   patch_size: tuple[int, int]
   channels: int
   normalized: bool = False
+  cell_size: tuple[int, int] | None = None
 
   is_pixels = True
 
   def __post_init__(self) -> None:
     """Refuses patches of one value, which have no deviation."""
-    if self.normalized and self.size < 2:
-      rows, columns = self.patch_size
+    rows, columns = self._cell
+    if self.normalized and rows * columns * self.channels < 2:
       raise UserError(
         "norm_pix_loss=True: expected patches of at least 2 values, "
-        f"patch_size={rows}x{columns} with channels={self.channels} has {self.size}"
+        f"patch_size={rows}x{columns} with channels={self.channels} has "
+        f"{rows * columns * self.channels}"
       )
 
   @property
@@ -42,18 +46,35 @@ class Pixels:
     """Values in a patch."""
     return self.patch_size[0] * self.patch_size[1] * self.channels
 
+  @property
+  def _cell(self) -> tuple[int, int]:
+    return self.cell_size or self.patch_size
+
+  @property
+  def _cells(self) -> tuple[int, int]:
+    """Rows and columns of cells in a patch."""
+    (p, q), (rows, columns) = self.patch_size, self._cell
+    return p // rows, q // columns
+
   def __call__(self, images: Array) -> Array:
     """float32 [B, H, W, C] to [B, N, P]."""
-    patches = patchify(images, self.patch_size)
-    return normalized_pixels(patches) if self.normalized else patches
+    cells = patchify(images, self._cell)
+    cells = normalized_pixels(cells) if self.normalized else cells
+    rows, columns = grid_of(images.shape[1:3], self._cell)
+    # [B, R * S, T] -> [B, R, S, T] -> [B, N, P]
+    return patchify(cells.reshape(-1, rows, columns, cells.shape[-1]), self._cells)
 
   def draw(self, values: Array, images: Array) -> Array:
     """Gives normalised patches their own mean and deviation back: [B, H, W, C]."""
-    if self.normalized:
-      mean, deviation = patch_statistics(patchify(images, self.patch_size))
-      values = values * deviation + mean
     grid = grid_of(images.shape[1:3], self.patch_size)
-    return unpatchify(values, grid=grid, patch_size=self.patch_size)
+    cells = unpatchify(values, grid=grid, patch_size=self._cells)
+    # [B, R, S, T] -> [B, R * S, T]
+    cells = cells.reshape(len(cells), -1, cells.shape[-1])
+    if self.normalized:
+      mean, deviation = patch_statistics(patchify(images, self._cell))
+      cells = cells * deviation + mean
+    grid = grid_of(images.shape[1:3], self._cell)
+    return unpatchify(cells, grid=grid, patch_size=self._cell)
 
 
 def normalized_pixels(patches: Array) -> Array:

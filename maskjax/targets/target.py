@@ -25,6 +25,8 @@ class Target(Protocol):
   def draw(self, values: Array, images: Array) -> Array:
     """Draws values [B, N, T], true or predicted, for people: float32 [B, H, W, C].
 
+    A drawing may be larger than the image, by the same whole number in H and W.
+
     Args:
       values: of all patches.
       images: what the true values were computed from, for what they leave out.

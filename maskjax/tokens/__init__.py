@@ -1,6 +1,6 @@
 """From signals to tokens [B, N, ...] and back."""
 
 from maskjax.tokens.patches import grid_of, patchify, unpatchify
-from maskjax.tokens.positions import sincos
+from maskjax.tokens.positions import places, sincos
 
-__all__ = ["grid_of", "patchify", "sincos", "unpatchify"]
+__all__ = ["grid_of", "patchify", "places", "sincos", "unpatchify"]

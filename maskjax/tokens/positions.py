@@ -1,10 +1,26 @@
-"""Fixed position embeddings."""
+"""Places of tokens, and fixed embeddings of them."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from maskjax.errors import UserError
+
+
+def places(grid: Sequence[int]) -> np.ndarray:
+  """Where each token of a grid stands, for rotary and relative positions.
+
+  Args:
+    grid: sides of the token grid; N is their product, A their number.
+
+  Returns:
+    int [N, A], in row-major order.
+
+  Example:
+    >>> places((2, 2)).tolist()
+    [[0, 0], [0, 1], [1, 0], [1, 1]]
+  """
+  return np.indices(grid).reshape(len(grid), -1).T
 
 
 def sincos(grid: Sequence[int], width: int) -> np.ndarray:

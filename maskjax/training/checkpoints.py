@@ -13,7 +13,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,20 @@ class Checkpoints:
     if not (self.folder / str(step) / "extra").exists():
       return like
     return self._read_item(step, "extra", like)
+
+  def restore_extra_entries(self, step: int, names: Iterable[str]) -> dict[str, Any]:
+    """Reads some of what the objective itself has changed, as NumPy arrays.
+
+    Args:
+      step: one of `steps()`.
+      names: of entries; those that the checkpoint does not have are left out.
+    """
+    if not (self.folder / str(step) / "extra").exists():
+      return {}
+    read = self._read_item(
+      step, "extra", dict(self._manager.item_metadata(step)["extra"])
+    )
+    return {name: read[name] for name in names if name in read}
 
   def wait(self) -> None:
     """Waits until all checkpoints are on disk.

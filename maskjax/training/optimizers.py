@@ -1,6 +1,8 @@
 """Optimizers as the papers' tables write them."""
 
+import functools
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +11,11 @@ import optax
 
 from maskjax.errors import UserError
 from maskjax.sharding import path_name
+from maskjax.training.schedules import check_sizes, learning_rates, weight_decays
 
-__all__ = ["adamw"]
+__all__ = ["adamw", "lamb", "sgd"]
+
+NO_DECAY = r"(bias|scale)$"
 
 # A parameter of `block_3` of a network, or of all its blocks where they are stacked.
 BLOCK = re.compile(r"(?P<network>.*)/block(s|_(?P<one>\d+))/")
@@ -20,83 +25,215 @@ def adamw(
   *,
   learning_rate: float,
   num_steps: int,
-  warmup_steps: int = 0,
-  final_learning_rate: float = 0.0,
-  cycles: int = 1,
   b1: float = 0.9,
   b2: float = 0.95,
   epsilon: float = 1e-8,
   weight_decay: float = 0.05,
-  no_decay: str = r"(bias|scale)$",
+  final_weight_decay: float | None = None,
+  no_decay: str = NO_DECAY,
   clip_norm: float = 0.0,
   layer_decay: float = 1.0,
+  factors: Mapping[str, float] | None = None,
   state_dtype: str = "float32",
+  warmup_steps: int = 0,
+  initial_learning_rate: float = 0.0,
+  final_learning_rate: float = 0.0,
+  drop_at: int = 0,
+  cycles: int = 1,
 ) -> optax.GradientTransformation:
-  """AdamW with a linear warm-up and a cosine to the end.
+  """AdamW.
 
   Args:
-    learning_rate: its peak, after the warm-up.
-    num_steps: steps until the cosine ends.
-    warmup_steps: steps over which the rate rises from 0.
-    final_learning_rate: where the cosine ends.
-    cycles: how often the steps are run through from the warm-up on, for systems that
-      begin anew; divides `num_steps`.
+    learning_rate: its peak; this and what is not listed here, see
+      `maskjax.training.schedules.learning_rates`.
+    num_steps: steps until the end.
     b1: decay of the first moment.
     b2: decay of the second moment.
     epsilon: added to the root of the second moment.
     weight_decay: decoupled weight decay, multiplied by the learning rate.
+    final_weight_decay: what it becomes along a cosine; None for the same.
     no_decay: regular expression for the paths of parameters without decay.
     clip_norm: largest global norm of the gradient; 0 never clips.
     layer_decay: factor of the learning rate from each block to the one below.
+    factors: of the learning rate, by a regular expression for the paths of parameters;
+      the first that is found in a path counts.
     state_dtype: `float32`, or `bfloat16` to halve the memory of the moments, see
       `in_bfloat16`.
+    warmup_steps: see there.
+    initial_learning_rate: see there.
+    final_learning_rate: see there.
+    drop_at: see there.
+    cycles: see there.
 
   Raises:
     UserError: names the hyperparameter that is out of range.
   """
-  if cycles < 1 or num_steps % cycles:
-    raise UserError(
-      f"optimizer.cycles={cycles}: expected a divisor of num_steps={num_steps}"
-    )
-  period = num_steps // cycles
-  if num_steps < 1 or not 0 <= warmup_steps < period:
-    raise UserError(
-      f"optimizer.warmup_steps={warmup_steps}: expected at least 0 and fewer than "
-      f"num_steps={num_steps}" + (f" / cycles={cycles}" if cycles > 1 else "")
-    )
-  if learning_rate < 0 or weight_decay < 0 or clip_norm < 0:
-    raise UserError(
-      f"optimizer.learning_rate={learning_rate}, weight_decay={weight_decay}, "
-      f"clip_norm={clip_norm}: expected none below 0"
-    )
   if state_dtype not in ("float32", "bfloat16"):
     raise UserError(
       f"optimizer.state_dtype={state_dtype!r}: expected 'float32' or 'bfloat16'"
     )
-  cycle = optax.warmup_cosine_decay_schedule(
-    init_value=0.0,
-    peak_value=learning_rate,
+  rates = learning_rates(
+    learning_rate=learning_rate,
+    num_steps=num_steps,
     warmup_steps=warmup_steps,
-    decay_steps=period,
-    end_value=final_learning_rate,
+    initial_learning_rate=initial_learning_rate,
+    final_learning_rate=final_learning_rate,
+    drop_at=drop_at,
+    cycles=cycles,
   )
-
-  def schedule(step: Any) -> Any:
-    return cycle(step if cycles == 1 else step % period)
-
-  def decays(params: Any) -> Any:
-    return jax.tree.map_with_path(
-      lambda path, _: re.search(no_decay, path_name(path)) is None, params
-    )
-
-  parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   adam = optax.adamw(
-    schedule, b1=b1, b2=b2, eps=epsilon, weight_decay=weight_decay, mask=decays
+    rates,
+    b1=b1,
+    b2=b2,
+    eps=epsilon,
+    weight_decay=weight_decays(weight_decay, final_weight_decay, num_steps),
+    mask=functools.partial(_decays, no_decay),
   )
+  parts = _clipping(clip_norm)
   parts.append(in_bfloat16(adam) if state_dtype == "bfloat16" else adam)
   if layer_decay != 1:
     parts.append(scale_by_layer(layer_decay))
+  if factors:
+    parts.append(scale_by_path(factors))
   return optax.chain(*parts)
+
+
+def lamb(
+  *,
+  learning_rate: float,
+  num_steps: int,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  epsilon: float = 1e-6,
+  weight_decay: float = 0.01,
+  final_weight_decay: float | None = None,
+  no_decay: str = NO_DECAY,
+  clip_norm: float = 0.0,
+  warmup_steps: int = 0,
+  final_learning_rate: float = 0.0,
+) -> optax.GradientTransformation:
+  """LAMB.
+
+  Each array's update, decay included, is made as long as the array
+  (https://arxiv.org/abs/1904.00962, algorithm 2), but for those without decay, which
+  Adam updates.
+
+  Args:
+    learning_rate: its peak.
+    num_steps: steps until the end.
+    b1: decay of the first moment.
+    b2: decay of the second moment.
+    epsilon: added to the root of the second moment.
+    weight_decay: share of a parameter that is added to its update.
+    final_weight_decay: what it becomes along a cosine; None for the same.
+    no_decay: regular expression for the paths of parameters without decay.
+    clip_norm: largest global norm of the gradient; 0 never clips.
+    warmup_steps: see `maskjax.training.schedules.learning_rates`.
+    final_learning_rate: see there.
+
+  Raises:
+    UserError: names the hyperparameter that is out of range.
+  """
+  rates = learning_rates(
+    learning_rate=learning_rate,
+    num_steps=num_steps,
+    warmup_steps=warmup_steps,
+    final_learning_rate=final_learning_rate,
+  )
+  decays = functools.partial(_decays, no_decay)
+  decay = weight_decays(weight_decay, final_weight_decay, num_steps)
+  return optax.chain(
+    *_clipping(clip_norm),
+    optax.scale_by_adam(b1=b1, b2=b2, eps=epsilon),
+    optax.add_decayed_weights(decay, mask=decays),
+    optax.masked(optax.scale_by_trust_ratio(), decays),
+    optax.scale_by_learning_rate(rates),
+  )
+
+
+def sgd(
+  *,
+  learning_rate: float,
+  num_steps: int,
+  momentum: float = 0.9,
+  nesterov: bool = True,
+  weight_decay: float = 1e-4,
+  no_decay: str = NO_DECAY,
+  clip_norm: float = 0.0,
+  warmup_steps: int = 0,
+  final_learning_rate: float = 0.0,
+) -> optax.GradientTransformation:
+  """Gradient descent with momentum.
+
+  Args:
+    learning_rate: its peak.
+    num_steps: steps until the end.
+    momentum: decay of the sum of gradients.
+    nesterov: look one step ahead.
+    weight_decay: share of a parameter that is added to its gradient.
+    no_decay: regular expression for the paths of parameters without decay.
+    clip_norm: largest global norm of the gradient; 0 never clips.
+    warmup_steps: see `maskjax.training.schedules.learning_rates`.
+    final_learning_rate: see there.
+
+  Raises:
+    UserError: names the hyperparameter that is out of range.
+  """
+  rates = learning_rates(
+    learning_rate=learning_rate,
+    num_steps=num_steps,
+    warmup_steps=warmup_steps,
+    final_learning_rate=final_learning_rate,
+  )
+  decay = weight_decays(weight_decay, None, num_steps)
+  return optax.chain(
+    *_clipping(clip_norm),
+    optax.add_decayed_weights(decay, functools.partial(_decays, no_decay)),
+    optax.sgd(rates, momentum=momentum, nesterov=nesterov),
+  )
+
+
+def _clipping(norm: float) -> list[optax.GradientTransformation]:
+  check_sizes(clip_norm=norm)
+  return [optax.clip_by_global_norm(norm)] if norm else []
+
+
+def _decays(no_decay: str, params: Any) -> Any:
+  """Which arrays decay: True but where the expression is found in the path."""
+  return jax.tree.map_with_path(
+    lambda path, _: re.search(no_decay, path_name(path)) is None, params
+  )
+
+
+def scale_by_path(factors: Mapping[str, float]) -> optax.GradientTransformation:
+  """Gives some parameters another learning rate.
+
+  Args:
+    factors: see `adamw`.
+
+  Raises:
+    UserError: an expression is found in no path.
+  """
+
+  def scale(updates: Any, params: Any = None) -> Any:
+    del params
+    names = [path_name(path) for path, _ in jax.tree.leaves_with_path(updates)]
+    for pattern in factors:
+      if not any(re.search(pattern, name) for name in names):
+        raise UserError(
+          f"optimizer.factors: {pattern!r} is in the path of no parameter: expected a "
+          f"part of one, such as {names[0]!r}"
+        )
+
+    def one(path: tuple, update: jax.Array) -> jax.Array:
+      found = (
+        f for pattern, f in factors.items() if re.search(pattern, path_name(path))
+      )
+      return update * next(found, 1.0)
+
+    return jax.tree.map_with_path(one, updates)
+
+  return optax.stateless(scale)
 
 
 class RoundedState(NamedTuple):

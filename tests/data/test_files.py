@@ -204,3 +204,34 @@ def test_tfds_notices_lost_records(tfds_dir, monkeypatch):
   )
   with pytest.raises(UserError, match="should have 20 records, but 7"):
     maskjax.data.tfds(dataset="levels", split="train", data_dir=tfds_dir)
+
+
+def test_image_pairs(tmp_path):
+  for i, name in enumerate(("a/1.png", "a/2.png", "b/1.jpg", "b/2.jpg")):
+    save(tmp_path / name, 10 * i)
+  (tmp_path / "pairs.txt").write_text("a/1.png a/2.png\n\nb/2.jpg b/1.jpg\n")
+  source = maskjax.data.image_pairs(root=str(tmp_path))
+  assert len(source) == 2 and "pairs.txt" in repr(source)
+  levels = [[source[i][key].max() for key in ("image", "image2")] for i in range(2)]
+  assert levels == [[0, 10], [30, 20]]
+  assert source[1]["image2"].shape == (6, 4, 3)
+  grey = maskjax.data.image_pairs(root=str(tmp_path), channels=1)
+  assert grey[0]["image"].shape == (6, 4, 1)
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    (None, "no file '.*pairs.txt'"),
+    ("", "found no line"),
+    ("a.png b.png\na.png\n", "expected two paths a line, found 'a.png'"),
+    ("a.png b.png c.png\n", "found 'a.png b.png c.png'"),
+  ],
+)
+def test_image_pairs_mistakes(tmp_path, text, message):
+  if text is not None:
+    (tmp_path / "pairs.txt").write_text(text)
+  with pytest.raises(UserError, match=message):
+    maskjax.data.image_pairs(root=str(tmp_path))
+  with pytest.raises(UserError, match="channels=1 or 3, got 2"):
+    maskjax.data.image_pairs(root=str(tmp_path), channels=2)

@@ -17,6 +17,7 @@ RANDOM = {
   "random_resized_crop": {"size": 6},
   "random_flip": {},
   "rand_augment": {"prob": 1.0},
+  "color_jitter": {},
 }
 
 
@@ -284,7 +285,8 @@ def test_randomness_is_told_by_the_signature():
   room = maskjax.data.transforms
   functions = [getattr(room, name) for name in room.__all__]
   random = {f.__name__ for f in functions if "rng" in inspect.signature(f).parameters}
-  assert random == {*RANDOM, "random_erasing"}
+  views = {"random_blur", "random_gray", "random_solarize", "second_view", "two_views"}
+  assert random == {*RANDOM, *views, "random_erasing"}
 
 
 @pytest.mark.parametrize(
@@ -327,3 +329,78 @@ def test_mistakes_of_random_transforms():
     apply("random_crop", make_image(), rng, size=20)
   with pytest.raises(UserError, match=r"needs records with an 'image', got \['x'\]"):
     maskjax.data.random_flip({"x": np.zeros(1)}, rng)
+
+
+def test_color_jitter_multiplies():
+  def run(level, **keywords):
+    keywords = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, **keywords}
+    image = np.full((2, 2, 3), level, np.uint8)
+    image[0, 0] += np.array([20, 0, 0], np.uint8)
+    return [
+      apply("color_jitter", image, np.random.default_rng(seed), **keywords)
+      for seed in range(300)
+    ]
+
+  assert all((image[1] == 100).all() for image in run(100))
+  levels = np.array([image[1, 1, 0] for image in run(100, brightness=0.4)])
+  assert levels.min() < 63 and levels.max() > 137 and abs(levels.mean() - 100) < 3
+  spread = np.array([np.ptp(image[0, 0]) for image in run(100, saturation=0.5)])
+  assert spread.min() <= 11 and spread.max() >= 29
+  away = np.array([int(image[0, 0, 0]) for image in run(100, contrast=0.5)])
+  assert away.min() < 114 and away.max() > 126
+
+
+def second_view(image, seed=0, **keywords):
+  still = {"degrees": 0.0, "translate": 0.0, "scale": (1.0, 1.0)}
+  transform = bind(
+    maskjax.data.transforms, {"name": "second_view", **still, **keywords}
+  )
+  record = transform({"image": image}, np.random.default_rng(seed))
+  assert record["image"] is image
+  return record["image2"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_second_view_that_did_not_move(channels):
+  image = make_image((8, 10, channels))
+  np.testing.assert_array_equal(second_view(image), image)
+
+
+def test_a_second_view_turns_grows_and_moves():
+  # A bright square, off the middle.
+  image = np.zeros((40, 60, 1), np.uint8)
+  image[8:16, 40:48] = 200
+
+  def measure(picture):
+    weight = picture[..., 0].astype(float)
+    places = np.stack(np.indices(weight.shape), axis=-1) + 0.5
+    middle = (weight[..., None] * places).sum(axis=(0, 1)) / weight.sum()
+    return weight.sum(), middle - np.array([20, 30])
+
+  area, middle = measure(image)
+  areas, turns, moves = [], [], []
+  for seed in range(60):
+    areas.append(measure(second_view(image, seed, scale=(0.5, 2.0)))[0] / area)
+    _, (down, right) = measure(second_view(image, seed, degrees=30.0))
+    assert abs(np.hypot(down, right) - np.hypot(*middle)) < 0.5
+    turns.append(np.degrees(np.arctan2(down, right) - np.arctan2(*middle)))
+    moves.append(measure(second_view(image, seed, translate=0.1))[1] - middle)
+  sizes = np.sqrt(areas)
+  assert 0.45 < sizes.min() < 0.6 and 1.6 < sizes.max() < 2.1
+  assert -31 < min(turns) < -20 and 20 < max(turns) < 31
+  moves = np.abs(moves)
+  assert (moves.max(axis=0) < [4.2, 6.2]).all() and (moves.max(axis=0) > [3, 5]).all()
+
+
+def test_pairs_are_transformed_together():
+  image, other = make_image(), make_image(seed=1)
+  record = {"image": image, "image2": other}
+  floats = maskjax.data.to_float(record)
+  np.testing.assert_array_equal(floats["image2"], other.astype(np.float32) / 255)
+  whole = maskjax.data.center_crop(record, size=4)
+  assert whole["image"].shape == whole["image2"].shape == (4, 4, 3)
+  # What is random is drawn for each: of one picture, two crops.
+  record = {"image": image, "image2": image}
+  rng = np.random.default_rng(0)
+  crops = [maskjax.data.random_crop(record, rng, size=4) for _ in range(20)]
+  assert any((crop["image"] != crop["image2"]).any() for crop in crops)

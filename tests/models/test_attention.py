@@ -10,6 +10,7 @@ import pytest
 from models.arrays import assert_close, random, shaken
 from scipy.special import softmax
 
+from maskjax.models import attention, dense
 from maskjax.models.attention import (
   Attention,
   attend,
@@ -140,6 +141,27 @@ def test_attention_to_other_tokens(key_bias):
   weights = sown["intermediates"]["weights"][0]
   expected = softmax(query @ key.swapaxes(2, 3) / 2, axis=-1)
   assert_close(weights, expected)
+
+
+@pytest.mark.parametrize("on_tpu", [False, True])
+def test_what_is_taken_may_differ_from_what_is_looked_at(monkeypatch, on_tpu):
+  for module in (attention, dense):
+    monkeypatch.setattr(module, "for_tpu", lambda: on_tpu)
+  model = Attention(heads=2)
+  asking, context, values = (random(2, n, 8, seed=n) for n in (5, 6, 7))
+  values = values[:, :6]
+  shapes = jax.eval_shape(model.init, jax.random.key(0), asking, context)["params"]
+  params = shaken(shapes)
+  found = model.apply({"params": params}, asking, context, values=values)
+
+  def heads(x, name):
+    y = x @ params[name]["kernel"] + params[name]["bias"]
+    return y.reshape(*x.shape[:2], 2, 4).swapaxes(1, 2)
+
+  looked = heads(asking, "query"), heads(context, "key")
+  y = attend_by_hand(*looked, heads(values, "value"))
+  y = y.swapaxes(1, 2).reshape(asking.shape)
+  assert_close(found, y @ params["out"]["kernel"] + params["out"]["bias"])
 
 
 # Rotary positions

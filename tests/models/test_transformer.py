@@ -11,7 +11,7 @@ from models.arrays import assert_close, random, shaken
 from scipy.special import erf, softmax
 
 from maskjax.models import Transformer, attention, dense, stack_blocks, unstack_blocks
-from maskjax.models.transformer import Block
+from maskjax.models.transformer import Block, drop_branch
 
 # The block
 
@@ -169,6 +169,21 @@ def test_num_queries_are_what_comes_out():
     assert shape.shape == (B, 2, D)
 
 
+@pytest.mark.parametrize("scan", [False, True])
+def test_num_keys_are_all_that_is_attended_to(scan):
+  params, x = make_params(), random(B, N, D)
+  silent = np.where(np.arange(N) < 2, 0.0, -np.inf).astype(np.float32)
+  model = make_transformer(scan=scan)
+  own = {"params": stack_blocks(params) if scan else params}
+  found, expected = jax.jit(
+    lambda own, x: (
+      model.apply(own, x, num_keys=2)[-1],
+      model.apply(own, x, bias=silent)[-1],
+    )
+  )(own, x)
+  assert_close(found, expected)
+
+
 def test_stack_blocks_and_back():
   # Twelve, of which the eleventh and twelfth come before the third by the alphabet.
   blocks = {f"block_{i}": {"a": {"kernel": np.full(2, i)}, "b": i} for i in range(12)}
@@ -220,9 +235,9 @@ def test_blocks_attend_to_a_context_or_to_one_each(scan, each):
 # Drop path
 
 
-def test_keep_drops_whole_examples_and_scales_the_others():
+def test_branches_of_whole_examples_are_dropped_and_the_others_scaled():
   y = random(2000, 3, 2) + 10
-  keep = functools.partial(Block(heads=2).apply, {}, y, 0.25, method="keep")
+  keep = functools.partial(Block(heads=2).apply, {}, y, 0.25, method=drop_branch)
   np.testing.assert_array_equal(keep(), y)
   out = np.asarray(keep(rngs={"drop_path": jax.random.key(0)}))
   dropped = (out == 0).all(axis=(1, 2))

@@ -16,6 +16,7 @@ from maskjax.models import VIT_SIZES, Decoder, MaskedAutoencoder, VisionEncoder
 from maskjax.models.transformer import Block
 from maskjax.models.vit import RelativeBias
 from maskjax.objectives import classification, mae
+from maskjax.tokens import sincos
 
 # The masked autoencoder
 
@@ -155,6 +156,46 @@ def test_dropped_patches_leave_the_others_in_their_places(positions):
   assert np.abs(found - moved).max() > 1e-3
   other = np.where(HIDDEN[..., None], 100 * patches, patches)
   np.testing.assert_array_equal(encode(other, MASK, options=options)[0], found)
+
+
+@pytest.mark.parametrize("class_token", [False, True])
+@pytest.mark.parametrize("positions", ["sincos", "learned", "rotary", "none"])
+def test_silent_patches_listen_in_their_places(positions, class_token):
+  options = (
+    *(("hides_by", "silence"), ("positions", positions)),
+    ("class_token", class_token),
+  )
+  patches, first = random(2, 6, PATCH), int(class_token)
+  before = encode(patches, MASK, options=options)[0]
+  assert before.shape == (2, first + 6, 8)
+  for n in range(6):
+    other = np.where((np.arange(6) == n)[:, None], -patches, patches)
+    after = encode(other, MASK, options=options)[0]
+    changed = np.abs(after - before).max(axis=2) > 1e-5
+    for b in range(2):
+      own = np.arange(first + 6) == first + n
+      np.testing.assert_array_equal(changed[b], own if HIDDEN[b, n] else True)
+  # Where nothing is hidden, it is as any other encoder.
+  usual = (("positions", positions), ("class_token", class_token))
+  nothing = Mask.from_hidden(jnp.zeros((2, 6), bool), num_hidden=0)
+  everything = encode(patches, nothing, options=options)[0]
+  np.testing.assert_allclose(everything, encode(patches, options=usual)[0], atol=1e-5)
+
+
+def test_embedded_tokens_come_first_where_they_are_wanted():
+  encoder = VisionEncoder(grid=GRID, width=8, depth=2, heads=2)
+  patches = random(2, 6, PATCH)
+  shapes = jax.eval_shape(encoder.init, jax.random.key(0), patches)
+  params = shaken(shapes["params"])
+  embedded, *outputs = encoder.apply(
+    {"params": params}, patches, MASK, embedded_too=True, method="every_block"
+  )
+  assert len(outputs) == 2 and embedded.shape == outputs[0].shape == (2, 3, 8)
+  table = sincos(GRID, 8)
+  expected = patches @ params["embed"]["kernel"] + params["embed"]["bias"] + table
+  np.testing.assert_allclose(embedded[:, 1:], MASK.visible(expected), atol=1e-5)
+  cls = np.broadcast_to(params["cls"][:, 0], (2, 8))
+  np.testing.assert_allclose(embedded[:, 0], cls, atol=1e-6)
 
 
 def test_without_positions_the_order_of_patches_does_not_matter():

@@ -1,20 +1,25 @@
 """The small setting of every system starts, on real images that scikit-learn ships."""
 
-import jax
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from idx import write_idx
+from running import QUICK_XLA, ROOT
 from sklearn.datasets import load_digits
 
-from maskjax import config as configs
-from maskjax import experiment, metrics, sharding
 from maskjax.systems import systems
-from maskjax.training import fit
+
+NAMES = [system.name for system in systems() if system.family == "image"]
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-  """Digits as Fashion-MNIST comes: 28x28 pixels, in files of its format."""
+def started(tmp_path_factory):
+  """The losses of two steps of each, on digits that look as Fashion-MNIST comes."""
   folder = tmp_path_factory.mktemp("images")
   images, labels = load_digits(return_X_y=True)
   grown = np.kron(images.reshape(-1, 8, 8) * 15, np.ones((3, 3))).astype(np.uint8)
@@ -22,36 +27,19 @@ def root(tmp_path_factory):
   for name, rows in (("train", slice(0, 64)), ("t10k", slice(64, 96))):
     write_idx(folder / f"{name}-images-idx3-ubyte", grown[rows])
     write_idx(folder / f"{name}-labels-idx1-ubyte", labels[rows].astype(np.uint8))
-  return folder
-
-
-@pytest.mark.parametrize("name", [s.name for s in systems() if s.family == "image"])
-def test_two_steps(name, root, tmp_path):
-  (system,) = [s for s in systems() if s.name == name]
-  config = configs.load(f"{system.config}:small")
-  config.batch_size, config.optimizer.warmup_steps = 16, 0
-  for data in (config.data.train, config.data.test):
-    data.root = str(root)
-  random_teachers(config.objective)
-  prepared = experiment.prepare(config)
-  file = tmp_path / "metrics.jsonl"
-  fit(
-    prepared.objective,
-    prepared.train,
-    optimizer=prepared.optimizer,
-    num_steps=2,
-    log_every=1,
-    mesh=sharding.make_mesh(devices=jax.devices()[:1]),
-    writer=metrics.Writers([metrics.JsonLines(file)]),
+  command = [sys.executable, Path(__file__).parent / "start.py"]
+  done = subprocess.run(
+    [*command, folder, folder / "results.json", *NAMES],
+    env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": QUICK_XLA},
+    capture_output=True,
+    text=True,
   )
-  losses = [line["train/loss"] for line in metrics.read_json_lines(file)]
+  assert done.returncode == 0, done.stderr
+  return json.loads((folder / "results.json").read_text())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_steps(started, name):
+  losses = started[name]
+  assert isinstance(losses, list), losses
   assert len(losses) == 2 and np.isfinite(losses).all()
-
-
-def random_teachers(objective):
-  """Leaves the teachers of an objective as they are made."""
-  for key, value in objective.items():
-    if isinstance(value, configs.ConfigDict):
-      random_teachers(value)
-    elif key == "workdir":
-      objective[key] = ""

@@ -1,0 +1,102 @@
+"""MFM (arXiv:2206.07706).
+
+small: Fashion-MNIST, see maskjax/recipes.py.
+  maskjax train --config configs/image/mfm.py:small --workdir runs/mfm_small
+small_resnet: the same with a ResNet of stride 4.
+
+imagenet: the paper's ViT-B/16, 300 epochs.
+imagenet_resnet50: its ResNet-50.
+"""
+
+from maskjax import config as configs
+from maskjax import recipes
+
+
+def get_config(setting=None):
+  return configs.setting(
+    setting,
+    {
+      "small": small,
+      "small_resnet": small_resnet,
+      "imagenet": imagenet,
+      "imagenet_resnet50": imagenet_resnet50,
+    },
+  )
+
+
+def small():
+  config = recipes.fashion_mnist()
+  config.num_steps = 1500
+  config.objective = dict(
+    name="mfm",
+    image_size=(28, 28),
+    channels=1,
+    patch_size=4,
+    encoder=dict(width=128, depth=4, heads=2),
+    radius=3.0,
+    low_pass=0.5,
+    gamma=1.0,
+    dtype="float32",
+  )
+  config.optimizer = dict(
+    name="adamw",
+    learning_rate=1e-3,
+    warmup_steps=150,
+    weight_decay=0.05,
+    clip_norm=3.0,
+  )
+  return config
+
+
+def small_resnet():
+  config = small()
+  config.objective.encoder = dict(
+    name="resnet",
+    widths=(16, 64, 128),
+    depths=(1, 1, 1),
+    bottleneck=False,
+    stem_stride=1,
+    stem_width=16,
+  )
+  config.objective.low_pass = 0.3
+  return config
+
+
+def imagenet():
+  config = recipes.imagenet()
+  config.batch_size = 2048
+  epoch = recipes.epoch(config)
+  config.num_steps = 300 * epoch
+  config.objective = dict(
+    name="mfm",
+    image_size=224,
+    channels=3,
+    patch_size=None,  # 16, or a CNN's stride
+    encoder=dict(size="B"),
+    radius=16.0,
+    low_pass=0.5,
+    gamma=1.0,
+    dtype="bfloat16",
+    scan=False,
+    remat="none",
+  )
+  config.optimizer = dict(
+    name="adamw",
+    learning_rate=3e-4 * config.get_ref("batch_size") / 512,
+    final_learning_rate=2.5e-6 * config.get_ref("batch_size") / 512,
+    warmup_steps=20 * epoch,
+    b1=0.9,
+    b2=0.95,
+    weight_decay=0.05,
+    clip_norm=3.0,
+  )
+  config.checkpoint.every = 5 * epoch
+  config.eval.every = 20 * epoch
+  return config
+
+
+def imagenet_resnet50():
+  config = imagenet()
+  config.objective.encoder = dict(size="resnet50")
+  config.objective.low_pass = 0.3
+  return config

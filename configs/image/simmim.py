@@ -1,0 +1,119 @@
+"""SimMIM (arXiv:2111.09886).
+
+small: Fashion-MNIST, see maskjax/recipes.py, resized to 32x32 pixels so that there are
+units of 2x2 patches to hide; a ViT on two CPU cores. Its positions are fixed, since
+the paper's relative ones begin as none and take longer to learn than all of this.
+  maskjax train --config configs/image/simmim.py:small --workdir runs/simmim_small
+small_swin: the same with a Swin of two stages.
+  maskjax train --config configs/image/simmim.py:small_swin --workdir runs/simmim_swin
+
+imagenet: the paper's ViT-B/16, 800 epochs through TFDS.
+  maskjax train --config configs/image/simmim.py:imagenet --workdir DIR
+imagenet_swin, imagenet_swinv2: in the same way its Swin-B on 192x192 pixels, in
+windows of 6x6 tokens, and its SwinV2-H, in windows of 12x12.
+"""
+
+from maskjax import config as configs
+from maskjax import recipes
+
+
+def get_config(setting=None):
+  return configs.setting(
+    setting,
+    {
+      "small": small,
+      "small_swin": small_swin,
+      "imagenet": imagenet,
+      "imagenet_swin": imagenet_swin,
+      "imagenet_swinv2": imagenet_swinv2,
+    },
+  )
+
+
+def small():
+  config = recipes.fashion_mnist()
+  config.num_steps = 600
+  for transforms in ("train_transforms", "test_transforms"):
+    config.data[transforms] = (dict(name="resize", size=32), *config.data[transforms])
+  config.objective = dict(
+    name="simmim",
+    image_size=32,
+    channels=1,
+    patch_size=4,
+    encoder_type="vit",
+    encoder=dict(width=128, depth=4, heads=2, positions="sincos", layer_scale=None),
+    mask_patch_size=8,
+    mask_ratio=0.6,
+    dtype="float32",
+  )
+  config.optimizer = dict(
+    name="adamw",
+    learning_rate=2e-3,
+    warmup_steps=60,
+    weight_decay=0.05,
+  )
+  config.eval.probes = ("knn", "linear", "plain")
+  return config
+
+
+def small_swin():
+  config = small()
+  config.num_steps = 1500
+  config.optimizer.warmup_steps = 150
+  config.objective.encoder_type = "swin"
+  config.objective.encoder = dict(width=64, depths=(2, 2), heads=(2, 4), window=4)
+  return config
+
+
+def imagenet():
+  config = recipes.imagenet(scale=(0.67, 1.0))
+  config.batch_size = 2048
+  epoch = recipes.epoch(config)
+  config.num_steps = 800 * epoch
+  config.objective = dict(
+    name="simmim",
+    image_size=224,
+    channels=3,
+    patch_size=16,
+    encoder_type="vit",
+    encoder=dict(size="B", positions="relative", layer_scale=0.1, key_bias=False),
+    mask_patch_size=32,
+    mask_ratio=0.6,
+    drop_path=0.1,
+    dtype="bfloat16",
+    remat="none",  # or "dots", "full"
+  )
+  config.optimizer = dict(
+    name="adamw",
+    learning_rate=1e-4 * config.get_ref("batch_size") / 512,
+    warmup_steps=10 * epoch,
+    drop_at=700 * epoch,
+    b1=0.9,
+    b2=0.999,
+    weight_decay=0.05,
+    no_decay=r"(bias|scale|table|cls|mask_token)$|relative/",
+    clip_norm=5.0,
+  )
+  config.checkpoint.every = 5 * epoch
+  config.eval.every = 20 * epoch
+  return config
+
+
+def imagenet_swin():
+  config = imagenet()
+  config.data = recipes.imagenet(size=192, scale=(0.67, 1.0)).data
+  config.objective.image_size = 192
+  config.objective.patch_size = 4
+  config.objective.encoder_type = "swin"
+  config.objective.encoder = dict(size="B", window=6)
+  config.objective.drop_path = 0.0
+  return config
+
+
+def imagenet_swinv2():
+  config = imagenet_swin()
+  config.objective.encoder_type = "swinv2"
+  config.objective.encoder = dict(size="H", window=12)
+  config.objective.remat = "full"
+  config.mesh = dict(data=1, fsdp=-1, tensor=1)
+  return config

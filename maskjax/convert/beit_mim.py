@@ -1,0 +1,186 @@
+"""BEiT's weights as `BeitForMaskedImageModeling` of transformers has them.
+
+The blocks of patch aggregation, which BEiT v2 drops after pretraining, have no place
+there: what we write lacks them, and comes back with `head_depth=0`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from maskjax.convert import layout
+from maskjax.convert.layout import Place
+from maskjax.errors import UserError
+from maskjax.models import Transformer, vit_encoder
+from maskjax.objectives import beit_v2
+
+MODEL_TYPE = "beit"
+OBJECTIVE = "beit_v2"
+
+# What `BeitConfig` takes where its config.json is silent.
+DEFAULTS: Mapping[str, Any] = {
+  "attention_probs_dropout_prob": 0.0,
+  "drop_path_rate": 0.1,
+  "hidden_act": "gelu",
+  "hidden_dropout_prob": 0.0,
+  "hidden_size": 768,
+  "image_size": 224,
+  "intermediate_size": 3072,
+  "layer_norm_eps": 1e-12,
+  "layer_scale_init_value": 0.1,
+  "num_attention_heads": 12,
+  "num_channels": 3,
+  "num_hidden_layers": 12,
+  "patch_size": 16,
+  "use_absolute_position_embeddings": False,
+  "use_mask_token": False,
+  "use_mean_pooling": True,
+  "use_relative_position_bias": False,
+  "use_shared_relative_position_bias": False,
+  "vocab_size": 8192,
+}
+
+# The only values of these that the model here can take.
+FIXED: Mapping[str, Any] = {
+  "attention_probs_dropout_prob": 0.0,
+  "hidden_act": "gelu",
+  "hidden_dropout_prob": 0.0,
+  "use_absolute_position_embeddings": False,
+  "use_mask_token": True,
+  "use_mean_pooling": True,  # two normalisations follow the last block without it
+  "use_relative_position_bias": False,
+  "use_shared_relative_position_bias": True,
+}
+
+
+def from_hf(
+  config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Turns a `BeitForMaskedImageModeling` into hyperparameters and parameters.
+
+  Args:
+    config: the content of its `config.json`.
+    tensors: its tensors by name, see `layout.to_params`.
+
+  Returns:
+    Keyword arguments for `maskjax.objectives.beit_v2`, which say nothing of masks and
+    of the tokenizer, and the parameters of its model: a tree of float32 arrays with
+    separate blocks.
+
+  Raises:
+    UserError: a config that the model here cannot follow, or tensors that do not fit
+      it. Names the key or the tensors.
+  """
+  config = layout.check_config(
+    config, model_type=MODEL_TYPE, defaults=DEFAULTS, fixed=FIXED
+  )
+  if config["layer_scale_init_value"] <= 0:
+    raise UserError(
+      f"layer_scale_init_value={config['layer_scale_init_value']}: expected above 0"
+    )
+  height, width = config["image_size"]
+  shape = {
+    "image_size": height if height == width else (height, width),
+    "patch_size": config["patch_size"],
+    "encoder": {
+      "width": config["hidden_size"],
+      "depth": config["num_hidden_layers"],
+      "heads": config["num_attention_heads"],
+    },
+  }
+  vit_encoder(**shape)  # says what does not fit together
+  hyperparameters = {
+    **shape,
+    "channels": config["num_channels"],
+    "head_depth": 0,
+    "layer_scale": config["layer_scale_init_value"],
+    "drop_path": config["drop_path_rate"],
+    "norm_epsilon": config["layer_norm_eps"],
+    "mlp_ratio": config["intermediate_size"] / config["hidden_size"],
+  }
+  return hyperparameters, layout.to_params(_places(config), tensors)
+
+
+def to_hf(
+  hyperparameters: Mapping[str, Any], params: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """The inverse of `from_hf`.
+
+  Args:
+    hyperparameters: keyword arguments of `maskjax.objectives.beit_v2`. Those that do
+      not shape the network are left out.
+    params: the parameters of its model, with separate or with scanned blocks; those of
+      its aggregation are left out.
+
+  Returns:
+    The content of `config.json`, and the tensors by name.
+
+  Raises:
+    UserError: a network that transformers has no word for, or parameters that are not
+      those of the hyperparameters. Names the key or the arrays.
+  """
+  objective = beit_v2(**hyperparameters)
+  encoder, patch = objective.model.encoder, layout.square(objective.patch_size)
+  rows, columns = objective.grid
+  mlp_ratio = encoder.options.get("mlp_ratio", Transformer.mlp_ratio)
+  config = {
+    **DEFAULTS,
+    **FIXED,
+    "architectures": ["BeitForMaskedImageModeling"],
+    "drop_path_rate": encoder.options["drop_path"],
+    "dtype": "float32",
+    "hidden_size": encoder.width,
+    "image_size": layout.one_or_two((patch * rows, patch * columns)),
+    "intermediate_size": round(encoder.width * mlp_ratio),
+    "layer_norm_eps": encoder.norm_epsilon,
+    "layer_scale_init_value": encoder.options["layer_scale"],
+    "model_type": MODEL_TYPE,
+    "num_attention_heads": encoder.heads,
+    "num_channels": objective.channels,
+    "num_hidden_layers": encoder.depth,
+    "patch_size": patch,
+    "vocab_size": objective.model.num_codes,
+  }
+  kept = {name: part for name, part in params.items() if name != "aggregator"}
+  return config, layout.to_tensors(_places(config), kept)
+
+
+def _places(config: Mapping[str, Any]) -> layout.Places:
+  """Where each tensor stands."""
+  width, depth = config["hidden_size"], config["num_hidden_layers"]
+  patch, channels = config["patch_size"], config["num_channels"]
+  rows, columns = (side // patch for side in layout.sides("", config["image_size"]))
+  # One bias for each difference of two places, and three of the class token.
+  biases = (2 * rows - 1) * (2 * columns - 1) + 3
+  token = (1, 1, width)
+  scales = {
+    f"beit.encoder.layer.{i}.lambda_{n}": Place(
+      f"encoder/transformer/block_{i}/{branch}_scale", (width,)
+    )
+    for i in range(depth)
+    for n, branch in ((1, "attention"), (2, "mlp"))
+  }
+  return {
+    "beit.embeddings.cls_token": Place("encoder/cls", token),
+    "beit.embeddings.mask_token": Place("encoder/mask_token", token, layout.SQUEEZED),
+    "beit.encoder.relative_position_bias.relative_position_bias_table": Place(
+      "encoder/relative/table", (biases, config["num_attention_heads"])
+    ),
+    **layout.patches(
+      "beit.embeddings.patch_embeddings.projection",
+      "encoder/embed",
+      (width, channels, patch, patch),
+    ),
+    **layout.vit_blocks(
+      "beit.encoder.layer",
+      "encoder",
+      width=width,
+      hidden=config["intermediate_size"],
+      depth=depth,
+      key_bias=False,
+    ),
+    **scales,
+    **layout.norm("layernorm", "norm", width),
+    **layout.dense("lm_head", "head", (config["vocab_size"], width)),
+  }

@@ -1,0 +1,48 @@
+"""Masks over the frequencies of an image, `True` where hidden."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+
+def low_frequencies(size: Sequence[int], radius: float) -> np.ndarray:
+  """Which frequencies of a shifted spectrum lie nearer to its centre than a radius.
+
+  Args:
+    size: (height, width) of the image, and so of its spectrum.
+    radius: in places of the spectrum.
+
+  Returns:
+    bool [H, W].
+
+  Example:
+    >>> low_frequencies((4, 4), 1.5).astype(int).tolist()
+    [[0, 0, 0, 0], [0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1]]
+  """
+  rows, columns = np.ogrid[: size[0], : size[1]]
+  return (rows - size[0] // 2) ** 2 + (columns - size[1] // 2) ** 2 < radius**2
+
+
+def low_or_high(
+  key: Array, size: Sequence[int], *, radius: float, low_pass: float = 0.5
+) -> Array:
+  """Hides the high frequencies of one image, or the low ones.
+
+  Args:
+    key: the example's key.
+    size: (height, width) of the image.
+    radius: what is low, see `low_frequencies`.
+    low_pass: probability that the low frequencies are the visible ones.
+
+  Returns:
+    bool [H, W], of the shifted spectrum.
+
+  Example:
+    >>> int(low_or_high(jax.random.key(0), (4, 4), radius=1.5, low_pass=1.0).sum())
+    7
+  """
+  low = jnp.asarray(low_frequencies(size, radius))
+  return jnp.where(jax.random.bernoulli(key, low_pass), ~low, low)

@@ -1,0 +1,150 @@
+"""Masks from filtered noise, each named by the colour of its noise.
+
+ColorMAE (https://arxiv.org/abs/2407.13036, section 3) filters an image of white noise
+`W` by Gaussians `G`, cuts a window of the size of the token grid out of it, and hides
+where the window is lowest: red is `G W`, blue `W - G W`, green the band between two
+Gaussians, purple all but that band.
+
+The paper makes its noise images before training, and cuts and mirrors windows of them.
+Here the noise of each window is drawn from the example's key, with a margin as wide as
+the filter reaches: the window of an image without end, of which none is ever cut twice.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from maskjax.errors import UserError
+from maskjax.masking.informed import highest
+
+REACH = 4  # standard deviations, after which a Gaussian counts as 0
+
+
+def red(
+  key: Array, grid: Sequence[int], num_hidden: int, *, sigma: float = 2.0
+) -> Array:
+  """Hides large areas: low frequencies.
+
+  Args:
+    key: the example's key.
+    grid: rows and columns of the token grid; N is their product.
+    num_hidden: how many tokens to hide.
+    sigma: standard deviation of the filter, in tokens.
+
+  Returns:
+    bool [N], exactly `num_hidden` True.
+
+  Example:
+    >>> int(red(jax.random.key(0), (14, 14), 147).sum())
+    147
+  """
+  _, low = _white_and_blurred(key, grid, sigma)
+  return _lowest(low, num_hidden)
+
+
+def blue(
+  key: Array, grid: Sequence[int], num_hidden: int, *, sigma: float = 0.5
+) -> Array:
+  """Hides evenly everywhere: high frequencies.
+
+  Args and result are those of `red`.
+  """
+  white, low = _white_and_blurred(key, grid, sigma)
+  return _lowest(white - low, num_hidden)
+
+
+def green(
+  key: Array,
+  grid: Sequence[int],
+  num_hidden: int,
+  *,
+  sigmas: Sequence[float] = (0.5, 2.0),
+) -> Array:
+  """Hides clusters of a middle size: a band of frequencies.
+
+  Args:
+    key: the example's key.
+    grid: rows and columns of the token grid; N is their product.
+    num_hidden: how many tokens to hide.
+    sigmas: standard deviations of the two filters in tokens, the smaller one first;
+      the band lies between them.
+
+  Returns:
+    bool [N], exactly `num_hidden` True.
+
+  Raises:
+    UserError: deviations that are not two, ascending and above 0; or the grid does not
+      have two sides.
+  """
+  _, fine, coarse = _white_and_blurred(key, grid, *_ascending("green", sigmas))
+  return _lowest(fine - coarse, num_hidden)
+
+
+def purple(
+  key: Array,
+  grid: Sequence[int],
+  num_hidden: int,
+  *,
+  sigmas: Sequence[float] = (0.5, 2.0),
+) -> Array:
+  """Hides large areas with grains in them: all frequencies but a band.
+
+  Args and result are those of `green`.
+  """
+  white, fine, coarse = _white_and_blurred(key, grid, *_ascending("purple", sigmas))
+  return _lowest(white - (fine - coarse), num_hidden)
+
+
+def _ascending(color: str, sigmas: Sequence[float]) -> Sequence[float]:
+  if len(sigmas) != 2 or sigmas[0] >= sigmas[1]:
+    raise UserError(f"{color} masks: sigmas={sigmas}: expected two, the smaller first")
+  return sigmas
+
+
+def _lowest(noise: Array, num_hidden: int) -> Array:
+  return highest(-noise.ravel(), num_hidden)
+
+
+def _white_and_blurred(key: Array, grid: Sequence[int], *sigmas: float) -> list[Array]:
+  """A window of white noise as it is, and blurred by each of `sigmas`: [R, C] each."""
+  if len(grid) != 2:
+    raise UserError(f"masks of noise: expected a grid of rows and columns, not {grid}")
+  if min(sigmas) <= 0:
+    raise UserError(f"masks of noise: sigma={min(sigmas)}: expected a positive number")
+  rows, columns = grid
+  margin = _reach(max(sigmas))
+  noise = jax.random.normal(key, (rows + 2 * margin, columns + 2 * margin))
+
+  def blurred(sigma: float) -> Array:
+    down, across = blur(rows, margin, sigma), blur(columns, margin, sigma)
+    # In float32 on all devices, so that all hide the same tokens.
+    return jnp.einsum("rm,mn,cn->rc", down, noise, across, precision="highest")
+
+  window = noise[margin : margin + rows, margin : margin + columns]
+  return [window, *(blurred(sigma) for sigma in sigmas)]
+
+
+def blur(length: int, margin: int, sigma: float) -> np.ndarray:
+  """The Gaussian filter of a line that is known for some margin beyond its ends.
+
+  Args:
+    length: N, of the result.
+    margin: M, how far the line goes on at each end.
+    sigma: standard deviation of the filter.
+
+  Returns:
+    float32 [N, N + 2 M], each row of which sums to 1.
+  """
+  apart = np.arange(length + 2 * margin) - margin - np.arange(length)[:, None]
+  weights = np.where(
+    abs(apart) <= _reach(sigma), np.exp(-((apart / sigma) ** 2) / 2), 0.0
+  )
+  return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _reach(sigma: float) -> int:
+  """How many tokens far a filter goes, as SciPy rounds it."""
+  return int(REACH * sigma + 0.5)

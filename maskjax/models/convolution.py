@@ -1,0 +1,160 @@
+"""Convolutions and batch normalisation, of whole images or of their visible parts."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jax.typing import DTypeLike
+
+# He's initialisation by the outputs, https://arxiv.org/abs/1502.01852, as ResNets have.
+HE = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def conv(
+  features: int,
+  size: int,
+  stride: int = 1,
+  *,
+  name: str,
+  dtype: DTypeLike,
+  groups: int = 1,
+  use_bias: bool = False,
+  init: nn.initializers.Initializer = HE,
+) -> nn.Conv:
+  """A square convolution that gives [B, H / stride, W / stride, features].
+
+  Args:
+    features: channels of the output.
+    size: side of the kernel; an even one is not padded, and has to be the stride.
+    stride: places between two outputs.
+    name: of the module.
+    dtype: type of the computation.
+    groups: of channels, each convolved by itself.
+    use_bias: add a bias.
+    init: of the kernel.
+  """
+  return nn.Conv(
+    features,
+    (size, size),
+    strides=stride,
+    padding=size // 2 if size % 2 else 0,
+    feature_group_count=groups,
+    use_bias=use_bias,
+    kernel_init=init,
+    dtype=dtype,
+    name=name,
+  )
+
+
+def spread(mask: Array, height: int, width: int) -> Array:
+  """Draws a mask of coarse places over the fine ones that each covers.
+
+  Args:
+    mask: bool [B, rows, columns].
+    height: a multiple of the rows.
+    width: a multiple of the columns.
+
+  Returns:
+    bool [B, height, width, 1].
+
+  Example:
+    >>> spread(jnp.array([[[True, False]]]), 1, 4)[0, :, :, 0].tolist()
+    [[True, True, False, False]]
+  """
+  rows, columns = mask.shape[1:]
+  if height % rows or width % columns:
+    raise ValueError(f"masks of {rows}x{columns} on features of {height}x{width}")
+  fine = jnp.repeat(jnp.repeat(mask, height // rows, 1), width // columns, 2)
+  return fine[..., None]
+
+
+def erase(x: Array, hidden: Array | None) -> Array:
+  """Sets what lies at hidden places to 0.
+
+  A dense layer between two of these is a sparse one: it reads visible places alone,
+  and writes them alone (https://arxiv.org/abs/2301.03580, section 3.1).
+
+  Args:
+    x: [B, H, W, C].
+    hidden: bool [B, rows, columns], True where hidden, see `spread`; nothing is when
+      None.
+  """
+  return x if hidden is None else jnp.where(spread(hidden, *x.shape[1:3]), 0, x)
+
+
+class BatchNorm(nn.Module):
+  """Normalises each channel over the batch and its visible places.
+
+  By the statistics of the batch itself where the collection `moments` is mutable, which
+  then takes their sums; else by the running averages in the collection `statistics`,
+  see `running`. On a mesh a batch is that of all devices; of a step with microbatches,
+  each is a batch. Hidden places are 0.
+
+  Attributes:
+    epsilon: added to the variance.
+    dtype: type of the output; statistics are float32.
+  """
+
+  epsilon: float = 1e-5
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, hidden: Array | None = None) -> Array:
+    """Normalises [B, H, W, C], see `erase`."""
+    width = x.shape[-1:]
+    scale = self.param("scale", nn.initializers.ones_init(), width)
+    bias = self.param("bias", nn.initializers.zeros_init(), width)
+    x = x.astype(jnp.float32)
+    trains = self.is_mutable_collection("moments")
+    if self.is_initializing() or not trains:
+      mean = self.variable("statistics", "mean", jnp.zeros, width).value
+      variance = self.variable("statistics", "variance", jnp.ones, width).value
+    if trains:
+      mean, variance = self._of_batch(x, hidden)
+    y = (x - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
+    return erase(y.astype(self.dtype), hidden)
+
+  def _of_batch(self, x: Array, hidden: Array | None) -> tuple[Array, Array]:
+    where = None if hidden is None else ~spread(hidden, *x.shape[1:3])
+    mean = x.mean(axis=(0, 1, 2), where=where)
+    # In two passes, for the digits, see `maskjax.models.transformer.LayerNorm`.
+    variance = jnp.square(x - mean).mean(axis=(0, 1, 2), where=where)
+    count = jnp.float32(math.prod(x.shape[:3]))
+    if where is not None:
+      count = count * where.mean(dtype=jnp.float32)
+    sums = {"count": count, "sum": count * mean}
+    sums["squares"] = count * (variance + jnp.square(mean))
+    for name, value in sums.items():
+      self.put_variable("moments", name, value)
+    return mean, variance
+
+
+def running(statistics: Any, moments: Any, *, decay: float = 0.9) -> Any:
+  """Moves running averages towards the statistics of a batch.
+
+  Args:
+    statistics: of all normalisations of a network, a tree.
+    moments: the tree of the sums that they took, added up over microbatches.
+    decay: of the averages.
+
+  Returns:
+    Statistics.
+
+  Example:
+    >>> before = {"mean": jnp.float32(0), "variance": jnp.float32(1)}
+    >>> sums = {"count": 2, "sum": jnp.float32(4), "squares": jnp.float32(10)}
+    >>> {k: float(v) for k, v in running(before, sums, decay=0.5).items()}
+    {'mean': 1.0, 'variance': 1.0}
+  """
+  if "count" not in moments:
+    return {
+      name: running(of_part, moments[name], decay=decay)
+      for name, of_part in statistics.items()
+    }
+  mean = moments["sum"] / moments["count"]
+  variance = moments["squares"] / moments["count"] - jnp.square(mean)
+  new = {"mean": mean, "variance": jnp.maximum(variance, 0)}
+  return jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, statistics, new)

@@ -1,0 +1,33 @@
+"""Encoders that see no mask, and predict all patches by a linear layer."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from maskjax.models.dense import Dense
+
+
+class LinearDecoder(nn.Module):
+  """An encoder of whole images with a linear head.
+
+  Attributes:
+    encoder: a `VisionEncoder`, or a `ConvEncoder` with one place a patch.
+    size: length T of a prediction.
+  """
+
+  encoder: Any
+  size: int
+
+  @nn.compact
+  def __call__(self, patches: Array) -> Array:
+    """Predicts all patches: [B, N, P] to float32 [B, N, T]."""
+    x = self.encoder.patch_tokens(self.encoder(patches))
+    return Dense(self.size, dtype=self.encoder.dtype, name="head")(x).astype(
+      jnp.float32
+    )
+
+  def encode(self, patches: Array) -> Array:
+    """Encodes whole images, see the encoder."""
+    return self.encoder(patches)

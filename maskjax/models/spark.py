@@ -1,0 +1,118 @@
+"""A sparse hierarchical encoder and its decoder, as in SparK."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jax.typing import DTypeLike
+
+from maskjax.masking import Mask
+from maskjax.models.cnn import ConvEncoder
+from maskjax.models.convnext import INIT, ConvNext
+from maskjax.models.convolution import HE, BatchNorm, conv, erase, spread
+from maskjax.models.transformer import LayerNorm
+from maskjax.tokens import patchify
+
+
+class LightDecoder(nn.Module):
+  """Doubles features until they are as large as the image, like a UNet.
+
+  Each doubling is a transposed convolution and two of 3x3, and halves the channels
+  (https://arxiv.org/abs/2301.03580, section 3.2).
+
+  Attributes:
+    width: channels of the smallest features.
+    doublings: how often the sides are doubled.
+    channels: values a pixel.
+    dtype: type of the computation.
+  """
+
+  width: int
+  doublings: int
+  channels: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, features: Sequence[Array]) -> Array:
+    """Draws images.
+
+    Args:
+      features: dense ones, the smallest first: [B, H, W, width], then
+        [B, 2H, 2W, width / 2] and so on, each added to what becomes of those before.
+
+    Returns:
+      float32 [B, 2**doublings H, 2**doublings W, channels].
+    """
+    x = features[0]
+    for i in range(self.doublings):
+      width = x.shape[-1]
+      x = nn.ConvTranspose(
+        width,
+        (4, 4),
+        (2, 2),
+        padding="SAME",
+        kernel_init=HE,
+        dtype=self.dtype,
+        name=f"double_{i}",
+      )(x)
+      x = conv(width, 3, init=INIT, dtype=self.dtype, name=f"conv_{i}_0")(x)
+      x = BatchNorm(dtype=self.dtype, name=f"norm_{i}_0")(x)
+      x = nn.relu6(x)
+      x = conv(width // 2, 3, init=INIT, dtype=self.dtype, name=f"conv_{i}_1")(x)
+      x = BatchNorm(dtype=self.dtype, name=f"norm_{i}_1")(x)
+      if i + 1 < len(features):
+        x = x + features[i + 1]
+    head = conv(
+      self.channels, 1, use_bias=True, init=INIT, dtype=self.dtype, name="head"
+    )
+    return head(x).astype(jnp.float32)
+
+
+class SparseAutoencoder(nn.Module):
+  """The network of SparK (https://arxiv.org/abs/2301.03580, section 3).
+
+  Attributes:
+    encoder: sees visible patches alone, on a ragged plane.
+    decoder: sees its features at all scales, with embeddings where patches are hidden.
+  """
+
+  encoder: ConvEncoder
+  decoder: LightDecoder
+
+  @nn.compact
+  def __call__(self, patches: Array, mask: Mask, visible_too: bool = False) -> Array:
+    """Predicts hidden patches: [B, N, P] to float32 [B, M, P]; or all, [B, N, P]."""
+    stages = self.encoder.stages(patches, mask.hidden)
+    # [B, N] -> [B, rows, columns]
+    hidden = mask.hidden.reshape(-1, *self.encoder.grid)
+    dense = [self.densified(x, hidden, i) for i, x in enumerate(reversed(stages))]
+    predicted = patchify(self.decoder(dense), self.encoder.patch_size)
+    return predicted if visible_too else mask.masked(predicted)
+
+  def densified(self, x: Array, hidden: Array, i: int) -> Array:
+    """Fills hidden places with a learnt embedding, and projects to the decoder's width.
+
+    Args:
+      x: features of a scale, [B, H, W, C].
+      hidden: bool [B, rows, columns].
+      i: the scale, 0 for the smallest.
+
+    Returns:
+      [B, H, W, width].
+    """
+    dtype, width = self.encoder.dtype, self.decoder.width // 2**i
+    if isinstance(self.encoder.network, ConvNext):
+      x = erase(LayerNorm(epsilon=1e-6, dtype=dtype, name=f"norm_{i}")(x), hidden)
+    else:
+      x = BatchNorm(dtype=dtype, name=f"norm_{i}")(x, hidden)
+    embedding = self.param(f"embedding_{i}", INIT, x.shape[-1:]).astype(dtype)
+    x = jnp.where(spread(hidden, *x.shape[1:3]), embedding, x)
+    if i == 0 and x.shape[-1] == width:
+      return x
+    size = 1 if i == 0 else 3
+    return conv(width, size, use_bias=True, dtype=dtype, name=f"project_{i}")(x)
+
+  def encode(self, patches: Array) -> Array:
+    """Encodes whole images: [B, N, P] to [B, K, D]."""
+    return self.encoder(patches)

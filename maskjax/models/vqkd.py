@@ -1,0 +1,69 @@
+"""The tokenizer of BEiT v2: codes of patches, from which a teacher can be told."""
+
+from typing import cast
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jax.typing import DTypeLike
+
+from maskjax.models.attention import unit
+from maskjax.models.dense import Dense
+from maskjax.models.vit import VisionEncoder
+
+
+class TanhMlp(nn.Module):
+  """Two dense layers with a hyperbolic tangent between them.
+
+  Attributes:
+    size: channels of what it gives; the hidden layer keeps those of the tokens.
+    dtype: type of the computation.
+  """
+
+  size: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """[B, N, D] to float32 [B, N, size]."""
+    x = jnp.tanh(Dense(x.shape[-1], dtype=self.dtype, name="up")(x))
+    return Dense(self.size, dtype=self.dtype, name="down")(x).astype(jnp.float32)
+
+
+class CodeAutoencoder(nn.Module):
+  """The network of VQ-KD (https://arxiv.org/abs/2208.06366, section 2.2).
+
+  Attributes:
+    encoder: of whole images.
+    decoder: sees a vector of `code_dim` in the place of each patch.
+    code_dim: channels C of a code.
+    size: channels T of the teacher's features.
+  """
+
+  encoder: VisionEncoder
+  decoder: VisionEncoder
+  code_dim: int
+  size: int
+
+  def setup(self) -> None:
+    """Makes what leads to codes, in float32 since they must not flip, and from them."""
+    self.to_code = TanhMlp(self.code_dim)
+    self.to_teacher = TanhMlp(self.size, dtype=self.decoder.dtype)
+
+  def __call__(self, patches: Array) -> Array:
+    """As if every vector were a code: patches [B, N, P] to float32 [B, N, T]."""
+    return self.decode(self.vectors(patches))
+
+  def encode(self, patches: Array) -> Array:
+    """Encodes whole images: [B, N, P] to [B, 1 + N, D]."""
+    return self.encoder(patches)
+
+  def vectors(self, patches: Array) -> Array:
+    """What is compared with codes: [B, N, P] to float32 [B, N, C] of length 1."""
+    tokens = self.encoder.patch_tokens(self.encode(patches))
+    return unit(self.to_code(tokens))
+
+  def decode(self, vectors: Array) -> Array:
+    """The teacher's features, told from codes: [B, N, C] to float32 [B, N, T]."""
+    tokens = self.decoder.patch_tokens(self.decoder(vectors))
+    return cast(Array, self.to_teacher(tokens))

@@ -1,0 +1,130 @@
+"""What the systems that predict codes of hidden patches have in common."""
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from jax import Array
+
+from maskjax import keys, masking, resolve
+from maskjax.errors import UserError
+from maskjax.losses import Loss, Mean, cross_entropy
+from maskjax.masking import Mask, samplers
+from maskjax.objectives import tokenizers
+from maskjax.objectives.images import ImageObjective
+from maskjax.objectives.objective import Batch, Variables
+from maskjax.objectives.tokenizers import Tokenizer
+from maskjax.tokens.patches import pair
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodePrediction(ImageObjective):
+  """Predicts a tokenizer's codes of hidden patches; each adds `loss_under`.
+
+  Attributes:
+    tokenizer: gives the codes.
+  """
+
+  tokenizer: Tokenizer
+
+  @property
+  def pretrained(self) -> dict[str, str]:
+    """The tokenizer's run, see `maskjax.objectives.Objective`."""
+    workdir = self.tokenizer.workdir
+    return {"tokenizer": workdir} if workdir else {}
+
+  def init(self, key: Array, batch: Batch) -> Variables:
+    """Parameters for images of the batch's shape, and the tokenizer's arrays."""
+    state = self.tokenizer.init(keys.named(key, "tokenizer"), batch)
+    return Variables(self.init_model(key, batch), {"tokenizer": state})
+
+  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+    """The loss of hidden patches, with dropped paths where there are such."""
+    rngs = self.drop_path_rngs(batch, key)
+    return self._judge(params, extra, batch, key, rngs)
+
+  def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+    """The loss of hidden patches, with all paths."""
+    return self._judge(params, extra, batch, key, {})
+
+  @abc.abstractmethod
+  def loss_under(
+    self, mask: Mask, params: Any, batch: Batch, codes: Array, rngs: Mapping[str, Array]
+  ) -> Loss:
+    """The loss of given masks.
+
+    Args:
+      mask: the masks.
+      params: see `maskjax.objectives.Objective`.
+      batch: see `maskjax.objectives.Objective`.
+      codes: of the hidden patches, int32 [B, M].
+      rngs: generators of the model.
+    """
+
+  def predict(
+    self,
+    mask: Mask,
+    params: Any,
+    patches: Array,
+    rngs: Mapping[str, Array] | None = None,
+  ) -> Any:
+    """What the model says of the hidden patches of [B, N, P]."""
+    return self.model.apply({"params": params}, patches, mask, rngs=rngs)
+
+  def _judge(
+    self, params: Any, extra: Any, batch: Batch, key: Array, rngs: Mapping[str, Array]
+  ) -> Loss:
+    mask = self.mask(batch, key)
+    codes = mask.masked(self.tokenizer.codes(extra["tokenizer"], batch))
+    return self.loss_under(mask, params, batch, codes, rngs)
+
+
+def code_errors(logits: Array, codes: Array) -> Array:
+  """Cross-entropy of logits [..., K] with codes, int [...]: float32 [...]."""
+  return cross_entropy(logits, jax.nn.one_hot(codes, logits.shape[-1]))
+
+
+def accuracy(logits: Array, codes: Array, where: Array) -> Mean:
+  """How many of the codes have the highest logit, see `code_errors`."""
+  return Mean.of(logits.argmax(axis=-1) == codes, where)
+
+
+def build_parts(
+  grid: tuple[int, int],
+  *,
+  tokenizer: str | Mapping[str, Any],
+  mask: str | Mapping[str, Any],
+  mask_ratio: float,
+  patch_size: int | Sequence[int],
+  channels: int,
+) -> dict[str, Any]:
+  """The fields of a `CodePrediction` but its model, from hyperparameters.
+
+  Args:
+    grid: rows and columns of patches.
+    tokenizer: one of `maskjax.objectives.tokenizers` or an import path, with its
+      keywords.
+    mask: name of a sampler of `maskjax.masking`, or an import path.
+    mask_ratio: share of the patches that is hidden.
+    patch_size: side, or (height, width), in pixels.
+    channels: values a pixel.
+
+  Raises:
+    UserError: no such tokenizer, or it cuts images otherwise.
+  """
+  codes: Tokenizer = resolve.build(tokenizers, tokenizer)
+  if tuple(codes.grid) != tuple(grid):
+    found, expected = ("x".join(map(str, sides)) for sides in (codes.grid, grid))
+    raise UserError(
+      f"tokenizer gives {found} codes: expected {expected}, as image_size and "
+      "patch_size say"
+    )
+  return {
+    "tokenizer": codes,
+    "sampler": resolve.bind(samplers, mask),
+    "num_hidden": masking.num_hidden(grid[0] * grid[1], mask_ratio),
+    "patch_size": pair(patch_size),
+    "channels": channels,
+  }

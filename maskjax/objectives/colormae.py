@@ -1,0 +1,81 @@
+"""ColorMAE: data-independent masks of filtered noise in masked autoencoders.
+
+Changes MAE's masks alone: white noise, filtered, is hidden where it is lowest, so that
+the filter says how large and how far apart the hidden areas are, at no cost and
+without a look at the image. Best is green noise, a band of middle frequencies
+(https://arxiv.org/abs/2407.13036). Config: `configs/image/colormae.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from maskjax.objectives.mae import mae
+from maskjax.objectives.reconstruction import Reconstruction
+from maskjax.systems import System
+
+SYSTEM = System(
+  name="colormae",
+  family="image",
+  paper="arXiv:2407.13036",
+  config="configs/image/colormae.py",
+  agrees_with="scipy.ndimage gaussian_filter",
+)
+
+
+def colormae(
+  *,
+  image_size: int | Sequence[int] = 224,
+  channels: int = 3,
+  patch_size: int | Sequence[int] = 16,
+  encoder: Mapping[str, Any] | str = "B",
+  decoder: Mapping[str, Any] | None = None,
+  mask: str | Mapping[str, Any] = "green",
+  mask_ratio: float = 0.75,
+  norm_pix_loss: bool = True,
+  dtype: str = "float32",
+  mlp_ratio: float = 4.0,
+  norm_epsilon: float = 1e-6,
+  scan: bool = False,
+  remat: str = "none",
+) -> Reconstruction:
+  """Makes ColorMAE from hyperparameters.
+
+  Args:
+    image_size: side, or (height, width), in pixels.
+    channels: values a pixel.
+    patch_size: side, or (height, width), in pixels.
+    encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
+    decoder: `width`, `depth`, `heads`; 512, 8 and 16 when None.
+    mask: `red`, `blue`, `green` or `purple`, see `maskjax.masking.noise`; for another
+      filter with its keywords, for example `dict(name="green", sigmas=(0.5, 2.0))`.
+    mask_ratio: share of the patches that is hidden.
+    norm_pix_loss: normalise each target patch by its own mean and deviation.
+    dtype: type of the computation; parameters are float32.
+    mlp_ratio: hidden width of the blocks' networks by their width.
+    norm_epsilon: added to the variance in layer normalisation.
+    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
+    remat: `none`, `dots` or `full`: which activations are computed again in the
+      backward pass, see `maskjax.models.Transformer`.
+
+  Raises:
+    UserError: hyperparameters that do not fit each other; names them.
+
+  Example:
+    >>> colormae(image_size=8, channels=1, patch_size=2, encoder="Ti").sampler.__name__
+    'green'
+  """
+  return mae(
+    image_size=image_size,
+    channels=channels,
+    patch_size=patch_size,
+    encoder=encoder,
+    decoder=decoder,
+    mask=mask,
+    mask_ratio=mask_ratio,
+    norm_pix_loss=norm_pix_loss,
+    dtype=dtype,
+    mlp_ratio=mlp_ratio,
+    norm_epsilon=norm_epsilon,
+    scan=scan,
+    remat=remat,
+  )

@@ -1,0 +1,196 @@
+"""CroCo: self-supervised pre-training for 3D vision tasks by cross-view completion.
+
+Hides nine tenths of an image's patches and completes it with the help of a second,
+whole image of the same scene from another viewpoint: one encoder sees both, and each
+block of the decoder attends to its own tokens and then to the second image's
+(https://arxiv.org/abs/2210.10716). CroCo v2 turns queries and keys by their place in
+place of adding position embeddings: `positions="rotary"`
+(https://arxiv.org/abs/2211.10408). Config: `configs/image/croco.py`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from maskjax import masking, resolve
+from maskjax.errors import UserError
+from maskjax.losses import Loss, Mean, squared_error
+from maskjax.masking import Mask, samplers
+from maskjax.models import CrossViewAutoencoder, Decoder, check_shape, vit_encoder
+from maskjax.objectives.images import ImageObjective
+from maskjax.objectives.objective import Batch, Variables, valid
+from maskjax.systems import System
+from maskjax.targets import Pixels
+from maskjax.tokens import unpatchify
+from maskjax.tokens.patches import pair
+
+SYSTEM = System(
+  name="croco",
+  family="image",
+  paper="arXiv:2210.10716",
+  config="configs/image/croco.py",
+  agrees_with="equations in torch",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CrossViewCompletion(ImageObjective):
+  """Completes an image by another view; `croco` makes it from hyperparameters.
+
+  Batches hold `image` and `image2`, float32 [B, H, W, C].
+
+  Attributes:
+    target: the pixels of the first image.
+  """
+
+  target: Pixels
+
+  def init(self, key: Array, batch: Batch) -> Variables:
+    """Parameters for images of the batch's shape."""
+    one = {name: rows[:1] for name, rows in batch.items()}
+    inputs = self.patches(one), self.mask(one, key), self.view(one)
+    return Variables(self.model.init(key, *inputs)["params"])
+
+  def view(self, batch: Batch) -> Array:
+    """The patches of the second images: [B, N, P]."""
+    if "image2" not in batch:
+      raise UserError(
+        "the data has no 'image2': expected pairs of images, from the source "
+        "'image_pairs' or the transform 'second_view'"
+      )
+    return self.patches({"image": batch["image2"]})
+
+  def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a batch of this many pairs."""
+    shapes = super().batch_shapes(batch_size)
+    return {**shapes, "image2": shapes["image"]}
+
+  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+    """Mean error of the hidden patches."""
+    del extra
+    return self.loss_under(self.mask(batch, key), params, batch)
+
+  def loss_under(self, mask: Mask, params: Any, batch: Batch) -> Loss:
+    """The loss of given masks."""
+    predictions = self.predict(mask, params, batch)
+    errors = squared_error(predictions, mask.masked(self.targets(batch)))
+    return Loss.of(Mean.of(errors, valid(batch)[:, None]))
+
+  def predict(self, mask: Mask, params: Any, batch: Batch) -> Array:
+    """Predictions of the hidden patches: [B, M, P]."""
+    inputs = self.patches(batch), mask, self.view(batch)
+    return cast(Array, self.model.apply({"params": params}, *inputs))
+
+  def targets(self, batch: Batch) -> Array:
+    """What is compared at each patch: [B, N, P]."""
+    return self.target(batch["image"])
+
+  def reconstruct(self, params: Any, batch: Batch, key: Array) -> dict[str, Array]:
+    """First images as they are and as the encoder sees them, second ones, predictions.
+
+    Visible patches are drawn as they are.
+    """
+    images, patches, mask = batch["image"], self.patches(batch), self.mask(batch, key)
+    visible = mask.visible(self.targets(batch))
+    completed = mask.restore(visible, self.predict(mask, params, batch))
+    seen = jnp.where(mask.hidden[..., None], patches.mean(), patches)
+    return {
+      "original": images,
+      "masked": unpatchify(seen, grid=self.grid, patch_size=self.patch_size),
+      "second view": batch["image2"],
+      "reconstructed": self.target.draw(completed, images),
+    }
+
+
+def croco(
+  *,
+  image_size: int | Sequence[int] = 224,
+  channels: int = 3,
+  patch_size: int | Sequence[int] = 16,
+  encoder: Mapping[str, Any] | str = "B",
+  decoder: Mapping[str, Any] | None = None,
+  positions: str = "sincos",
+  mask: str | Mapping[str, Any] = "random",
+  mask_ratio: float = 0.9,
+  norm_pix_loss: bool = True,
+  dtype: str = "float32",
+  mlp_ratio: float = 4.0,
+  norm_epsilon: float = 1e-6,
+  scan: bool = False,
+  remat: str = "none",
+) -> CrossViewCompletion:
+  """Makes CroCo from hyperparameters.
+
+  Args:
+    image_size: side, or (height, width), in pixels.
+    channels: values a pixel.
+    patch_size: side, or (height, width), in pixels.
+    encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
+    decoder: `width`, `depth`, `heads`; 512, 8 and 16 when None.
+    positions: `sincos`, or CroCo v2's `rotary`, of both encoder and decoder.
+    mask: name of a sampler of `maskjax.masking`, or an import path.
+    mask_ratio: share of the first image's patches that is hidden.
+    norm_pix_loss: normalise each target patch by its own mean and deviation.
+    dtype: type of the computation; parameters are float32.
+    mlp_ratio: hidden width of the blocks' networks by their width.
+    norm_epsilon: added to the variance in layer normalisation.
+    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
+    remat: `none`, `dots` or `full`: which activations are computed again in the
+      backward pass, see `maskjax.models.Transformer`.
+
+  Raises:
+    UserError: hyperparameters that do not fit each other; names them.
+
+  Example:
+    >>> sorted(croco().batch_shapes(2))
+    ['image', 'image2', 'index']
+  """
+  if positions not in ("sincos", "rotary"):
+    raise UserError(f"positions={positions!r}: expected 'sincos' or 'rotary'")
+  patch = pair(patch_size)
+  vit = vit_encoder(
+    image_size=image_size,
+    patch_size=patch,
+    encoder=encoder,
+    positions=positions,
+    class_token=False,
+    dtype=dtype,
+    norm_epsilon=norm_epsilon,
+    mlp_ratio=mlp_ratio,
+    scan=scan,
+    remat=remat,
+  )
+  shape = {"width": 512, "depth": 8, "heads": 16, **(decoder or {})}
+  for role, given in (
+    ("encoder", vars(vit)),
+    ("decoder", check_shape("decoder", shape)),
+  ):
+    if positions == "rotary" and given["width"] // given["heads"] % 4:
+      raise UserError(
+        f"{role}.width={given['width']}: expected a multiple of 4 times {role}.heads="
+        f"{given['heads']} for positions='rotary'"
+      )
+  target = Pixels(patch_size=patch, channels=channels, normalized=norm_pix_loss)
+  return CrossViewCompletion(
+    model=CrossViewAutoencoder(
+      encoder=vit,
+      decoder=Decoder(
+        grid=vit.grid,
+        patch_dim=target.size,
+        positions=positions,
+        norm_epsilon=vit.norm_epsilon,
+        options=vit.options,
+        dtype=vit.dtype,
+        **check_shape("decoder", shape),
+      ),
+    ),
+    sampler=resolve.bind(samplers, mask),
+    num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),
+    target=target,
+    patch_size=patch,
+    channels=channels,
+  )

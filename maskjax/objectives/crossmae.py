@@ -1,0 +1,121 @@
+"""CrossMAE: rethinking patch dependence for masked autoencoders.
+
+MAE whose decoder has no attention among the hidden patches: each is predicted by
+itself, by attention to the visible ones alone, so that the loss need ask for a part of
+the hidden patches only. Each of the decoder's blocks attends to its own learnt
+combination of what the encoder's blocks gave, the embedded patches included
+(https://arxiv.org/abs/2401.14391). Config: `configs/image/crossmae.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from maskjax import masking, resolve
+from maskjax.errors import UserError
+from maskjax.losses import squared_error
+from maskjax.masking import samplers
+from maskjax.models import (
+  CrossDecoder,
+  CrossMaskedAutoencoder,
+  check_shape,
+  vit_encoder,
+)
+from maskjax.objectives.reconstruction import Reconstruction
+from maskjax.systems import System
+from maskjax.targets import Pixels
+from maskjax.tokens.patches import pair
+
+SYSTEM = System(
+  name="crossmae",
+  family="image",
+  paper="arXiv:2401.14391",
+  config="configs/image/crossmae.py",
+  agrees_with="equations in torch",
+)
+
+
+def crossmae(
+  *,
+  image_size: int | Sequence[int] = 224,
+  channels: int = 3,
+  patch_size: int | Sequence[int] = 16,
+  encoder: Mapping[str, Any] | str = "B",
+  decoder: Mapping[str, Any] | None = None,
+  mask: str | Mapping[str, Any] = "random",
+  mask_ratio: float = 0.75,
+  prediction_ratio: float = 0.25,
+  norm_pix_loss: bool = True,
+  dtype: str = "float32",
+  mlp_ratio: float = 4.0,
+  norm_epsilon: float = 1e-6,
+  scan: bool = False,
+  remat: str = "none",
+) -> Reconstruction:
+  """Makes CrossMAE from hyperparameters.
+
+  Args:
+    image_size: side, or (height, width), in pixels.
+    channels: values a pixel.
+    patch_size: side, or (height, width), in pixels.
+    encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
+    decoder: `width`, `depth`, `heads`; 512, 12 and 16 when None.
+    mask: name of a sampler of `maskjax.masking`, or an import path.
+    mask_ratio: share of the patches that is hidden.
+    prediction_ratio: share of all patches that the loss asks for, at most `mask_ratio`.
+    norm_pix_loss: normalise each target patch by its own mean and deviation.
+    dtype: type of the computation; parameters are float32.
+    mlp_ratio: hidden width of the blocks' networks by their width.
+    norm_epsilon: added to the variance in layer normalisation.
+    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
+    remat: `none`, `dots` or `full`: which activations are computed again in the
+      backward pass, see `maskjax.models.Transformer`.
+
+  Raises:
+    UserError: hyperparameters that do not fit each other; names them.
+
+  Example:
+    >>> objective = crossmae()
+    >>> objective.num_hidden, objective.num_predicted
+    (147, 49)
+  """
+  if not 0 < prediction_ratio <= mask_ratio:
+    raise UserError(
+      f"prediction_ratio={prediction_ratio}: expected more than 0 and at most "
+      f"mask_ratio={mask_ratio}"
+    )
+  patch = pair(patch_size)
+  # What the decoder reads is normalised by its own blocks.
+  vit = vit_encoder(
+    image_size=image_size,
+    patch_size=patch,
+    encoder=encoder,
+    final_norm=False,
+    dtype=dtype,
+    norm_epsilon=norm_epsilon,
+    mlp_ratio=mlp_ratio,
+    scan=scan,
+    remat=remat,
+  )
+  shape = {"width": 512, "depth": 12, "heads": 16, **(decoder or {})}
+  target = Pixels(patch_size=patch, channels=channels, normalized=norm_pix_loss)
+  length = vit.grid[0] * vit.grid[1]
+  return Reconstruction(
+    model=CrossMaskedAutoencoder(
+      encoder=vit,
+      decoder=CrossDecoder(
+        grid=vit.grid,
+        patch_dim=target.size,
+        norm_epsilon=vit.norm_epsilon,
+        options=vit.options,
+        dtype=vit.dtype,
+        **check_shape("decoder", shape),
+      ),
+    ),
+    sampler=resolve.bind(samplers, mask),
+    num_hidden=masking.num_hidden(length, mask_ratio),
+    num_predicted=masking.num_hidden(length, prediction_ratio),
+    target=target,
+    error=squared_error,
+    patch_size=patch,
+    channels=channels,
+  )

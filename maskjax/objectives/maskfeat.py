@@ -1,0 +1,100 @@
+"""MaskFeat: masked feature prediction for self-supervised visual pre-training.
+
+Hides blocks of an image's patches behind a mask token, and predicts what they looked
+like to a hand-made descriptor, with one linear layer after a ViT that sees all tokens:
+histograms of oriented gradients, whose local normalisation leaves shapes and takes
+brightness and contrast away (https://arxiv.org/abs/2112.09133; of its two settings the
+one of images). Config: `configs/image/maskfeat.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from maskjax import masking, resolve
+from maskjax.losses import squared_error
+from maskjax.masking import samplers
+from maskjax.models import MaskedEncoder, vit_encoder
+from maskjax.objectives.reconstruction import Reconstruction
+from maskjax.systems import System
+from maskjax.targets import Hog
+from maskjax.tokens.patches import pair
+
+SYSTEM = System(
+  name="maskfeat",
+  family="image",
+  paper="arXiv:2112.09133",
+  config="configs/image/maskfeat.py",
+  agrees_with="transformers ViTForMaskedImageModeling, equations in NumPy and SciPy",
+)
+
+
+def maskfeat(
+  *,
+  image_size: int | Sequence[int] = 224,
+  channels: int = 3,
+  patch_size: int | Sequence[int] = 16,
+  cell_size: int | Sequence[int] = 8,
+  orientations: int = 9,
+  encoder: Mapping[str, Any] | str = "B",
+  mask: str | Mapping[str, Any] = "blockwise",
+  mask_ratio: float = 0.4,
+  positions: str = "learned",
+  dtype: str = "float32",
+  mlp_ratio: float = 4.0,
+  norm_epsilon: float = 1e-6,
+  scan: bool = False,
+  remat: str = "none",
+) -> Reconstruction:
+  """Makes MaskFeat from hyperparameters.
+
+  Args:
+    image_size: side, or (height, width), in pixels.
+    channels: values a pixel.
+    patch_size: side, or (height, width), in pixels.
+    cell_size: side, or (height, width), in pixels, of what a histogram counts.
+    orientations: bins of a histogram.
+    encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
+    mask: name of a sampler of `maskjax.masking`, or an import path.
+    mask_ratio: share of the patches that is hidden.
+    positions: see `maskjax.models.VisionEncoder`.
+    dtype: type of the computation; parameters are float32.
+    mlp_ratio: hidden width of the blocks' networks by their width.
+    norm_epsilon: added to the variance in layer normalisation.
+    scan: see `maskjax.models.Transformer`.
+    remat: see `maskjax.models.Transformer`.
+
+  Raises:
+    UserError: hyperparameters that do not fit each other; names them.
+
+  Example:
+    >>> maskfeat(encoder="Ti").target.size  # 2x2 cells, 3 channels, 9 bins
+    108
+  """
+  patch = pair(patch_size)
+  vit = vit_encoder(
+    image_size=image_size,
+    patch_size=patch,
+    encoder=encoder,
+    hides_by="token",
+    positions=positions,
+    dtype=dtype,
+    norm_epsilon=norm_epsilon,
+    mlp_ratio=mlp_ratio,
+    scan=scan,
+    remat=remat,
+  )
+  target = Hog(
+    patch_size=patch,
+    cell_size=pair(cell_size),
+    channels=channels,
+    orientations=orientations,
+  )
+  return Reconstruction(
+    model=MaskedEncoder(encoder=vit, size=target.size),
+    sampler=resolve.bind(samplers, mask),
+    num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),
+    target=target,
+    error=squared_error,
+    patch_size=patch,
+    channels=channels,
+  )

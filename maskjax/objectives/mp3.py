@@ -1,0 +1,118 @@
+"""MP3: position prediction as an effective pretraining strategy.
+
+Predicts where patches stand from what they show. Patches have no position embeddings;
+a random part of them is the context, the only keys and values of attention, and every
+patch, hidden from the others or not, is classified among all places of the image
+(https://arxiv.org/abs/2207.07611). Config: `configs/image/mp3.py`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import jax.numpy as jnp
+from jax import Array
+
+from maskjax import masking, resolve
+from maskjax.losses import Loss, Mean, cross_entropy
+from maskjax.masking import Mask, samplers
+from maskjax.models import MaskedEncoder, vit_encoder
+from maskjax.objectives.images import ImageObjective
+from maskjax.objectives.objective import Batch, Variables, valid
+from maskjax.systems import System
+from maskjax.tokens.patches import pair
+
+SYSTEM = System(
+  name="mp3",
+  family="image",
+  paper="arXiv:2207.07611",
+  config="configs/image/mp3.py",
+  agrees_with="equations in torch",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PositionPrediction(ImageObjective):
+  """Classifies patches by their place; `mp3` makes it from hyperparameters."""
+
+  def init(self, key: Array, batch: Batch) -> Variables:
+    """Parameters for images of the batch's shape."""
+    return Variables(self.init_model(key, batch))
+
+  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+    """Mean cross-entropy over all patches."""
+    del extra
+    return self.loss_under(self.mask(batch, key), params, batch)
+
+  def loss_under(self, mask: Mask, params: Any, batch: Batch) -> Loss:
+    """The loss of given contexts, which are the visible patches."""
+    logits = cast(
+      Array, self.model.apply({"params": params}, self.patches(batch), mask, True)
+    )
+    places = jnp.arange(logits.shape[1])
+    truth = jnp.broadcast_to(jnp.eye(len(places)), logits.shape)
+    counts = valid(batch)[:, None]
+    return Loss.of(
+      Mean.of(cross_entropy(logits, truth), counts),
+      accuracy=Mean.of(logits.argmax(axis=-1) == places, counts),
+    )
+
+
+def mp3(
+  *,
+  image_size: int | Sequence[int] = 224,
+  channels: int = 3,
+  patch_size: int | Sequence[int] = 16,
+  encoder: Mapping[str, Any] | str = "B",
+  mask: str | Mapping[str, Any] = "random",
+  mask_ratio: float = 0.75,
+  dtype: str = "float32",
+  mlp_ratio: float = 4.0,
+  norm_epsilon: float = 1e-6,
+  scan: bool = False,
+  remat: str = "none",
+) -> PositionPrediction:
+  """Makes MP3 from hyperparameters.
+
+  Args:
+    image_size: side, or (height, width), in pixels.
+    channels: values a pixel.
+    patch_size: side, or (height, width), in pixels.
+    encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
+    mask: name of a sampler of `maskjax.masking`, or an import path.
+    mask_ratio: share of the patches that is not context.
+    dtype: type of the computation; parameters are float32.
+    mlp_ratio: hidden width of the blocks' networks by their width.
+    norm_epsilon: added to the variance in layer normalisation.
+    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
+    remat: `none`, `dots` or `full`: which activations are computed again in the
+      backward pass, see `maskjax.models.Transformer`.
+
+  Raises:
+    UserError: hyperparameters that do not fit each other; names them.
+
+  Example:
+    >>> mp3(image_size=8, channels=1, patch_size=2, encoder="Ti").model.size
+    16
+  """
+  vit = vit_encoder(
+    image_size=image_size,
+    patch_size=patch_size,
+    encoder=encoder,
+    hides_by="silence",
+    positions="none",
+    class_token=False,
+    dtype=dtype,
+    norm_epsilon=norm_epsilon,
+    mlp_ratio=mlp_ratio,
+    scan=scan,
+    remat=remat,
+  )
+  length = vit.grid[0] * vit.grid[1]
+  return PositionPrediction(
+    model=MaskedEncoder(encoder=vit, size=length),
+    sampler=resolve.bind(samplers, mask),
+    num_hidden=masking.num_hidden(length, mask_ratio),
+    patch_size=pair(patch_size),
+    channels=channels,
+  )

@@ -1,0 +1,53 @@
+"""A tiny tokenizer, and what it cuts: images of 6 x 6 pixels in 3 x 3 patches."""
+
+import functools
+
+import jax
+import numpy as np
+
+import maskjax as mj
+from maskjax.training.step import init_state, train_step
+
+KEY = jax.random.key(0)
+# Few runs of a tiny model: to compile them well would take longer.
+quick_jit = functools.partial(
+  jax.jit,
+  compiler_options={
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+  },
+)
+SMALL = {"width": 8, "depth": 1, "heads": 2}
+IMAGES = {"image_size": 6, "channels": 1, "patch_size": 2}
+MAE = {"name": "mae", **IMAGES, "encoder": SMALL, "decoder": SMALL}
+VQKD = {
+  **IMAGES,
+  "encoder": SMALL,
+  "decoder": {"depth": 1},
+  "num_codes": 6,
+  "code_dim": 4,
+  "teacher": {"name": "frozen", "objective": MAE},
+}
+TOKENIZER = {"name": "frozen", "objective": {"name": "vqkd", **VQKD}}
+
+
+def make_batch(count=4):
+  """Images of stripes, each in a direction of its own."""
+  rng = np.random.default_rng(0)
+  place = np.stack(np.meshgrid(np.arange(6), np.arange(6), indexing="ij"), axis=-1)
+  phase = place @ rng.normal(size=(2, count)) + rng.normal(size=count)
+  images = np.sin(phase).transpose(2, 0, 1)[..., None].astype(np.float32)
+  return {"image": images, "index": np.arange(count), "valid": np.ones(count, bool)}
+
+
+def train(objective, batch, *, steps, learning_rate):
+  """Trains on one batch: the loss of each step, the first state and the last."""
+  optimizer = mj.training.adamw(learning_rate=learning_rate, num_steps=2 * steps)
+  parts = {"objective": objective, "optimizer": optimizer, "key": KEY}
+  first = quick_jit(functools.partial(init_state, **parts))(batch=batch)
+  step = quick_jit(functools.partial(train_step, **parts))
+  state, values = first, []
+  for _ in range(steps):
+    state, metrics = step(state, batch)
+    values.append(float(metrics["loss"].value()))
+  return values, first, state

@@ -1,0 +1,263 @@
+"""Latent MIM: gaps, cues, discrimination within an image, similarity."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from models.arrays import assert_close, random, shaken
+from systems.latents import digits, train
+
+from maskjax import config as configs
+from maskjax import objectives, resolve
+from maskjax.errors import UserError
+from maskjax.models.latent_mim import visual_cues
+from maskjax.objectives import latent_mim
+from maskjax.objectives.latent_mim import discrimination, mean_cosine
+
+torch = pytest.importorskip("torch")
+
+KEY = jax.random.key(3)
+TINY = {"width": 8, "depth": 1, "heads": 2}
+
+
+def make(**more):
+  """Images of 20 x 15 pixels, 4 x 3 patches of 3 x 3, 2 apart; 4 visible."""
+  return latent_mim(
+    **{
+      "image_size": (20, 15),
+      "channels": 1,
+      "patch_size": 3,
+      "gap": 2,
+      "encoder": TINY,
+      "projector": {"hidden": 12, "depth": 2},
+      "decoder": TINY,
+      "mask_ratio": 0.67,
+      "num_steps": 10,
+      **more,
+    }
+  )
+
+
+def make_batch(count=3):
+  valid = np.ones(count, bool)
+  return {"image": random(count, 20, 15, 1), "index": np.arange(count), "valid": valid}
+
+
+@functools.cache
+def compiled():
+  objective = make()
+  variables = jax.eval_shape(objective.init, KEY, make_batch())
+  params, taught = shaken(variables.params), shaken(variables.extra["teacher"], seed=1)
+
+  @jax.jit
+  def run(params, taught, batch, step, key=KEY):
+    patches, mask = objective.patches(batch, key), objective.mask(batch, key)
+    extra = {"teacher": taught, "step": step}
+    visible, predictions = objective.model.apply({"params": params}, patches, mask)
+    return {
+      "loss": objective.loss(params, extra, batch, key),
+      "patches": patches,
+      "mask": mask,
+      "visible": visible,
+      "predictions": predictions,
+      "targets": objective.targets_of(extra, batch, patches, mask),
+      "teachers": objective.model.apply(
+        {"params": taught}, patches, mask.inverse(), method="codes"
+      ),
+    }
+
+  return params, taught, lambda *given: jax.device_get(run(*given))
+
+
+# Patches
+
+
+def test_patches_lie_somewhere_in_their_cells():
+  params, taught, run = compiled()
+  batch, corners = make_batch(), set()
+  out = run(params, taught, batch, 0)
+  for b in range(3):
+    for place, patch in enumerate(out["patches"][b]):
+      row, column = divmod(place, 3)
+      cell = batch["image"][b, 5 * row : 5 * row + 5, 5 * column : 5 * column + 5, 0]
+      found = [
+        (y, x)
+        for y in range(3)
+        for x in range(3)
+        if (cell[y : y + 3, x : x + 3].ravel() == patch).all()
+      ]
+      assert len(found) == 1
+      corners |= set(found)
+  # At least a pixel lies between any two.
+  assert corners == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def test_patches_follow_the_index_alone():
+  params, taught, run = compiled()
+  batch = make_batch()
+  turned = {name: rows[::-1].copy() for name, rows in batch.items()}
+  ours, theirs = run(params, taught, batch, 0), run(params, taught, turned, 0)
+  np.testing.assert_array_equal(theirs["patches"][::-1], ours["patches"])
+  np.testing.assert_array_equal(theirs["mask"].hidden[::-1], ours["mask"].hidden)
+
+
+def test_features_see_the_image_made_smaller():
+  objective = make()
+  params, _, _ = compiled()
+  batch = make_batch()
+  small = np.asarray(jax.image.resize(batch["image"], (3, 12, 9, 1), "cubic"))
+  cut = small.reshape(3, 4, 3, 3, 3, 1).transpose(0, 1, 3, 2, 4, 5).reshape(3, 12, 9)
+  expected = objective.model.encoder.apply({"params": params["encoder"]}, cut)[:, 1:]
+  assert_close(objective.features(params, batch), expected)
+
+
+# The loss
+
+
+def loss_by_hand(predictions, targets, visible, goal):
+  """Of one image, by torch: cross-entropy over all of its patches, and similarity."""
+  functional = torch.nn.functional
+  predictions, targets, visible = (
+    torch.tensor(x, dtype=torch.float64) for x in (predictions, targets, visible)
+  )
+  told = (predictions - predictions.mean(0)) / (predictions.std(0) + 1e-4)
+  cosines = functional.normalize(told, dim=-1) @ functional.normalize(targets, dim=-1).T
+  loss = functional.cross_entropy(cosines / 0.2, torch.arange(len(cosines))) * 0.4
+  for codes in (predictions, visible):
+    pairs = functional.cosine_similarity(codes[:, None], codes[None], dim=-1)
+    loss = loss + 0.1 * (pairs.mean() - goal) ** 2
+  return loss.item()
+
+
+@pytest.mark.parametrize("step, goal", [(0, 0.75), (5, 0.5), (10, 0.25)])
+def test_the_loss_by_hand(step, goal):
+  params, taught, run = compiled()
+  out = run(params, taught, make_batch(), step)
+  parts = zip(out["predictions"], out["targets"], out["visible"], strict=True)
+  expected = np.mean([loss_by_hand(*part, goal) for part in parts])
+  np.testing.assert_allclose(out["loss"].value(), expected, rtol=1e-5)
+  assert out["loss"].weight == 3
+
+
+def test_discrimination_is_blind_to_what_all_predictions_share():
+  predictions, targets = random(2, 5, 8), random(2, 5, 8, seed=1)
+  ours = discrimination(predictions, targets, temperature=0.2)
+  shifted = discrimination(5 * predictions + 3, targets, temperature=0.2)
+  np.testing.assert_allclose(shifted, ours, rtol=1e-3)
+  # Nothing but the same code everywhere: chance.
+  same = discrimination(np.ones((2, 5, 8)), targets, temperature=0.2)
+  np.testing.assert_allclose(same, 0.4 * np.log(5), rtol=1e-5)
+
+
+def test_mean_cosine():
+  codes = np.array([[[2.0, 0.0], [0.0, 3.0]], [[1.0, 1.0], [4.0, 4.0]]])
+  np.testing.assert_allclose(mean_cosine(codes), [0.5, 1.0], rtol=1e-6)
+
+
+def test_no_image_depends_on_another():
+  params, taught, run = compiled()
+  batch = make_batch()
+  one = {**batch, "valid": np.array([True, False, False])}
+  before = run(params, taught, one, 0)["loss"]
+  one["image"] = np.where(one["valid"][:, None, None, None], one["image"], 9.0)
+  after = run(params, taught, one, 0)["loss"]
+  assert before.weight == after.weight == 1
+  np.testing.assert_allclose(after.sum, before.sum, rtol=1e-6)
+
+
+def test_the_teacher_sees_the_hidden_patches_alone():
+  params, taught, run = compiled()
+  batch = make_batch()
+  before = run(params, taught, batch, 0)
+  np.testing.assert_array_equal(before["targets"], before["teachers"][:, 1:])
+  hidden = before["mask"].hidden
+
+  def painted(where):
+    image = batch["image"].copy()
+    for b, place in np.argwhere(where):
+      row, column = divmod(place, 3)
+      image[b, 5 * row : 5 * row + 5, 5 * column : 5 * column + 5] -= 2
+    return run(params, taught, {**batch, "image": image}, 0)
+
+  without = painted(~hidden)
+  np.testing.assert_array_equal(without["targets"], before["targets"])
+  assert (without["predictions"] != before["predictions"]).any(axis=2).all()
+  without = painted(hidden)
+  np.testing.assert_array_equal(without["predictions"], before["predictions"])
+  assert (without["targets"] != before["targets"]).any(axis=2).all()
+
+
+def test_hidden_places_begin_as_the_visible_codes_near_them():
+  there, here, codes = random(2, 3, 8), random(2, 5, 8, seed=1), random(2, 5, 8, seed=2)
+  scores = np.exp(there.astype(np.float64) @ here.swapaxes(1, 2) / np.sqrt(8))
+  expected = scores / scores.sum(-1, keepdims=True) @ codes
+  assert_close(visual_cues(there, here, codes), expected)
+
+
+def test_extra_counts_and_averages_all_but_the_decoder():
+  params, taught, _ = compiled()
+  objective = make(teacher=dict(name="ema", decay=0.5))
+  after = objective.update_extra(params, {"teacher": taught, "step": 0}, 6, {})
+  assert int(after["step"]) == 7
+  assert set(after["teacher"]) == {"encoder", "projector"}
+  for name, part in after["teacher"].items():
+    for ours, new, old in zip(
+      *map(jax.tree.leaves, (part, params[name], taught[name])), strict=True
+    ):
+      np.testing.assert_allclose(ours, (new + old) / 2, rtol=1e-5, atol=1e-7)
+
+
+# Training
+
+
+def test_the_loss_falls_and_features_do_not_collapse():
+  objective = latent_mim(
+    image_size=12,
+    channels=1,
+    patch_size=2,
+    gap=1,
+    encoder={"width": 16, "depth": 1, "heads": 2},
+    projector={"hidden": 16, "depth": 2},
+    decoder=TINY,
+    mask_ratio=0.75,
+    teacher=dict(name="ema", decay=0.99),
+    num_steps=60,
+  )
+  images = digits(side=12)
+  losses, variation, _ = train(objective, images, steps=60, learning_rate=3e-3)
+  assert losses[-10:].mean() < 0.95 * losses[:3].mean()
+  assert variation > 0.07
+
+
+@pytest.mark.parametrize("setting", ["small", "imagenet"])
+def test_settings_can_be_traced(setting):
+  config = configs.load(f"configs/image/latent_mim.py:{setting}")
+  objective = resolve.build(objectives, {**config.objective, "scan": True})
+  batch = objective.batch_shapes(2)
+  variables = jax.eval_shape(objective.init, KEY, batch)
+  loss = jax.eval_shape(objective.loss, *variables, batch, KEY)
+  assert (loss.sum.shape, loss.sum.dtype) == ((), jnp.float32)
+
+
+@pytest.mark.parametrize(
+  "bad, message",
+  [
+    (dict(gap=-1), "gap=-1: expected at least 0 pixels"),
+    (dict(gap=1), "patch_size=4x4 does not divide image_size=20x15"),
+    (dict(temperature=0), "temperature=0, .*: expected above 0"),
+    (dict(similarity=(0.5, 2)), r"similarity=\(0.5, 2\): expected two cosines"),
+    (dict(projector={"width": 3}), "projector=.*: expected `hidden` and `depth`"),
+    (dict(mask_ratio=0.01), "mask_ratio=0.01: expected at least 2 hidden"),
+  ],
+)
+def test_mistakes_are_named(bad, message):
+  with pytest.raises(UserError, match=message) as refusal:
+    make(**bad)
+  assert "\n" not in str(refusal.value)
+
+
+def test_images_of_another_size_are_refused():
+  with pytest.raises(UserError, match="images of 12x9x1: expected 20x15x1"):
+    make().features({}, {"image": np.zeros((2, 12, 9, 1))})
