@@ -204,3 +204,17 @@ def test_an_imported_teacher_does_not_train(refused, tmp_path):
     *("--workdir", tmp_path),
   )
   assert "objective.name='vit' has no loss" in line
+
+
+def test_an_imported_teacher_is_probed(call, tmp_path):
+  shape = {**SMALL, "image_size": 8, "num_channels": 1, "intermediate_size": 40}
+  model = transformers.ViTModel(transformers.ViTConfig(**shape))
+  model.save_pretrained(tmp_path / "theirs")
+  config = configs.load("configs/image/mae.py:digits")
+  config.eval.probes = ("knn",)
+  with config.unlocked():
+    config.objective = {"name": "vit"}
+  weights.import_weights(tmp_path / "theirs", config, tmp_path / "run")
+  code, out, err = call("eval", "--workdir", tmp_path / "run")
+  assert (code, err) == (0, "")
+  assert "trained" in out and "raw pixels" in out

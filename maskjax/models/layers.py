@@ -45,13 +45,16 @@ def encoder_layers(
     attention: whether to say what the class token of the last of them looks at.
 
   Raises:
-    UserError: the encoder is none of blocks that can be asked one by one.
+    UserError: the encoder is none of blocks that can be asked one by one, or has no
+      class token to say the attention of.
   """
   if not hasattr(encoder, "every_block"):
     raise UserError(
       f"{type(encoder).__name__} has no layers to learn from: expected a vision "
       "transformer, whose blocks can be asked one by one"
     )
+  if attention and not encoder.class_token:
+    raise UserError("no class token whose attention to say: expected class_token=True")
   depth = encoder.depth if depth is None else depth
   blocks = params["transformer"]
   if "blocks" in blocks:

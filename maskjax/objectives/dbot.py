@@ -34,7 +34,7 @@ SYSTEM = System(
   family="image",
   paper="arXiv:2209.03917",
   config="configs/image/dbot.py",
-  agrees_with="equations in PyTorch",
+  agrees_with="transformers ViTModel and PyTorch",
 )
 
 

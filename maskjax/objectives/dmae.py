@@ -1,10 +1,10 @@
 """DMAE: masked autoencoders enable efficient knowledge distillers.
 
 MAE that also learns from a larger MAE: besides predicting pixels, one block of its
-encoder is to say of the visible patches what a block of the teacher says, as its L1
-distance after a projection. The teacher sees the visible patches alone, and runs no
-further than that block (https://arxiv.org/abs/2208.12256).
-Config: `configs/image/dmae.py`.
+encoder is to say of the visible patches what a block of the teacher says. Its tokens
+are projected to the teacher's channels, and compared at length 1 by an L1 distance. The
+teacher sees the visible patches alone, and runs no further than that block
+(https://arxiv.org/abs/2208.12256). Config: `configs/image/dmae.py`.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ SYSTEM = System(
   family="image",
   paper="arXiv:2208.12256",
   config="configs/image/dmae.py",
-  agrees_with="equations in PyTorch",
+  agrees_with="transformers ViTModel and PyTorch",
 )
 
 

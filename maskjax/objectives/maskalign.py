@@ -34,7 +34,7 @@ SYSTEM = System(
   family="image",
   paper="arXiv:2211.08887",
   config="configs/image/maskalign.py",
-  agrees_with="equations in PyTorch",
+  agrees_with="transformers ViTModel and PyTorch",
 )
 
 

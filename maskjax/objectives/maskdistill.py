@@ -32,7 +32,7 @@ SYSTEM = System(
   family="image",
   paper="arXiv:2210.10615",
   config="configs/image/maskdistill.py",
-  agrees_with="equations in PyTorch",
+  agrees_with="transformers ViTModel and PyTorch",
 )
 
 
@@ -57,7 +57,7 @@ def maskdistill(
   beta: float = 1.0,
   positions: str = "relative",
   layer_scale: float | None = 0.1,
-  drop_path: float = 0.0,
+  drop_path: float = 0.1,
   dtype: str = "float32",
   mlp_ratio: float = 4.0,
   norm_epsilon: float = 1e-6,

@@ -143,6 +143,29 @@ class Ema(PastStudent):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Bootstrap(PastStudent):
+  """The student as it was at the end of the stage before; `bootstrap` makes it.
+
+  Attributes:
+    stages: into how many equal stages the run is cut.
+    num_steps: the run's steps.
+  """
+
+  stages: int
+  num_steps: int
+
+  def update(self, state: Any, params: Any, step: Array) -> Any:
+    """See `Teacher`."""
+    ends = self.ends_stage(step)
+    return jax.tree.map(lambda old, new: jnp.where(ends, new, old), state, params)
+
+  def ends_stage(self, step: Array) -> Array:
+    """Whether a stage ends with this step, and another one begins: bool."""
+    done = step + 1
+    return (done % (self.num_steps // self.stages) == 0) & (done < self.num_steps)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Frozen:
   """Another objective's features under fixed parameters; `frozen` makes it.
 
@@ -242,29 +265,6 @@ def layer_shapes(
     return teacher.layers(Student(), state, batch, mask)
 
   return [tokens.shape for tokens in jax.eval_shape(layers, batch).tokens]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Bootstrap(PastStudent):
-  """The student as it was at the end of the stage before; `bootstrap` makes it.
-
-  Attributes:
-    stages: into how many equal stages the run is cut.
-    num_steps: the run's steps.
-  """
-
-  stages: int
-  num_steps: int
-
-  def update(self, state: Any, params: Any, step: Array) -> Any:
-    """See `Teacher`."""
-    ends = self.ends_stage(step)
-    return jax.tree.map(lambda old, new: jnp.where(ends, new, old), state, params)
-
-  def ends_stage(self, step: Array) -> Array:
-    """Whether a stage ends with this step, and another one begins: bool."""
-    done = step + 1
-    return (done % (self.num_steps // self.stages) == 0) & (done < self.num_steps)
 
 
 def bootstrap(*, stages: int = 2, num_steps: int) -> Bootstrap:

@@ -123,14 +123,6 @@ def picked(tokens, ids):
   return tokens[torch.arange(len(tokens))[:, None], rows]
 
 
-def effective_rank(features):
-  """Exponent of the entropy of the spectrum of all tokens: [B, N, D] to a number."""
-  tokens = np.asarray(features, np.float64).reshape(-1, features.shape[-1])
-  spectrum = np.linalg.svd(tokens - tokens.mean(axis=0), compute_uv=False) ** 2
-  share = spectrum / spectrum.sum()
-  return np.exp(-(share * np.log(share + 1e-12)).sum())
-
-
 @functools.cache
 def loss_of(objective):
   """The loss of an objective, compiled once."""
@@ -154,3 +146,9 @@ def assert_parts_add_up(objective):
   some = loss({**batch, "image": images, "valid": valid})
   assert some.weight == parts[0].weight
   np.testing.assert_allclose(some.sum, parts[0].sum, rtol=1e-5)
+
+
+def assert_no_collapse(features):
+  """Features [B, N, D] vary in more than a tenth of their directions."""
+  tokens = np.asarray(features).reshape(-1, features.shape[-1])
+  assert mj.evaluation.effective_rank(tokens) > 0.1 * tokens.shape[1]
