@@ -6,7 +6,9 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 # What is set above has to be so before JAX is imported.
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,18 @@ import pytest
 from running import DIGITS, TINY, Refused, check_refusal, process
 
 from maskjax import main
+
+
+def pytest_configure(config: pytest.Config) -> None:
+  """What one process has compiled the others need not: tests start many."""
+  if not hasattr(config, "workerinput"):  # of pytest-xdist, which copy the environment
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="maskjax-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+  if not hasattr(config, "workerinput"):
+    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture

@@ -98,5 +98,6 @@ def imagenet():
 def imagenet_resnet50():
   config = imagenet()
   config.objective.encoder = dict(size="resnet50")
+  del config.objective.scan, config.objective.remat  # of vision transformers
   config.objective.low_pass = 0.3
   return config

@@ -3,14 +3,11 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from models.arrays import assert_close, random, shaken
 from systems.latents import digits, train
 
-from maskjax import config as configs
-from maskjax import objectives, resolve
 from maskjax.errors import UserError
 from maskjax.models.latent_mim import visual_cues
 from maskjax.objectives import latent_mim
@@ -229,16 +226,6 @@ def test_the_loss_falls_and_features_do_not_collapse():
   losses, variation, _ = train(objective, images, steps=60, learning_rate=3e-3)
   assert losses[-10:].mean() < 0.95 * losses[:3].mean()
   assert variation > 0.07
-
-
-@pytest.mark.parametrize("setting", ["small", "imagenet"])
-def test_settings_can_be_traced(setting):
-  config = configs.load(f"configs/image/latent_mim.py:{setting}")
-  objective = resolve.build(objectives, {**config.objective, "scan": True})
-  batch = objective.batch_shapes(2)
-  variables = jax.eval_shape(objective.init, KEY, batch)
-  loss = jax.eval_shape(objective.loss, *variables, batch, KEY)
-  assert (loss.sum.shape, loss.sum.dtype) == ((), jnp.float32)
 
 
 @pytest.mark.parametrize(
