@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from maskjax.models.attention import unit
+from maskjax.normalization import unit
 
 
 @jax.tree_util.register_dataclass

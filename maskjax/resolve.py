@@ -10,7 +10,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
 from maskjax.errors import UserError
 
@@ -101,9 +101,22 @@ def _split(
   name = spec.pop("name")
   part = find(room, name)
   keywords = {**more, **spec}
-  parameters = inspect.signature(part).parameters
-  if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-    for key in keywords:
-      if key not in parameters:
-        raise UserError(f"{name!r} takes no {key!r}: {did_you_mean(key, parameters)}")
+  taken = _taken(part)
+  for key in keywords:
+    if taken is not None and key not in taken:
+      raise UserError(f"{name!r} takes no {key!r}: {did_you_mean(key, taken)}")
   return part, keywords
+
+
+def _taken(part: Callable[..., Any]) -> set[str] | None:
+  """The keywords that a part takes, also by `**more: Unpack[...]`; None if any."""
+  taken = set()
+  for name, parameter in inspect.signature(part).parameters.items():
+    if parameter.kind is not parameter.VAR_KEYWORD:
+      taken.add(name)
+    elif get_origin(parameter.annotation) is Unpack:
+      (typed,) = get_args(parameter.annotation)
+      taken |= get_type_hints(typed).keys()
+    else:
+      return None
+  return taken

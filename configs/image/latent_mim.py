@@ -17,16 +17,18 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  # 7x7 patches of 4x4 pixels, a pixel apart; the probes see 28x28 again.
-  transforms = (dict(name="resize", size=35), *config.data.train_transforms)
-  config.data.train_transforms = config.data.test_transforms = transforms
+  # 7x7 patches of 4x4 pixels, a pixel apart in training.
+  config.data.train_transforms = (
+    dict(name="resize", size=35),
+    dict(name="spaced_patches", patch_size=4, gap=1),
+    *config.data.train_transforms,
+  )
   config.num_steps = 1500
   config.objective = dict(
     name="latent_mim",
-    image_size=35,
+    image_size=28,
     channels=1,
     patch_size=4,
-    gap=1,
     encoder=dict(width=128, depth=4, heads=2),
     projector=dict(hidden=256, depth=3),
     decoder=dict(width=64, depth=1, heads=2),
@@ -48,17 +50,21 @@ def small():
 
 
 def imagenet():
-  # 14x14 patches of 16x16 pixels, 4 apart; the probes see 224x224.
-  config = recipes.imagenet(size=280)
+  # 14x14 patches of 16x16 pixels, 4 apart in training.
+  config = recipes.imagenet()
+  config.data.train_transforms = (
+    dict(name="random_resized_crop", size=280, scale=(0.2, 1.0)),
+    dict(name="spaced_patches", patch_size=16, gap=4),
+    *config.data.train_transforms[1:],
+  )
   config.batch_size = 4096
   epoch = recipes.epoch(config)
   config.num_steps = 800 * epoch
   config.objective = dict(
     name="latent_mim",
-    image_size=280,
+    image_size=224,
     channels=3,
     patch_size=16,
-    gap=4,
     encoder=dict(size="B"),
     projector=dict(hidden=4096, depth=3),
     decoder=dict(width=512, depth=3, heads=16),

@@ -41,6 +41,7 @@ __all__ = [
   "random_solarize",
   "resize",
   "second_view",
+  "spaced_patches",
   "to_float",
   "two_views",
 ]
@@ -225,6 +226,57 @@ def random_erasing(
       erased[top : top + height, left : left + width] = noise
       return {**record, "image": erased}
   return record
+
+
+@every_image
+def spaced_patches(
+  record: Record, rng: np.random.Generator, *, patch_size: Size, gap: int
+) -> Record:
+  """Puts together patches that did not touch, so that each tells less of the next.
+
+  The image is cut into cells that are `gap` higher and wider than a patch, and of each
+  a patch is kept, uniformly among `gap` places along each side, as Latent MIM has it
+  (https://arxiv.org/abs/2407.15837, section 3.3).
+
+  Args:
+    record: `image` uint8 or float32 `[H, W, C]`, of a whole number of cells.
+    rng: the randomness.
+    patch_size: of what is kept of a cell.
+    gap: mean number of pixels between neighbouring patches.
+
+  Returns:
+    The record with `image` `[h, w, C]` of as many patches as there were cells.
+
+  Raises:
+    UserError: cells do not tile the image.
+
+  Example:
+    >>> record = {"image": np.zeros((10, 15, 1), np.uint8)}
+    >>> rng = np.random.default_rng(0)
+    >>> spaced_patches(record, rng, patch_size=4, gap=1)["image"].shape
+    (8, 12, 1)
+  """
+  image = get_image(record, "spaced_patches")
+  sides = _pair(patch_size)
+  if gap < 1:
+    raise UserError(f"spaced_patches: gap={gap}: expected at least 1 pixel")
+  (height, width), cell = image.shape[:2], (sides[0] + gap, sides[1] + gap)
+  if height % cell[0] or width % cell[1]:
+    raise UserError(
+      f"spaced_patches: cells of {cell[0]}x{cell[1]}, patch_size and gap={gap}, do not "
+      f"tile an image of {height}x{width}"
+    )
+  grid = height // cell[0], width // cell[1]
+  corner = rng.integers(gap, size=(2, *grid))
+  # The rows and columns of each patch's pixels: [R, C, P, 1] and [R, C, 1, Q].
+  rows = (np.arange(grid[0]) * cell[0])[:, None] + corner[0]
+  columns = np.arange(grid[1]) * cell[1] + corner[1]
+  rows = rows[..., None, None] + np.arange(sides[0])[:, None]
+  columns = columns[..., None, None] + np.arange(sides[1])
+  # [R, C, P, Q, channels] -> [R * P, C * Q, channels]
+  kept = image[rows, columns].swapaxes(1, 2)
+  shape = grid[0] * sides[0], grid[1] * sides[1], image.shape[2]
+  return {**record, "image": kept.reshape(shape)}
 
 
 @every_image

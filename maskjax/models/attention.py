@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from maskjax.models.dense import Dense
 from maskjax.models.heads import IntoHeads, OutOfHeads
 from maskjax.models.rotary import rotate
+from maskjax.normalization import unit
 from maskjax.sharding import for_tpu
 
 # Numbers that lie side by side in a register of a TPU.
@@ -48,19 +49,6 @@ def attention_weights(query: Array, key: Array, bias: Array | None = None) -> Ar
 def _weights(query: Array, key: Array, bias: Array | None = None) -> Array:
   scores = jnp.einsum("bhnd,bhkd->bhnk", query, key, preferred_element_type=jnp.float32)
   return jax.nn.softmax(scores if bias is None else scores + bias, axis=-1)
-
-
-def unit(vectors: Array) -> Array:
-  """Vectors of length 1 in float32, [..., D]; those of 0 stay 0, without gradient.
-
-  Example:
-    >>> unit(jnp.array([[0.0, 2.0], [0.0, 0.0]])).tolist()
-    [[0.0, 1.0], [0.0, 0.0]]
-  """
-  vectors = vectors.astype(jnp.float32)
-  squares = jnp.square(vectors).sum(axis=-1, keepdims=True)
-  some = squares > 0
-  return jnp.where(some, vectors * jax.lax.rsqrt(jnp.where(some, squares, 1)), 0)
 
 
 def heads_a_group(*, heads: int, length: int, depth: int) -> int:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
@@ -13,6 +12,7 @@ from jax.typing import DTypeLike
 from maskjax.masking import Mask
 from maskjax.models.transformer import LayerNorm, Transformer
 from maskjax.models.vit import VisionEncoder
+from maskjax.normalization import unit
 from maskjax.tokens import places
 
 
@@ -117,10 +117,3 @@ class ClusterPredictor(nn.Module):
   def encode(self, patches: Array) -> Array:
     """Encodes whole images: [B, N, P] to [B, R + N, D], registers first."""
     return self.encoder(patches)
-
-
-def unit(x: Array, axis: int = -1) -> Array:
-  """Vectors of length 1 in the same directions, 0 for 0; float32."""
-  x = x.astype(jnp.float32)
-  squares = jnp.square(x).sum(axis=axis, keepdims=True)
-  return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))

@@ -8,6 +8,7 @@ from jax import Array
 
 from maskjax.errors import UserError
 from maskjax.masking import Mask
+from maskjax.models.attention import last_attention
 from maskjax.models.vit import VisionEncoder
 
 
@@ -68,9 +69,5 @@ def encoder_layers(
   )
   if not attention:
     return Layers(tokens)
-  inside = sown["intermediates"]["transformer"]
-  scanned = "blocks" in inside
-  block = inside["blocks" if scanned else f"block_{depth - 1}"]
-  weights = block["attention"]["weights"][0]  # of all blocks, if scanned
-  weights = weights[-1] if scanned else weights  # [B, H, 1 + V, 1 + V]
+  weights = last_attention(sown["intermediates"]["transformer"])  # [B, H, 1 + V, 1 + V]
   return Layers(tokens, weights[:, :, 0, 1:].mean(axis=1))

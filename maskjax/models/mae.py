@@ -161,23 +161,31 @@ class MiningAutoencoder(nn.Module):
 
 
 def decoder_of(
-  encoder: VisionEncoder, *, patch_dim: int, shape: Mapping[str, Any]
-) -> Decoder:
+  encoder: VisionEncoder,
+  shape: Mapping[str, Any] | None,
+  *,
+  kind: type = Decoder,
+  role: str = "decoder",
+  **own: Any,
+) -> Any:
   """Makes a decoder that agrees with an encoder in all but its shape.
 
   Args:
     encoder: whose codes it is to decode.
-    patch_dim: length of a prediction.
-    shape: `width`, `depth` and `heads`.
+    shape: `width`, `depth` and `heads`; 512, 8 and 16 where left out.
+    kind: a module with the fields of `Decoder`.
+    role: what the config calls it.
+    **own: the other fields that this kind has.
 
   Raises:
     UserError: a shape that cannot be; names the key.
   """
-  return Decoder(
+  shape = {"width": 512, "depth": 8, "heads": 16, **(shape or {})}
+  return kind(
     grid=encoder.grid,
-    patch_dim=patch_dim,
     norm_epsilon=encoder.norm_epsilon,
     options=encoder.options,
     dtype=encoder.dtype,
-    **check_shape("decoder", shape),
+    **check_shape(role, shape),
+    **own,
   )

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import jax.numpy as jnp
 import numpy as np
@@ -260,6 +260,25 @@ def _with_first(at: Array, count: int) -> Array:
   return jnp.pad(at, [(0, 0)] * (at.ndim - 2) + [(count, 0), (0, 0)])
 
 
+class Network(TypedDict, total=False):
+  """Hyperparameters that all systems with a vision transformer take as keywords.
+
+  Attributes:
+    dtype: `float32` or `bfloat16`, type of the computation; parameters are float32.
+    mlp_ratio: hidden width of the blocks' networks by their width; 4 when left out.
+    norm_epsilon: added to the variance in layer normalisation; 1e-6 when left out.
+    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
+    remat: `none`, `dots` or `full`: which activations are computed again in the
+      backward pass, see `maskjax.models.Transformer`.
+  """
+
+  dtype: str
+  mlp_ratio: float
+  norm_epsilon: float
+  scan: bool
+  remat: str
+
+
 def vit_encoder(
   *,
   image_size: int | Sequence[int],
@@ -320,6 +339,15 @@ def check_shape(role: str, shape: Mapping[str, Any]) -> dict[str, Any]:
       f"{role}.heads={shape['heads']}"
     )
   return dict(shape)
+
+
+def check_rotary(role: str, network: Any) -> None:
+  """Checks that rotary positions fit the heads of a network called `role`."""
+  if network.width // network.heads % 4:
+    raise UserError(
+      f"{role}.width={network.width}: expected a multiple of 4 channels for each of "
+      f"{role}.heads={network.heads}, for rotary positions"
+    )
 
 
 def check_options(options: Mapping[str, Any]) -> FrozenDict[str, Any]:

@@ -7,9 +7,9 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from maskjax.models.attention import unit
 from maskjax.models.dense import Dense
 from maskjax.models.vit import VisionEncoder
+from maskjax.normalization import unit
 
 
 class TanhMlp(nn.Module):

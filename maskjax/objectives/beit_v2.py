@@ -10,14 +10,14 @@ class token must know the image (https://arxiv.org/abs/2208.06366). Config:
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from jax import Array
 
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean
 from maskjax.masking import Mask
-from maskjax.models import CodePredictor, vit_encoder
+from maskjax.models import CodePredictor, Network, vit_encoder
 from maskjax.objectives.codes import (
   CodePrediction,
   accuracy,
@@ -66,11 +66,7 @@ def beit_v2(
   mask_ratio: float = 0.4,
   layer_scale: float = 0.1,
   drop_path: float = 0.1,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> BeitV2:
   """Makes BEiT v2 from hyperparameters.
 
@@ -86,12 +82,7 @@ def beit_v2(
     mask_ratio: share of the patches that is hidden.
     layer_scale: what each branch is multiplied by at first; 1e-5 for ViT-L.
     drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -100,17 +91,13 @@ def beit_v2(
     image_size=image_size,
     patch_size=patch_size,
     encoder=encoder,
-    dtype=dtype,
-    norm_epsilon=norm_epsilon,
     hides_by="token",
     positions="relative",
     final_norm=False,
     key_bias=False,
     layer_scale=layer_scale,
     drop_path=drop_path,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
+    **network,
   )
   if head_depth < 0:
     raise UserError(f"head_depth={head_depth}: expected at least 0")

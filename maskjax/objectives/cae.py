@@ -11,14 +11,14 @@ Config: `configs/image/cae.py`.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from jax import Array
 
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, squared_error
 from maskjax.masking import Mask
-from maskjax.models import ContextAutoencoder, vit_encoder
+from maskjax.models import ContextAutoencoder, Network, vit_encoder
 from maskjax.objectives.codes import (
   CodePrediction,
   accuracy,
@@ -77,11 +77,7 @@ def cae(
   mask_ratio: float = 0.5,
   layer_scale: float = 0.1,
   drop_path: float = 0.1,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> Cae:
   """Makes CAE from hyperparameters.
 
@@ -98,13 +94,7 @@ def cae(
     mask_ratio: share of the patches that is hidden.
     layer_scale: what each branch is multiplied by at first; 1e-5 for ViT-L.
     drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`; the
-      regressor's few are not.
-    remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -120,14 +110,10 @@ def cae(
     image_size=image_size,
     patch_size=patch_size,
     encoder=encoder,
-    dtype=dtype,
-    norm_epsilon=norm_epsilon,
     key_bias=False,
     layer_scale=layer_scale,
     drop_path=drop_path,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
+    **network,
   )
   parts = build_parts(
     vit.grid,

@@ -10,7 +10,7 @@ each place of the grid, so that no cluster can stand for a place
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,15 +24,17 @@ from maskjax.models import (
   ClusterPredictor,
   Clusters,
   CosineHead,
+  Network,
   Predictor,
-  check_shape,
+  check_rotary,
+  decoder_of,
   vit_encoder,
 )
 from maskjax.objectives import teachers
-from maskjax.objectives.images import ImageObjective
+from maskjax.objectives.distillation import Taught
 from maskjax.objectives.objective import Batch, Variables, valid
-from maskjax.objectives.teachers import Teacher
 from maskjax.systems import System
+from maskjax.targets import sinkhorn
 from maskjax.tokens.patches import pair
 
 SYSTEM = System(
@@ -45,7 +47,7 @@ SYSTEM = System(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Capi(ImageObjective):
+class Capi(Taught):
   """Predicts the clusters of a teacher's codes, and learns the clusters.
 
   The two losses share no parameters: gradients reach the clusters through their own
@@ -54,33 +56,24 @@ class Capi(ImageObjective):
 
   Attributes:
     clusters: says how near the teacher's codes are to clusters.
-    teacher: sees whole images.
     num_predicted: how many hidden patches are predicted, drawn at random.
     target_temperature: of the logits that are shared out.
     cluster_temperature: of the logits that learn from that.
     student_temperature: of the predictions.
     sinkhorn_steps: how often columns and rows are normalised.
-    drops_paths: whether the student drops branches in training.
   """
 
   clusters: Clusters
-  teacher: Teacher
   num_predicted: int
   target_temperature: float
   cluster_temperature: float
   student_temperature: float
   sinkhorn_steps: int
-  drops_paths: bool
-
-  @property
-  def pretrained(self) -> dict[str, str]:
-    """The teacher's run."""
-    return {"teacher": self.teacher.workdir} if self.teacher.workdir else {}
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters for images of the batch's shape, and the teacher."""
     params = self.init_model(key, batch)
-    taught = self.teacher.init(averaged(params), keys.named(key, "teacher"), batch)
+    taught = self.init_teacher(params, key, batch)
 
     def codes(batch: Batch) -> Array:
       return self.teacher.features(self.features, taught, batch)
@@ -91,10 +84,8 @@ class Capi(ImageObjective):
 
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """As `evaluate`, with dropped paths."""
-    # The first example's key, so that microbatches draw different numbers.
-    first = keys.example_keys(keys.named(key, "drop_path"), batch)[0]
-    rngs = {"drop_path": first} if self.drops_paths else {}
-    return self.loss_under(params, extra, batch, key, rngs)
+    dropped = self.drop_path_rngs(batch, key)
+    return self.loss_under(params, extra, batch, key, dropped)
 
   def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """Cross-entropy of predicted clusters, and that of the clusters themselves."""
@@ -130,42 +121,6 @@ class Capi(ImageObjective):
     scores = jax.lax.stop_gradient(logits).swapaxes(0, 1) / self.target_temperature
     return sinkhorn(scores, where, steps=self.sinkhorn_steps).swapaxes(0, 1)
 
-  def update_extra(self, params: Any, extra: Any, step: Array, sums: Any) -> Any:
-    """Lets the teacher follow."""
-    del sums
-    return {"teacher": self.teacher.update(extra["teacher"], averaged(params), step)}
-
-
-def averaged(params: Mapping[str, Any]) -> dict[str, Any]:
-  """What of the student has a teacher: the encoder."""
-  return {"encoder": params["encoder"]}
-
-
-def sinkhorn(scores: Array, where: Array, *, steps: int) -> Array:
-  """Shares clusters out evenly among examples (https://arxiv.org/abs/1306.0895).
-
-  Args:
-    scores: logarithms of the first shares, [..., B, K].
-    where: which examples take part, bool [B]; others get nothing.
-    steps: how often each cluster's shares, and then each example's, are made to sum
-      to 1.
-
-  Returns:
-    float32 [..., B, K], the rows sum to 1.
-
-  Example:
-    >>> even = sinkhorn(jnp.array([[0.0, 9.0], [0.0, 7.0]]), jnp.ones(2, bool), steps=9)
-    >>> [f"{x:.2f}" for x in even.ravel()]
-    ['0.27', '0.73', '0.73', '0.27']
-  """
-  part = where[:, None]
-  scores = jnp.where(part, scores.astype(jnp.float32), -1e30)
-  shares = jnp.where(part, jnp.exp(scores - scores.max(axis=-2, keepdims=True)), 0)
-  for _ in range(steps):
-    shares = shares / (shares.sum(axis=-2, keepdims=True) + 1e-8)
-    shares = shares / (shares.sum(axis=-1, keepdims=True) + 1e-8)
-  return shares
-
 
 def capi(
   *,
@@ -185,11 +140,7 @@ def capi(
   student_temperature: float = 0.12,
   sinkhorn_steps: int = 3,
   drop_path: float = 0.2,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-5,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> Capi:
   """Makes CAPI from hyperparameters.
 
@@ -211,12 +162,7 @@ def capi(
     student_temperature: of the predictions.
     sinkhorn_steps: how often clusters and images are normalised.
     drop_path: drop rate of the student's last blocks; earlier ones' rise from 0 to it.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`; `norm_epsilon` is 1e-5 when left out.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -225,6 +171,7 @@ def capi(
     >>> capi(image_size=28, patch_size=4, encoder="Ti").num_predicted
     1
   """
+  network = {"norm_epsilon": 1e-5, **network}
   vit = vit_encoder(
     image_size=image_size,
     patch_size=patch_size,
@@ -232,12 +179,8 @@ def capi(
     positions="rotary",
     class_token=False,
     registers=registers,
-    dtype=dtype,
-    norm_epsilon=norm_epsilon,
     drop_path=drop_path,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
+    **network,
   )
   for name, value in (
     ("target_temperature", target_temperature),
@@ -257,27 +200,14 @@ def capi(
       f"predicted_ratio={predicted_ratio}: expected above 0 and at most 1"
     )
   num_hidden = masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio)
-  default = {"width": vit.width, "depth": 12, "heads": vit.heads}
-  shape = check_shape("predictor", {**default, **(predictor or {})})
-  for role, part in (
-    ("encoder", vit),
-    ("predictor", Predictor(grid=vit.grid, **shape)),
-  ):
-    if part.width // part.heads % 4:
-      raise UserError(
-        f"{role}.width={part.width}: expected a multiple of 4 channels for each of "
-        f"{role}.heads={part.heads}, for rotary positions"
-      )
+  shape = {"width": vit.width, "depth": 12, "heads": vit.heads, **(predictor or {})}
+  asks = decoder_of(vit, shape, kind=Predictor, role="predictor")
+  check_rotary("encoder", vit)
+  check_rotary("predictor", asks)
   return Capi(
     model=ClusterPredictor(
       encoder=vit,
-      predictor=Predictor(
-        grid=vit.grid,
-        norm_epsilon=norm_epsilon,
-        options=vit.options,
-        dtype=vit.dtype,
-        **shape,
-      ),
+      predictor=asks,
       head=CosineHead(num_clusters=num_clusters),
     ),
     sampler=resolve.bind(samplers, mask),
@@ -291,5 +221,4 @@ def capi(
     cluster_temperature=cluster_temperature,
     student_temperature=student_temperature,
     sinkhorn_steps=sinkhorn_steps,
-    drops_paths=drop_path > 0,
   )

@@ -9,7 +9,7 @@ Config: `configs/image/ccvit.py`.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from maskjax import keys, masking, resolve
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, cross_entropy, squared_error
 from maskjax.masking import Mask, samplers
-from maskjax.models import TokensAndPixels, vit_encoder
+from maskjax.models import Network, TokensAndPixels, vit_encoder
 from maskjax.objectives.images import ImageObjective
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.systems import System
@@ -149,11 +149,7 @@ def ccvit(
   replace_ratio: float = 0.1,
   norm_pix_loss: bool = True,
   layer_scale: float = 0.1,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> CentroidModeling:
   """Makes CCViT from hyperparameters.
 
@@ -171,12 +167,7 @@ def ccvit(
     replace_ratio: share of all patches that is replaced by centroids.
     norm_pix_loss: normalise each target patch by its own mean and deviation.
     layer_scale: see `maskjax.models.Transformer`.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -196,11 +187,7 @@ def ccvit(
     final_norm=False,
     key_bias=False,
     layer_scale=layer_scale,
-    dtype=dtype,
-    norm_epsilon=norm_epsilon,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
+    **network,
   )
   of_branch = {"early": 9, "depth": 2, **(branch or {})}
   if not 1 <= of_branch["early"] <= vit.depth:

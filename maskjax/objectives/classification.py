@@ -7,7 +7,7 @@ learning-rate decay is the optimizer's. Config: `configs/image/finetune.py`.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import jax.numpy as jnp
 from jax import Array, ShapeDtypeStruct
@@ -15,7 +15,7 @@ from jax import Array, ShapeDtypeStruct
 from maskjax import keys
 from maskjax.data.mixing import mixup_cutmix, smooth_labels
 from maskjax.losses import Loss, Mean, cross_entropy
-from maskjax.models import Classifier, vit_encoder
+from maskjax.models import Classifier, Network, vit_encoder
 from maskjax.objectives.images import image_batch_shapes, image_patches
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.tokens.patches import pair
@@ -116,11 +116,7 @@ def classification(
   label_smoothing: float = 0.1,
   mixup_alpha: float = 0.8,
   cutmix_alpha: float = 1.0,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> Classification:
   """Makes a classifier from hyperparameters; the defaults finetune a ViT-B.
 
@@ -134,12 +130,7 @@ def classification(
     label_smoothing: probability spread evenly over all classes.
     mixup_alpha: parameter of mixup's Beta distribution; 0 never mixes.
     cutmix_alpha: parameter of cutmix's Beta distribution; 0 never cuts.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -148,13 +139,9 @@ def classification(
     image_size=image_size,
     patch_size=patch_size,
     encoder=encoder,
-    dtype=dtype,
     final_norm=False,
-    norm_epsilon=norm_epsilon,
     drop_path=drop_path,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
+    **network,
   )
   return Classification(
     model=Classifier(encoder=vit, num_classes=num_classes),

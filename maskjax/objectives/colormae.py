@@ -7,8 +7,9 @@ without a look at the image. Best is green noise, a band of middle frequencies
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
+from maskjax.models import Network
 from maskjax.objectives.mae import mae
 from maskjax.objectives.reconstruction import Reconstruction
 from maskjax.systems import System
@@ -32,11 +33,7 @@ def colormae(
   mask: str | Mapping[str, Any] = "green",
   mask_ratio: float = 0.75,
   norm_pix_loss: bool = True,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> Reconstruction:
   """Makes ColorMAE from hyperparameters.
 
@@ -50,12 +47,7 @@ def colormae(
       filter with its keywords, for example `dict(name="green", sigmas=(0.5, 2.0))`.
     mask_ratio: share of the patches that is hidden.
     norm_pix_loss: normalise each target patch by its own mean and deviation.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -73,9 +65,5 @@ def colormae(
     mask=mask,
     mask_ratio=mask_ratio,
     norm_pix_loss=norm_pix_loss,
-    dtype=dtype,
-    mlp_ratio=mlp_ratio,
-    norm_epsilon=norm_epsilon,
-    scan=scan,
-    remat=remat,
+    **network,
   )

@@ -10,7 +10,7 @@ place of adding position embeddings: `positions="rotary"`
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,13 @@ from maskjax import masking, resolve
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, squared_error
 from maskjax.masking import Mask, samplers
-from maskjax.models import CrossViewAutoencoder, Decoder, check_shape, vit_encoder
+from maskjax.models import (
+  CrossViewAutoencoder,
+  Network,
+  check_rotary,
+  decoder_of,
+  vit_encoder,
+)
 from maskjax.objectives.images import ImageObjective
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.systems import System
@@ -117,11 +123,7 @@ def croco(
   mask: str | Mapping[str, Any] = "random",
   mask_ratio: float = 0.9,
   norm_pix_loss: bool = True,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> CrossViewCompletion:
   """Makes CroCo from hyperparameters.
 
@@ -135,12 +137,7 @@ def croco(
     mask: name of a sampler of `maskjax.masking`, or an import path.
     mask_ratio: share of the first image's patches that is hidden.
     norm_pix_loss: normalise each target patch by its own mean and deviation.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -158,35 +155,17 @@ def croco(
     encoder=encoder,
     positions=positions,
     class_token=False,
-    dtype=dtype,
-    norm_epsilon=norm_epsilon,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
+    **network,
   )
-  shape = {"width": 512, "depth": 8, "heads": 16, **(decoder or {})}
-  for role, given in (
-    ("encoder", vars(vit)),
-    ("decoder", check_shape("decoder", shape)),
-  ):
-    if positions == "rotary" and given["width"] // given["heads"] % 4:
-      raise UserError(
-        f"{role}.width={given['width']}: expected a multiple of 4 times {role}.heads="
-        f"{given['heads']} for positions='rotary'"
-      )
   target = Pixels(patch_size=patch, channels=channels, normalized=norm_pix_loss)
+  completes = decoder_of(vit, decoder, patch_dim=target.size, positions=positions)
+  if positions == "rotary":
+    check_rotary("encoder", vit)
+    check_rotary("decoder", completes)
   return CrossViewCompletion(
     model=CrossViewAutoencoder(
       encoder=vit,
-      decoder=Decoder(
-        grid=vit.grid,
-        patch_dim=target.size,
-        positions=positions,
-        norm_epsilon=vit.norm_epsilon,
-        options=vit.options,
-        dtype=vit.dtype,
-        **check_shape("decoder", shape),
-      ),
+      decoder=completes,
     ),
     sampler=resolve.bind(samplers, mask),
     num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),

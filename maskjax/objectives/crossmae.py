@@ -8,7 +8,7 @@ combination of what the encoder's blocks gave, the embedded patches included
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from maskjax import masking, resolve
 from maskjax.errors import UserError
@@ -17,7 +17,8 @@ from maskjax.masking import samplers
 from maskjax.models import (
   CrossDecoder,
   CrossMaskedAutoencoder,
-  check_shape,
+  Network,
+  decoder_of,
   vit_encoder,
 )
 from maskjax.objectives.reconstruction import Reconstruction
@@ -45,11 +46,7 @@ def crossmae(
   mask_ratio: float = 0.75,
   prediction_ratio: float = 0.25,
   norm_pix_loss: bool = True,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> Reconstruction:
   """Makes CrossMAE from hyperparameters.
 
@@ -63,12 +60,7 @@ def crossmae(
     mask_ratio: share of the patches that is hidden.
     prediction_ratio: share of all patches that the loss asks for, at most `mask_ratio`.
     norm_pix_loss: normalise each target patch by its own mean and deviation.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -90,25 +82,18 @@ def crossmae(
     patch_size=patch,
     encoder=encoder,
     final_norm=False,
-    dtype=dtype,
-    norm_epsilon=norm_epsilon,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
+    **network,
   )
-  shape = {"width": 512, "depth": 12, "heads": 16, **(decoder or {})}
   target = Pixels(patch_size=patch, channels=channels, normalized=norm_pix_loss)
   length = vit.grid[0] * vit.grid[1]
   return Reconstruction(
     model=CrossMaskedAutoencoder(
       encoder=vit,
-      decoder=CrossDecoder(
-        grid=vit.grid,
+      decoder=decoder_of(
+        vit,
+        {"depth": 12, **(decoder or {})},
+        kind=CrossDecoder,
         patch_dim=target.size,
-        norm_epsilon=vit.norm_epsilon,
-        options=vit.options,
-        dtype=vit.dtype,
-        **check_shape("decoder", shape),
       ),
     ),
     sampler=resolve.bind(samplers, mask),

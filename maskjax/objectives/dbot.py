@@ -11,7 +11,7 @@ Config: `configs/image/dbot.py`.
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 from jax import Array
@@ -20,10 +20,9 @@ from maskjax import masking, resolve
 from maskjax.errors import UserError
 from maskjax.losses import smooth_l1
 from maskjax.masking import samplers
-from maskjax.models import Decoder, MaskedAutoencoder, check_shape, vit_encoder
+from maskjax.models import MaskedAutoencoder, Network, decoder_of, vit_encoder
 from maskjax.objectives import teachers
 from maskjax.objectives.distillation import Distillation
-from maskjax.objectives.images import image_batch_shapes
 from maskjax.objectives.objective import Batch
 from maskjax.systems import System
 from maskjax.targets import normalized_pixels
@@ -69,11 +68,7 @@ def dbot(
   mask_ratio: float = 0.75,
   beta: float = 2.0,
   drop_path: float = 0.2,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> Dbot:
   """Makes dBOT from hyperparameters.
 
@@ -90,12 +85,7 @@ def dbot(
     beta: difference at which the error turns from squared to absolute.
     drop_path: drop rate of the last block of encoder and decoder; earlier blocks'
       rise from 0 to it.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -115,35 +105,18 @@ def dbot(
     image_size=image_size,
     patch_size=patch,
     encoder=encoder,
-    dtype=dtype,
-    norm_epsilon=norm_epsilon,
     drop_path=drop_path,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
+    **network,
   )
-  shape = {"width": 512, "depth": 8, "heads": 16, **(decoder or {})}
   taught_by = resolve.build(teachers, teacher)
-  values, num_patches = patch[0] * patch[1] * channels, vit.grid[0] * vit.grid[1]
-  size = teachers.features_width(
-    taught_by,
-    jax.ShapeDtypeStruct((1, num_patches, vit.width), vit.dtype),
-    image_batch_shapes(1, vit.grid, patch, values),
-  )
+  size = teachers.features_width(taught_by, vit, patch, channels)
   return Dbot(
     model=MaskedAutoencoder(
       encoder=vit,
-      decoder=Decoder(
-        grid=vit.grid,
-        patch_dim=size,
-        norm_epsilon=vit.norm_epsilon,
-        options=vit.options,
-        dtype=vit.dtype,
-        **check_shape("decoder", shape),
-      ),
+      decoder=decoder_of(vit, decoder, patch_dim=size),
     ),
     sampler=resolve.bind(samplers, mask),
-    num_hidden=masking.num_hidden(num_patches, mask_ratio),
+    num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),
     teacher=taught_by,
     normalize=normalized_pixels,
     error=functools.partial(smooth_l1, beta=beta),

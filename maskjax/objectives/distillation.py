@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, cast
 
+import jax.numpy as jnp
 from jax import Array
 
 from maskjax import keys
@@ -19,13 +20,17 @@ from maskjax.objectives.teachers import Teacher
 class Taught(ImageObjective):
   """A system with a teacher; each adds its `loss`.
 
-  `extra` holds the `teacher`, who sees no more of a student than its encoder.
+  `extra` holds the `teacher`, and, where a system put it there, the `step`: how many
+  have been done.
 
   Attributes:
     teacher: see `maskjax.objectives.teachers`.
+    followed: which of the model's parts a teacher sees that is an earlier student:
+      those that its features and layers need.
   """
 
   teacher: Teacher
+  followed: tuple[str, ...] = ("encoder",)
 
   @property
   def pretrained(self) -> dict[str, str]:
@@ -35,18 +40,22 @@ class Taught(ImageObjective):
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters for images of the batch's shape, and the teacher."""
     params = self.init_model(key, batch)
-    first = self.teacher.init(encoder_of(params), keys.named(key, "teacher"), batch)
-    return Variables(params, {"teacher": first})
+    return Variables(params, {"teacher": self.init_teacher(params, key, batch)})
+
+  def init_teacher(self, params: Any, key: Array, batch: Batch) -> Any:
+    """The teacher's arrays, given the student's parameters."""
+    return self.teacher.init(self.pupil(params), keys.named(key, "teacher"), batch)
 
   def update_extra(self, params: Any, extra: Any, step: Array, sums: Any) -> Any:
     """Lets the teacher follow, where it does."""
     del sums
-    return {"teacher": self.teacher.update(extra["teacher"], encoder_of(params), step)}
+    follow = self.teacher.update(extra["teacher"], self.pupil(params), step)
+    count = {"step": jnp.int32(step + 1)} if "step" in extra else {}
+    return {**extra, "teacher": follow, **count}
 
-
-def encoder_of(params: Any) -> dict[str, Any]:
-  """Of a model's parameters, those that its features and layers need."""
-  return {"encoder": params["encoder"]}
+  def pupil(self, params: Any) -> dict[str, Any]:
+    """Of the student's parameters, those that are `followed`."""
+    return {name: params[name] for name in self.followed}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

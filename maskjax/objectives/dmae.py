@@ -9,10 +9,8 @@ teacher sees the visible patches alone, and runs no further than that block
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
-import jax
-import jax.numpy as jnp
 from jax import Array
 
 from maskjax import masking, resolve
@@ -21,14 +19,13 @@ from maskjax.losses import Loss, Mean, absolute_error, squared_error
 from maskjax.masking import Mask, samplers
 from maskjax.models import (
   AlignedAutoencoder,
-  Decoder,
+  Network,
   Projector,
-  check_shape,
+  decoder_of,
   vit_encoder,
 )
 from maskjax.objectives import teachers
 from maskjax.objectives.distillation import Taught
-from maskjax.objectives.images import image_batch_shapes
 from maskjax.objectives.objective import Batch, valid
 from maskjax.objectives.reconstruction import Prediction
 from maskjax.systems import System
@@ -97,11 +94,7 @@ def dmae(
   layer: int | None = None,
   teacher_layer: int | None = None,
   projector_depth: int = 1,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> Dmae:
   """Makes DMAE from hyperparameters.
 
@@ -120,12 +113,7 @@ def dmae(
       at three quarters of its depth when None.
     teacher_layer: from which block of the teacher; the same when None.
     projector_depth: dense layers from the encoder's channels to the teacher's.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -144,25 +132,14 @@ def dmae(
     image_size=image_size,
     patch_size=patch,
     encoder=encoder,
-    dtype=dtype,
-    norm_epsilon=norm_epsilon,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
+    **network,
   )
-  shape = {"width": 512, "depth": 8, "heads": 16, **(decoder or {})}
   target = Pixels(patch_size=patch, channels=channels, normalized=norm_pix_loss)
   num_patches = vit.grid[0] * vit.grid[1]
   num_hidden = masking.num_hidden(num_patches, mask_ratio)
   taught_by = resolve.build(teachers, teacher)
   num_visible = num_patches - num_hidden
-  own = jax.ShapeDtypeStruct((1, 1 + num_visible, vit.width), vit.dtype)
-  shapes = teachers.layer_shapes(
-    taught_by,
-    [own] * vit.depth,
-    image_batch_shapes(1, vit.grid, patch, target.size),
-    Mask.from_hidden(jnp.arange(num_patches)[None] < num_hidden, num_hidden=num_hidden),
-  )
+  shapes = teachers.layer_shapes(taught_by, vit, patch, channels, num_hidden=num_hidden)
   if shapes[-1][1] - num_visible not in (0, 1):
     raise UserError(
       f"teacher sees {shapes[-1][1]} tokens where {num_visible} patches are "
@@ -171,14 +148,7 @@ def dmae(
   return Dmae(
     model=AlignedAutoencoder(
       encoder=vit,
-      decoder=Decoder(
-        grid=vit.grid,
-        patch_dim=target.size,
-        norm_epsilon=vit.norm_epsilon,
-        options=vit.options,
-        dtype=vit.dtype,
-        **check_shape("decoder", shape),
-      ),
+      decoder=decoder_of(vit, decoder, patch_dim=target.size),
       projector=Projector(size=shapes[-1][2], depth=projector_depth, dtype=vit.dtype),
       layer=_layer("layer", layer, vit.depth),
     ),

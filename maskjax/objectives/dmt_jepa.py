@@ -9,10 +9,10 @@ teacher averages too, work on the student's context
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from maskjax.errors import UserError
-from maskjax.models import AggregationHead, DiscriminativeJointEmbedding
+from maskjax.models import AggregationHead, DiscriminativeJointEmbedding, Network
 from maskjax.objectives.ijepa import LatentBlocks, ijepa
 from maskjax.objectives.teachers import Ema
 from maskjax.systems import System
@@ -43,11 +43,7 @@ def dmt_jepa(
   context_scale: Sequence[float] = (0.85, 1.0),
   context_ratio: float = 0.25,
   error: str = "smooth_l1",
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> LatentBlocks:
   """Makes DMT-JEPA from hyperparameters.
 
@@ -67,11 +63,7 @@ def dmt_jepa(
     context_scale: least and largest area of the context's square block.
     context_ratio: share of the patches that is seen.
     error: `smooth_l1` or `squared`.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it.
-    remat: `none`, `dots` or `full`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -93,11 +85,7 @@ def dmt_jepa(
     context_scale=context_scale,
     context_ratio=context_ratio,
     error=error,
-    dtype=dtype,
-    mlp_ratio=mlp_ratio,
-    norm_epsilon=norm_epsilon,
-    scan=scan,
-    remat=remat,
+    **network,
   )
   vit = base.model.encoder
   if not isinstance(base.teacher, Ema):
@@ -114,7 +102,7 @@ def dmt_jepa(
   head = AggregationHead(
     heads=vit.heads,
     depth=head_depth,
-    mlp_ratio=mlp_ratio,
+    mlp_ratio=vit.options.get("mlp_ratio", 4.0),
     norm_epsilon=vit.norm_epsilon,
     dtype=vit.dtype,
   )
@@ -125,4 +113,4 @@ def dmt_jepa(
     num_neighbors=num_neighbors,
     window=window,
   )
-  return dataclasses.replace(base, model=model)
+  return dataclasses.replace(base, model=model, followed=("encoder", "head"))

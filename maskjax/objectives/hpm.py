@@ -9,7 +9,7 @@ at random, in the end the hardest for half of what is hidden
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from maskjax import keys, masking
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, ranking_error
 from maskjax.masking import Mask
-from maskjax.models import MiningAutoencoder
+from maskjax.models import MiningAutoencoder, Network
 from maskjax.objectives import teachers
 from maskjax.objectives.mae import mae
 from maskjax.objectives.objective import Batch, Variables, valid
@@ -120,11 +120,7 @@ def hpm(
   hard_ratio: Sequence[float] = (0.0, 0.5),
   norm_pix_loss: bool = False,
   teacher: str | Mapping[str, Any] | None = None,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> HardPatchesMining:
   """Makes HPM from hyperparameters.
 
@@ -141,12 +137,7 @@ def hpm(
     norm_pix_loss: normalise each target patch by its own mean and deviation.
     teacher: an `ema` of `maskjax.objectives.teachers`; when None, its decay rises from
       0.999 to 0.9999 over the first half of the run.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -159,11 +150,7 @@ def hpm(
     decoder=decoder,
     mask_ratio=mask_ratio,
     norm_pix_loss=norm_pix_loss,
-    dtype=dtype,
-    mlp_ratio=mlp_ratio,
-    norm_epsilon=norm_epsilon,
-    scan=scan,
-    remat=remat,
+    **network,
   )
   if num_steps < 1:
     raise UserError(f"objective.num_steps={num_steps}: expected the run's, at least 1")

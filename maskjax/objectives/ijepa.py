@@ -8,7 +8,7 @@ without parameters (https://arxiv.org/abs/2301.08243). Config: `configs/image/ij
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import jax
 from jax import Array
@@ -17,17 +17,10 @@ from maskjax import keys, resolve
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, smooth_l1, squared_error
 from maskjax.masking import MultiBlock, gather
-from maskjax.models import (
-  Decoder,
-  JointEmbedding,
-  VisionEncoder,
-  check_shape,
-  vit_encoder,
-)
+from maskjax.models import JointEmbedding, Network, decoder_of, vit_encoder
 from maskjax.objectives import teachers
-from maskjax.objectives.images import ImageObjective
-from maskjax.objectives.objective import Batch, Variables, valid
-from maskjax.objectives.teachers import Teacher
+from maskjax.objectives.distillation import Taught
+from maskjax.objectives.objective import Batch, valid
 from maskjax.resolve import did_you_mean
 from maskjax.systems import System
 from maskjax.targets import whitened
@@ -45,38 +38,16 @@ ERRORS = {"smooth_l1": smooth_l1, "squared": squared_error}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LatentBlocks(ImageObjective):
+class LatentBlocks(Taught):
   """Predicts a teacher's codes of blocks from a student's codes of the context.
 
   Attributes:
     sampler: draws the context and the blocks.
-    teacher: sees whole images.
     error: of each patch, from two [B, T, K, D] to [B, T, K].
   """
 
   sampler: MultiBlock
-  teacher: Teacher
   error: Callable[[Array, Array], Array]
-
-  @property
-  def pretrained(self) -> dict[str, str]:
-    """The teacher's run."""
-    return {"teacher": self.teacher.workdir} if self.teacher.workdir else {}
-
-  def init(self, key: Array, batch: Batch) -> Variables:
-    """Parameters for images of the batch's shape, and the teacher."""
-    params = self.init_model(key, batch)
-    taught = self.teacher.init(averaged(params), keys.named(key, "teacher"), batch)
-
-    def codes(batch: Batch) -> Array:
-      return self.teacher.features(self.features, taught, batch)
-
-    width, found = self.model.encoder.width, jax.eval_shape(codes, batch).shape[-1]
-    if found != width:
-      raise UserError(
-        f"teacher: its features are {found} wide: expected encoder.width={width}"
-      )
-    return Variables(params, {"teacher": taught})
 
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """Mean error of the blocks' patches."""
@@ -101,16 +72,6 @@ class LatentBlocks(ImageObjective):
     )
     return cast(Array, targets)
 
-  def update_extra(self, params: Any, extra: Any, step: Array, sums: Any) -> Any:
-    """Lets the teacher follow."""
-    del sums
-    return {"teacher": self.teacher.update(extra["teacher"], averaged(params), step)}
-
-
-def averaged(params: Mapping[str, Any]) -> dict[str, Any]:
-  """What of the student has a teacher: all but the predictor."""
-  return {name: part for name, part in params.items() if name != "predictor"}
-
 
 def ijepa(
   *,
@@ -126,11 +87,7 @@ def ijepa(
   context_scale: Sequence[float] = (0.85, 1.0),
   context_ratio: float = 0.25,
   error: str = "smooth_l1",
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> LatentBlocks:
   """Makes I-JEPA from hyperparameters.
 
@@ -149,12 +106,7 @@ def ijepa(
     context_ratio: share of the patches that is seen, see `maskjax.masking.MultiBlock`.
       A quarter is what the least of 128 contexts has on the paper's grid.
     error: `smooth_l1`, as in the authors' code, or `squared`, as in their paper.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -168,11 +120,7 @@ def ijepa(
     patch_size=patch_size,
     encoder=encoder,
     class_token=False,
-    dtype=dtype,
-    norm_epsilon=norm_epsilon,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
+    **network,
   )
   sampler = MultiBlock(
     num_targets=num_targets,
@@ -182,25 +130,20 @@ def ijepa(
   )
   if error not in ERRORS:
     raise UserError(f"error={error!r}: {did_you_mean(error, ERRORS)}")
+  taught_by, patch = resolve.build(teachers, teacher), pair(patch_size)
+  width = teachers.features_width(taught_by, vit, patch, channels)
+  if width != vit.width:
+    raise UserError(
+      f"teacher: its features are {width} wide: expected encoder.width={vit.width}"
+    )
+  shape = {"width": 384, "depth": 12, "heads": vit.heads, **(predictor or {})}
+  predicts = decoder_of(vit, shape, role="predictor", patch_dim=vit.width)
   return LatentBlocks(
-    model=JointEmbedding(encoder=vit, predictor=narrow_predictor(vit, predictor)),
+    model=JointEmbedding(encoder=vit, predictor=predicts),
     sampler=sampler,
     num_hidden=sampler.num_hidden(vit.grid, context_ratio),
-    teacher=resolve.build(teachers, teacher),
+    teacher=taught_by,
     error=ERRORS[error],
-    patch_size=pair(patch_size),
+    patch_size=patch,
     channels=channels,
-  )
-
-
-def narrow_predictor(vit: VisionEncoder, shape: Mapping[str, Any] | None) -> Decoder:
-  """A predictor of codes, see `ijepa`."""
-  default = {"width": 384, "depth": 12, "heads": vit.heads}
-  return Decoder(
-    grid=vit.grid,
-    patch_dim=vit.width,
-    norm_epsilon=vit.norm_epsilon,
-    options=vit.options,
-    dtype=vit.dtype,
-    **check_shape("predictor", {**default, **(shape or {})}),
   )

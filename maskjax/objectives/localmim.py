@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax.numpy as jnp
 from jax import Array
@@ -24,6 +24,7 @@ from maskjax.losses import Loss, Mean, squared_error
 from maskjax.masking import Mask, samplers
 from maskjax.models import (
   MultiscaleAutoencoder,
+  Network,
   RegionDecoder,
   decoder_of,
   vit_encoder,
@@ -120,11 +121,7 @@ def localmim(
   orientations: int = 9,
   mask: str | Mapping[str, Any] = "random",
   mask_ratio: float = 0.75,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> LocalMim:
   """Makes LocalMIM from hyperparameters.
 
@@ -143,11 +140,7 @@ def localmim(
     orientations: bins of a histogram.
     mask: name of a sampler of `maskjax.masking`, or an import path.
     mask_ratio: share of the patches that is hidden.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: see `maskjax.models.Transformer`.
-    remat: see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -161,11 +154,7 @@ def localmim(
     image_size=image_size,
     patch_size=patch,
     encoder=encoder,
-    dtype=dtype,
-    norm_epsilon=norm_epsilon,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
+    **network,
   )
   layers = tuple(layers or (2, 4, vit.depth - 2, vit.depth))
   ascending = sorted({*layers} & {*range(1, vit.depth + 1)})
@@ -194,7 +183,7 @@ def localmim(
         f"decoder.width={shape['width']}: expected a multiple of scales={scale}"
       )
     length = 2 * shape["width"] if cuts else region.size
-    within = decoder_of(vit, patch_dim=length, shape=shape)
+    within = decoder_of(vit, shape, patch_dim=length)
     size = region.size // 4**cuts
     decoders.append(RegionDecoder(decoder=within, size=size, cuts=cuts, pool=pool))
     targets.append(region)

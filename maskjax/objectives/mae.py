@@ -7,12 +7,12 @@ ones, each patch normalised by its own mean and deviation
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from maskjax import masking, resolve
 from maskjax.losses import squared_error
 from maskjax.masking import samplers
-from maskjax.models import MaskedAutoencoder, decoder_of, vit_encoder
+from maskjax.models import MaskedAutoencoder, Network, decoder_of, vit_encoder
 from maskjax.objectives.reconstruction import Reconstruction
 from maskjax.systems import System
 from maskjax.targets import Pixels
@@ -37,11 +37,7 @@ def mae(
   mask: str | Mapping[str, Any] = "random",
   mask_ratio: float = 0.75,
   norm_pix_loss: bool = True,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> Reconstruction:
   """Makes MAE from hyperparameters.
 
@@ -54,12 +50,7 @@ def mae(
     mask: name of a sampler of `maskjax.masking`, or an import path.
     mask_ratio: share of the patches that is hidden.
     norm_pix_loss: normalise each target patch by its own mean and deviation.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -73,18 +64,13 @@ def mae(
     image_size=image_size,
     patch_size=patch,
     encoder=encoder,
-    dtype=dtype,
-    norm_epsilon=norm_epsilon,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
+    **network,
   )
-  shape = {"width": 512, "depth": 8, "heads": 16, **(decoder or {})}
   target = Pixels(patch_size=patch, channels=channels, normalized=norm_pix_loss)
   return Reconstruction(
     model=MaskedAutoencoder(
       encoder=vit,
-      decoder=decoder_of(vit, patch_dim=target.size, shape=shape),
+      decoder=decoder_of(vit, decoder, patch_dim=target.size),
     ),
     sampler=resolve.bind(samplers, mask),
     num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),

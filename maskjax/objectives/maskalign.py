@@ -10,7 +10,7 @@ error (https://arxiv.org/abs/2211.08887). Config: `configs/image/maskalign.py`.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,9 @@ from maskjax import keys, masking, resolve
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, smooth_l1
 from maskjax.masking import Mask, samplers
-from maskjax.models import AlignedEncoder, Layers, vit_encoder
+from maskjax.models import AlignedEncoder, Layers, Network, vit_encoder
 from maskjax.objectives import teachers
 from maskjax.objectives.distillation import Taught
-from maskjax.objectives.images import image_batch_shapes
 from maskjax.objectives.objective import Batch, valid
 from maskjax.systems import System
 from maskjax.targets import whitened
@@ -108,11 +107,7 @@ def maskalign(
   levels: int = 5,
   beta: float = 1.0,
   drop_path: float = 0.1,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> MaskAlign:
   """Makes MaskAlign from hyperparameters.
 
@@ -129,12 +124,7 @@ def maskalign(
     levels: how many of the teacher's blocks, the last ones, the student aligns to.
     beta: difference at which the error turns from squared to absolute.
     drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -153,22 +143,13 @@ def maskalign(
     image_size=image_size,
     patch_size=patch,
     encoder=encoder,
-    dtype=dtype,
     final_norm=False,
-    norm_epsilon=norm_epsilon,
     drop_path=drop_path,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
+    **network,
   )
   num_patches, attentive = vit.grid[0] * vit.grid[1], mask == "attentive"
   taught_by = resolve.build(teachers, teacher)
-  own = jax.ShapeDtypeStruct((1, 1 + num_patches, vit.width), vit.dtype)
-  shapes = teachers.layer_shapes(
-    taught_by,
-    [own] * vit.depth,
-    image_batch_shapes(1, vit.grid, patch, patch[0] * patch[1] * channels),
-  )
+  shapes = teachers.layer_shapes(taught_by, vit, patch, channels)
   first = shapes[-1][1] - num_patches
   if first not in (0, 1):
     raise UserError(

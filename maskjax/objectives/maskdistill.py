@@ -9,19 +9,17 @@ L1 error (https://arxiv.org/abs/2210.10615). Config: `configs/image/maskdistill.
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
-import jax
 from jax import Array
 
 from maskjax import masking, resolve
 from maskjax.errors import UserError
 from maskjax.losses import smooth_l1
 from maskjax.masking import samplers
-from maskjax.models import MaskedEncoder, vit_encoder
+from maskjax.models import MaskedEncoder, Network, vit_encoder
 from maskjax.objectives import teachers
 from maskjax.objectives.distillation import Distillation
-from maskjax.objectives.images import image_batch_shapes
 from maskjax.objectives.objective import Batch
 from maskjax.systems import System
 from maskjax.targets import whitened
@@ -58,11 +56,7 @@ def maskdistill(
   positions: str = "relative",
   layer_scale: float | None = 0.1,
   drop_path: float = 0.1,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> MaskDistill:
   """Makes MaskDistill from hyperparameters.
 
@@ -78,12 +72,7 @@ def maskdistill(
     positions: see `maskjax.models.VisionEncoder`.
     layer_scale: see `maskjax.models.Transformer`.
     drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -102,27 +91,18 @@ def maskdistill(
     image_size=image_size,
     patch_size=patch,
     encoder=encoder,
-    dtype=dtype,
     hides_by="token",
     positions=positions,
-    norm_epsilon=norm_epsilon,
     layer_scale=layer_scale,
     drop_path=drop_path,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
+    **network,
   )
   taught_by = resolve.build(teachers, teacher)
-  values, num_patches = patch[0] * patch[1] * channels, vit.grid[0] * vit.grid[1]
-  size = teachers.features_width(
-    taught_by,
-    jax.ShapeDtypeStruct((1, num_patches, vit.width), vit.dtype),
-    image_batch_shapes(1, vit.grid, patch, values),
-  )
+  size = teachers.features_width(taught_by, vit, patch, channels)
   return MaskDistill(
     model=MaskedEncoder(encoder=vit, size=size),
     sampler=resolve.bind(samplers, mask),
-    num_hidden=masking.num_hidden(num_patches, mask_ratio),
+    num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),
     teacher=taught_by,
     normalize=whitened,
     error=functools.partial(smooth_l1, beta=beta),

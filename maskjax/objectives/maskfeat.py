@@ -8,12 +8,12 @@ one of images). Config: `configs/image/maskfeat.py`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from maskjax import masking, resolve
 from maskjax.losses import squared_error
 from maskjax.masking import samplers
-from maskjax.models import MaskedEncoder, vit_encoder
+from maskjax.models import MaskedEncoder, Network, vit_encoder
 from maskjax.objectives.reconstruction import Reconstruction
 from maskjax.systems import System
 from maskjax.targets import Hog
@@ -39,11 +39,7 @@ def maskfeat(
   mask: str | Mapping[str, Any] = "blockwise",
   mask_ratio: float = 0.4,
   positions: str = "learned",
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> Reconstruction:
   """Makes MaskFeat from hyperparameters.
 
@@ -57,11 +53,7 @@ def maskfeat(
     mask: name of a sampler of `maskjax.masking`, or an import path.
     mask_ratio: share of the patches that is hidden.
     positions: see `maskjax.models.VisionEncoder`.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: see `maskjax.models.Transformer`.
-    remat: see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -77,11 +69,7 @@ def maskfeat(
     encoder=encoder,
     hides_by="token",
     positions=positions,
-    dtype=dtype,
-    norm_epsilon=norm_epsilon,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
+    **network,
   )
   target = Hog(
     patch_size=patch,

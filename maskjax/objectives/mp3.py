@@ -8,7 +8,7 @@ patch, hidden from the others or not, is classified among all places of the imag
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import jax.numpy as jnp
 from jax import Array
@@ -16,7 +16,7 @@ from jax import Array
 from maskjax import masking, resolve
 from maskjax.losses import Loss, Mean, cross_entropy
 from maskjax.masking import Mask, samplers
-from maskjax.models import MaskedEncoder, vit_encoder
+from maskjax.models import MaskedEncoder, Network, vit_encoder
 from maskjax.objectives.images import ImageObjective
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.systems import System
@@ -66,11 +66,7 @@ def mp3(
   encoder: Mapping[str, Any] | str = "B",
   mask: str | Mapping[str, Any] = "random",
   mask_ratio: float = 0.75,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> PositionPrediction:
   """Makes MP3 from hyperparameters.
 
@@ -81,12 +77,7 @@ def mp3(
     encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
     mask: name of a sampler of `maskjax.masking`, or an import path.
     mask_ratio: share of the patches that is not context.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -102,11 +93,7 @@ def mp3(
     hides_by="silence",
     positions="none",
     class_token=False,
-    dtype=dtype,
-    norm_epsilon=norm_epsilon,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
+    **network,
   )
   length = vit.grid[0] * vit.grid[1]
   return PositionPrediction(

@@ -8,7 +8,7 @@ systems ask for, only networks of blocks have.
 import abc
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -19,7 +19,8 @@ from jax import Array
 from maskjax import resolve
 from maskjax.errors import UserError
 from maskjax.masking import Mask
-from maskjax.models import Layers
+from maskjax.models import Layers, VisionEncoder
+from maskjax.objectives.images import image_batch_shapes
 from maskjax.objectives.objective import Batch, readable
 
 __all__ = ["bootstrap", "ema", "frozen"]
@@ -214,57 +215,74 @@ class Frozen:
 
 
 def features_width(
-  teacher: Teacher, student: jax.ShapeDtypeStruct, batch: Mapping[str, Any]
+  teacher: Teacher, encoder: VisionEncoder, patch_size: tuple[int, int], channels: int
 ) -> int:
   """How many channels a teacher's features have; computes none.
 
   Args:
     teacher: the teacher.
-    student: the shape of the student's own features: [B, N, D].
-    batch: shapes of a batch of B examples.
+    encoder: the student's, whose own features are as wide as it is.
+    patch_size: (height, width) in pixels.
+    channels: values a pixel.
 
   Raises:
-    UserError: they are not features of N patches.
+    UserError: they are not features of as many patches as the student sees.
   """
+  count = encoder.grid[0] * encoder.grid[1]
 
   def features(batch: Batch) -> Array:
     state = teacher.init((), jax.random.key(0), batch)
-    own = jnp.zeros(student.shape, student.dtype)
+    own = jnp.zeros((1, count, encoder.width), encoder.dtype)
     return teacher.features(lambda *_: own, state, batch)
 
-  shape = jax.eval_shape(features, batch).shape
-  if len(shape) != 3 or shape[1] != student.shape[1]:
+  shape = jax.eval_shape(features, _one(encoder, patch_size, channels)).shape
+  if len(shape) != 3 or shape[1] != count:
     raise UserError(
       f"teacher gives features {list(shape[1:])} of an image: expected those of "
-      f"{student.shape[1]} patches"
+      f"{count} patches"
     )
   return shape[-1]
 
 
 def layer_shapes(
   teacher: Teacher,
-  student: Sequence[jax.ShapeDtypeStruct],
-  batch: Mapping[str, Any],
-  mask: Mask | None = None,
+  encoder: VisionEncoder,
+  patch_size: tuple[int, int],
+  channels: int,
+  *,
+  num_hidden: int = 0,
 ) -> list[tuple[int, ...]]:
-  """The shapes of what a teacher's blocks say; computes nothing.
+  """The shapes of what a teacher's blocks say of an image; computes nothing.
 
   Args:
     teacher: the teacher.
-    student: what the student's own would say.
-    batch: shapes of a batch.
-    mask: which patches the teacher must not see; none when None.
+    encoder: the student's, with a class token.
+    patch_size: (height, width) in pixels.
+    channels: values a pixel.
+    num_hidden: how many patches the teacher must not see.
   """
+  count = encoder.grid[0] * encoder.grid[1]
+  own = jnp.zeros((1, 1 + count - num_hidden, encoder.width), encoder.dtype)
 
   class Student:
     def layers(self, *_: Any, **__: Any) -> Layers:
-      return Layers([jnp.zeros(own.shape, own.dtype) for own in student])
+      return Layers([own] * encoder.depth)
 
   def layers(batch: Batch) -> Layers:
+    hidden = jnp.arange(count)[None] < num_hidden
+    mask = Mask.from_hidden(hidden, num_hidden=num_hidden) if num_hidden else None
     state = teacher.init((), jax.random.key(0), batch)
     return teacher.layers(Student(), state, batch, mask)
 
-  return [tokens.shape for tokens in jax.eval_shape(layers, batch).tokens]
+  said = jax.eval_shape(layers, _one(encoder, patch_size, channels))
+  return [tokens.shape for tokens in said.tokens]
+
+
+def _one(
+  encoder: VisionEncoder, patch_size: tuple[int, int], channels: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+  values = patch_size[0] * patch_size[1] * channels
+  return image_batch_shapes(1, encoder.grid, patch_size, values)
 
 
 def bootstrap(*, stages: int = 2, num_steps: int) -> Bootstrap:

@@ -8,13 +8,13 @@ has features and layers, and no loss. Configs: `configs/image/teacher.py`.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from jax import Array, ShapeDtypeStruct
 
 from maskjax.errors import UserError
 from maskjax.masking import Mask
-from maskjax.models import Layers, VisionEncoder, encoder_layers, vit_encoder
+from maskjax.models import Layers, Network, VisionEncoder, encoder_layers, vit_encoder
 from maskjax.objectives.images import image_batch_shapes, image_patches
 from maskjax.objectives.objective import Batch, Variables
 from maskjax.resolve import did_you_mean
@@ -90,11 +90,7 @@ def vit(
   patch_size: int | Sequence[int] = 16,
   encoder: Mapping[str, Any] | str = "B",
   activation: str | None = None,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> Vit:
   """Makes an encoder from hyperparameters.
 
@@ -106,11 +102,7 @@ def vit(
     patch_size: side, or (height, width), in pixels.
     encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
     activation: a name in `maskjax.models.gelu.ACTIVATIONS`; the type's own when None.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -125,16 +117,12 @@ def vit(
   own = dict(ENCODER_TYPES[encoder_type])
   if activation is not None:
     own["activation"] = activation
-  network = vit_encoder(
+  built = vit_encoder(
     image_size=image_size,
     patch_size=patch_size,
     encoder=encoder,
-    dtype=dtype,
     positions="learned",
-    norm_epsilon=norm_epsilon,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
     **own,
+    **network,
   )
-  return Vit(encoder=network, patch_size=pair(patch_size), channels=channels)
+  return Vit(encoder=built, patch_size=pair(patch_size), channels=channels)

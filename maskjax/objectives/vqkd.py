@@ -10,18 +10,18 @@ lookup unchanged, and codes follow the vectors that choose them as moving averag
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import jax
 import jax.numpy as jnp
-from jax import Array, ShapeDtypeStruct
+from jax import Array
 
 from maskjax import keys, resolve
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, cosine_error, squared_error
-from maskjax.models import CodeAutoencoder, check_shape, vit_encoder
+from maskjax.models import CodeAutoencoder, Network, check_shape, vit_encoder
 from maskjax.objectives import teachers
-from maskjax.objectives.images import PatchObjective, image_batch_shapes
+from maskjax.objectives.images import PatchObjective
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.objectives.teachers import Teacher, features_width
 from maskjax.systems import System
@@ -137,11 +137,7 @@ def vqkd(
   code_dim: int = 32,
   decay: float = 0.99,
   commitment: float = 1.0,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> Vqkd:
   """Makes VQ-KD from hyperparameters.
 
@@ -159,12 +155,7 @@ def vqkd(
     decay: of the moving averages that codes are.
     commitment: weight of the squared distance of a patch's vector to its code, a mean
       over channels as in the authors' code.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
-    remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -180,25 +171,19 @@ def vqkd(
     image_size=image_size,
     patch_size=patch_size,
     encoder=encoder,
-    dtype=dtype,
-    norm_epsilon=norm_epsilon,
     positions="learned",
     key_bias=False,
-    mlp_ratio=mlp_ratio,
-    scan=scan,
-    remat=remat,
+    **network,
   )
   shape = {"width": vit.width, "depth": 3, "heads": vit.heads, **(decoder or {})}
   patch = pair(patch_size)
-  one = image_batch_shapes(1, vit.grid, patch, patch[0] * patch[1] * channels)
-  own = ShapeDtypeStruct((1, vit.grid[0] * vit.grid[1], vit.width), vit.dtype)
   taught_by: Teacher = resolve.build(teachers, teacher)
   return Vqkd(
     model=CodeAutoencoder(
       encoder=vit,
       decoder=vit.clone(**check_shape("decoder", shape)),
       code_dim=code_dim,
-      size=features_width(taught_by, own, one),
+      size=features_width(taught_by, vit, patch, channels),
     ),
     teacher=taught_by,
     num_codes=num_codes,

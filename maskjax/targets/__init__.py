@@ -1,9 +1,10 @@
 """What should have been there: from images to targets [B, N, T]."""
 
+from maskjax.normalization import unit, whitened
 from maskjax.targets.centroids import kmeans, nearest
-from maskjax.targets.features import unit, whitened
 from maskjax.targets.hog import Hog, histograms
 from maskjax.targets.pixels import Pixels, normalized_pixels
+from maskjax.targets.sinkhorn import sinkhorn
 from maskjax.targets.target import Target
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
   "kmeans",
   "nearest",
   "normalized_pixels",
+  "sinkhorn",
   "unit",
   "whitened",
 ]

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from maskjax.normalization import unit
 from maskjax.targets.centroids import kmeans
-from maskjax.targets.features import unit
 
 Codebook = Mapping[str, Array]
 

@@ -16,6 +16,7 @@ RANDOM = {
   "random_crop": {"size": (5, 4), "padding": 2},
   "random_resized_crop": {"size": 6},
   "random_flip": {},
+  "spaced_patches": {"patch_size": (3, 4), "gap": 1},
   "rand_augment": {"prob": 1.0},
   "color_jitter": {},
 }

@@ -13,7 +13,7 @@ from systems.latents import digits, train
 from maskjax import masking
 from maskjax.errors import UserError
 from maskjax.objectives import capi
-from maskjax.objectives.capi import sinkhorn
+from maskjax.targets import sinkhorn
 
 torch = pytest.importorskip("torch")
 

@@ -1,4 +1,4 @@
-"""Latent MIM: gaps, cues, discrimination within an image, similarity."""
+"""Latent MIM: cues, discrimination within an image, similarity."""
 
 import functools
 
@@ -20,13 +20,12 @@ TINY = {"width": 8, "depth": 1, "heads": 2}
 
 
 def make(**more):
-  """Images of 20 x 15 pixels, 4 x 3 patches of 3 x 3, 2 apart; 4 visible."""
+  """Images of 12 x 9 pixels, 4 x 3 patches; 4 visible."""
   return latent_mim(
     **{
-      "image_size": (20, 15),
+      "image_size": (12, 9),
       "channels": 1,
       "patch_size": 3,
-      "gap": 2,
       "encoder": TINY,
       "projector": {"hidden": 12, "depth": 2},
       "decoder": TINY,
@@ -39,7 +38,7 @@ def make(**more):
 
 def make_batch(count=3):
   valid = np.ones(count, bool)
-  return {"image": random(count, 20, 15, 1), "index": np.arange(count), "valid": valid}
+  return {"image": random(count, 12, 9, 1), "index": np.arange(count), "valid": valid}
 
 
 @functools.cache
@@ -50,64 +49,21 @@ def compiled():
 
   @jax.jit
   def run(params, taught, batch, step, key=KEY):
-    patches, mask = objective.patches(batch, key), objective.mask(batch, key)
+    patches, mask = objective.patches(batch), objective.mask(batch, key)
     extra = {"teacher": taught, "step": step}
     visible, predictions = objective.model.apply({"params": params}, patches, mask)
     return {
       "loss": objective.loss(params, extra, batch, key),
-      "patches": patches,
       "mask": mask,
       "visible": visible,
       "predictions": predictions,
-      "targets": objective.targets_of(extra, batch, patches, mask),
+      "targets": objective.targets_of(extra, batch, mask),
       "teachers": objective.model.apply(
         {"params": taught}, patches, mask.inverse(), method="codes"
       ),
     }
 
   return params, taught, lambda *given: jax.device_get(run(*given))
-
-
-# Patches
-
-
-def test_patches_lie_somewhere_in_their_cells():
-  params, taught, run = compiled()
-  batch, corners = make_batch(), set()
-  out = run(params, taught, batch, 0)
-  for b in range(3):
-    for place, patch in enumerate(out["patches"][b]):
-      row, column = divmod(place, 3)
-      cell = batch["image"][b, 5 * row : 5 * row + 5, 5 * column : 5 * column + 5, 0]
-      found = [
-        (y, x)
-        for y in range(3)
-        for x in range(3)
-        if (cell[y : y + 3, x : x + 3].ravel() == patch).all()
-      ]
-      assert len(found) == 1
-      corners |= set(found)
-  # At least a pixel lies between any two.
-  assert corners == {(0, 0), (0, 1), (1, 0), (1, 1)}
-
-
-def test_patches_follow_the_index_alone():
-  params, taught, run = compiled()
-  batch = make_batch()
-  turned = {name: rows[::-1].copy() for name, rows in batch.items()}
-  ours, theirs = run(params, taught, batch, 0), run(params, taught, turned, 0)
-  np.testing.assert_array_equal(theirs["patches"][::-1], ours["patches"])
-  np.testing.assert_array_equal(theirs["mask"].hidden[::-1], ours["mask"].hidden)
-
-
-def test_features_see_the_image_made_smaller():
-  objective = make()
-  params, _, _ = compiled()
-  batch = make_batch()
-  small = np.asarray(jax.image.resize(batch["image"], (3, 12, 9, 1), "cubic"))
-  cut = small.reshape(3, 4, 3, 3, 3, 1).transpose(0, 1, 3, 2, 4, 5).reshape(3, 12, 9)
-  expected = objective.model.encoder.apply({"params": params["encoder"]}, cut)[:, 1:]
-  assert_close(objective.features(params, batch), expected)
 
 
 # The loss
@@ -175,7 +131,7 @@ def test_the_teacher_sees_the_hidden_patches_alone():
     image = batch["image"].copy()
     for b, place in np.argwhere(where):
       row, column = divmod(place, 3)
-      image[b, 5 * row : 5 * row + 5, 5 * column : 5 * column + 5] -= 2
+      image[b, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3] -= 2
     return run(params, taught, {**batch, "image": image}, 0)
 
   without = painted(~hidden)
@@ -211,10 +167,9 @@ def test_extra_counts_and_averages_all_but_the_decoder():
 
 def test_the_loss_falls_and_features_do_not_collapse():
   objective = latent_mim(
-    image_size=12,
+    image_size=8,
     channels=1,
     patch_size=2,
-    gap=1,
     encoder={"width": 16, "depth": 1, "heads": 2},
     projector={"hidden": 16, "depth": 2},
     decoder=TINY,
@@ -222,7 +177,7 @@ def test_the_loss_falls_and_features_do_not_collapse():
     teacher=dict(name="ema", decay=0.99),
     num_steps=60,
   )
-  images = digits(side=12)
+  images = digits()
   losses, variation, _ = train(objective, images, steps=60, learning_rate=3e-3)
   assert losses[-10:].mean() < 0.95 * losses[:3].mean()
   assert variation > 0.07
@@ -231,8 +186,6 @@ def test_the_loss_falls_and_features_do_not_collapse():
 @pytest.mark.parametrize(
   "bad, message",
   [
-    (dict(gap=-1), "gap=-1: expected at least 0 pixels"),
-    (dict(gap=1), "patch_size=4x4 does not divide image_size=20x15"),
     (dict(temperature=0), "temperature=0, .*: expected above 0"),
     (dict(similarity=(0.5, 2)), r"similarity=\(0.5, 2\): expected two cosines"),
     (dict(projector={"width": 3}), "projector=.*: expected `hidden` and `depth`"),
@@ -243,8 +196,3 @@ def test_mistakes_are_named(bad, message):
   with pytest.raises(UserError, match=message) as refusal:
     make(**bad)
   assert "\n" not in str(refusal.value)
-
-
-def test_images_of_another_size_are_refused():
-  with pytest.raises(UserError, match="images of 12x9x1: expected 20x15x1"):
-    make().features({}, {"image": np.zeros((2, 12, 9, 1))})

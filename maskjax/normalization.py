@@ -1,8 +1,25 @@
-"""Features of teachers as targets."""
+"""Vectors brought to one length, or to one mean and deviation."""
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+
+def unit(vectors: Array, *, axis: int = -1) -> Array:
+  """Vectors of length 1 in float32; those of 0 stay 0, without gradient.
+
+  Args:
+    vectors: of any shape.
+    axis: along which they lie.
+
+  Example:
+    >>> unit(jnp.array([[0.0, 2.0], [0.0, 0.0]])).tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
+  """
+  vectors = vectors.astype(jnp.float32)
+  squares = jnp.square(vectors).sum(axis=axis, keepdims=True)
+  some = squares > 0
+  return jnp.where(some, vectors * jax.lax.rsqrt(jnp.where(some, squares, 1)), 0)
 
 
 def whitened(features: Array, *, epsilon: float = 1e-6) -> Array:
@@ -23,18 +40,3 @@ def whitened(features: Array, *, epsilon: float = 1e-6) -> Array:
   mean = features.mean(axis=-1, keepdims=True)
   variance = features.var(axis=-1, keepdims=True)
   return (features - mean) / jnp.sqrt(variance + epsilon)
-
-
-def unit(features: Array) -> Array:
-  """Each token at length 1, where it has any; float32.
-
-  Args:
-    features: [..., D].
-
-  Example:
-    >>> [f"{x:.1f}" for x in unit(jnp.array([3.0, 4.0]))]
-    ['0.6', '0.8']
-  """
-  features = features.astype(jnp.float32)
-  squares = jnp.square(features).sum(axis=-1, keepdims=True)
-  return features * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
