@@ -2,7 +2,9 @@
 
 import os
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+from quick_xla import QUICK_XLA
+
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {QUICK_XLA}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 # What is set above has to be so before JAX is imported.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ml_collections import ConfigDict
+from quick_xla import QUICK_XLA
 
 from maskjax import config as configs
 
@@ -15,10 +16,6 @@ Refused = Callable[..., str]  # see the fixture `refused`
 
 ROOT = Path(__file__).parent.parent
 DIGITS = "configs/image/mae.py:digits"
-# Compiled in half the time; for tests that start many processes.
-QUICK_XLA = (
-  "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-)
 TINY = (
   "--config.num_steps=2",
   "--config.batch_size=16",

@@ -11,7 +11,8 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from running import DIGITS, QUICK_XLA, ROOT, TINY
+from quick_xla import QUICK_XLA
+from running import DIGITS, ROOT, TINY
 
 STEPS = 300
 EVERY = 20

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from running import DIGITS, QUICK_XLA, ROOT, TINY, check_refusal, process
+from quick_xla import QUICK_XLA
+from running import DIGITS, ROOT, TINY, check_refusal, process
 
 from maskjax import metrics
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running import QUICK_XLA, ROOT, tiny_config
+from quick_xla import QUICK_XLA
+from running import ROOT, tiny_config
 
 from maskjax import experiment
 

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from running import DIGITS, QUICK_XLA, ROOT, TINY, process, tiny_config
+from quick_xla import QUICK_XLA
+from running import DIGITS, ROOT, TINY, process, tiny_config
 
 from maskjax import storage
 from maskjax import workdir as workdirs

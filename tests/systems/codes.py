@@ -9,14 +9,6 @@ import maskjax as mj
 from maskjax.training.step import init_state, train_step
 
 KEY = jax.random.key(0)
-# Few runs of a tiny model: to compile them well would take longer.
-quick_jit = functools.partial(
-  jax.jit,
-  compiler_options={
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-  },
-)
 SMALL = {"width": 8, "depth": 1, "heads": 2}
 IMAGES = {"image_size": 6, "channels": 1, "patch_size": 2}
 MAE = {"name": "mae", **IMAGES, "encoder": SMALL, "decoder": SMALL}
@@ -44,8 +36,8 @@ def train(objective, batch, *, steps, learning_rate):
   """Trains on one batch: the loss of each step, the first state and the last."""
   optimizer = mj.training.adamw(learning_rate=learning_rate, num_steps=2 * steps)
   parts = {"objective": objective, "optimizer": optimizer, "key": KEY}
-  first = quick_jit(functools.partial(init_state, **parts))(batch=batch)
-  step = quick_jit(functools.partial(train_step, **parts))
+  first = jax.jit(functools.partial(init_state, **parts))(batch=batch)
+  step = jax.jit(functools.partial(train_step, **parts))
   state, values = first, []
   for _ in range(steps):
     state, metrics = step(state, batch)

@@ -19,11 +19,6 @@ def digits(count=256, side=8):
   return {"image": images, "index": np.arange(count, dtype=np.int32)}
 
 
-def compiled(function):
-  """Compiled in half the time, to run a little slower."""
-  return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def train(objective, images, *, steps, learning_rate, batch_size=64):
   """Losses, how much codes differ between images, and the state.
 
@@ -40,15 +35,15 @@ def train(objective, images, *, steps, learning_rate, batch_size=64):
     rows = np.arange(start, start + batch_size) % count
     return {name: values[rows] for name, values in images.items()}
 
-  step = compiled(
+  step = jax.jit(
     lambda state, batch: train_step(
       state, batch, objective=objective, optimizer=optimizer, key=key
     )
   )
-  state = compiled(lambda batch: init_state(objective, optimizer, batch, key))(part(0))
+  state = jax.jit(lambda batch: init_state(objective, optimizer, batch, key))(part(0))
   losses = []
   for i in range(steps):
     state, metrics = step(state, part(i * batch_size))
     losses.append(float(metrics["loss"].value()))
-  codes = compiled(lambda params: whitened(objective.features(params, images)))
+  codes = jax.jit(lambda params: whitened(objective.features(params, images)))
   return np.array(losses), float(codes(state.params).var(axis=0).mean()), state

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from models.arrays import assert_close, shaken
 from running import tiny_config
-from systems.codes import IMAGES, KEY, TOKENIZER, VQKD, make_batch, quick_jit, train
+from systems.codes import IMAGES, KEY, TOKENIZER, VQKD, make_batch, train
 
 from maskjax import config as configs
 from maskjax import experiment
@@ -71,7 +71,7 @@ def made():
   hyperparameters |= {"head_depth": 2, "early_layer": 1}
   objective = beit_v2(**{**SYSTEM, **hyperparameters, "drop_path": 0.0})
   shapes = jax.eval_shape(objective.init, KEY, make_batch())
-  tokenizer = quick_jit(objective.tokenizer.init)(KEY, make_batch())
+  tokenizer = jax.jit(objective.tokenizer.init)(KEY, make_batch())
   return objective, {**shaken(shapes.params), **params}, {"tokenizer": tokenizer}
 
 
@@ -80,7 +80,7 @@ def said(batch):
   return jax.device_get(_said(*made()[1:], batch))
 
 
-@quick_jit
+@jax.jit
 def _said(params, extra, batch):
   objective = made()[0]
   mask = objective.mask(batch, KEY)
@@ -187,7 +187,7 @@ def test_the_papers_masks():
   objective = beit_v2(**config)
   assert objective.num_hidden == 75 and objective.grid == (14, 14)
   keys = jax.random.split(KEY, 16)
-  hidden = quick_jit(jax.vmap(lambda key: objective.sampler(key, (14, 14), 75)))(keys)
+  hidden = jax.jit(jax.vmap(lambda key: objective.sampler(key, (14, 14), 75)))(keys)
   masks = np.asarray(hidden).reshape(-1, 14, 14)
   # Neighbours share their fate more often than where each patch is drawn by itself.
   alike = (masks[:, 1:] == masks[:, :-1]).mean()
@@ -199,7 +199,7 @@ def test_scanned_blocks_agree():
   encoder = objective.model.encoder
   encoder = encoder.clone(options=encoder.options.copy({"scan": True}))
   scanned = dataclasses.replace(objective, model=objective.model.clone(encoder=encoder))
-  loss = quick_jit(scanned.loss)(stack_blocks(params), extra, make_batch(), KEY)
+  loss = jax.jit(scanned.loss)(stack_blocks(params), extra, make_batch(), KEY)
   np.testing.assert_allclose(
     loss.value(), said(make_batch())["loss"].value(), rtol=1e-5
   )
@@ -211,7 +211,7 @@ def test_paths_are_dropped_in_training_alone():
   encoder = encoder.clone(options=encoder.options.copy({"drop_path": 0.9}))
   drops = dataclasses.replace(objective, model=objective.model.clone(encoder=encoder))
   batch, whole = make_batch(), said(make_batch())["loss"].value()
-  run = quick_jit(lambda *given: (drops.evaluate(*given, KEY), drops.loss(*given, KEY)))
+  run = jax.jit(lambda *given: (drops.evaluate(*given, KEY), drops.loss(*given, KEY)))
   kept, dropped = run(params, extra, batch)
   np.testing.assert_allclose(kept.value(), whole, rtol=1e-6)
   assert abs(float(dropped.value()) / float(whole) - 1) > 1e-3

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.special
 from models.arrays import assert_close, shaken
-from systems.codes import IMAGES, KEY, TOKENIZER, make_batch, quick_jit, train
+from systems.codes import IMAGES, KEY, TOKENIZER, make_batch, train
 
 from maskjax import config as configs
 from maskjax.errors import UserError
@@ -33,11 +33,11 @@ SYSTEM = {
 def made():
   objective = cae(**SYSTEM)
   params = shaken(jax.eval_shape(objective.init_model, KEY, make_batch()))
-  tokenizer = quick_jit(objective.tokenizer.init)(KEY, make_batch())
+  tokenizer = jax.jit(objective.tokenizer.init)(KEY, make_batch())
   return objective, params, {"tokenizer": tokenizer}
 
 
-@quick_jit
+@jax.jit
 def said(params, extra, batch, constants):
   """All that the objective says; its gradient, and that against given latents."""
   objective = made()[0]
@@ -177,7 +177,7 @@ def test_losses_fall_and_latents_do_not_collapse():
   objective, batch = cae(**{**SYSTEM, "layer_scale": 1.0}), make_batch(32)
   values, _, state = train(objective, batch, steps=60, learning_rate=1e-2)
   assert np.mean(values[-5:]) < 0.7 * np.mean(values[:5])
-  features = np.asarray(quick_jit(objective.features)(state.params, batch))
+  features = np.asarray(jax.jit(objective.features)(state.params, batch))
   spectrum = np.linalg.svd(features.reshape(-1, 8) - features.mean(axis=(0, 1)))[1]
   shares = spectrum**2 / (spectrum**2).sum()
   assert np.exp(-(shares * np.log(shares)).sum()) > 2

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from idx import write_idx
-from running import QUICK_XLA, ROOT
+from quick_xla import QUICK_XLA
+from running import ROOT
 from sklearn.datasets import load_digits
 
 from maskjax.systems import systems

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from models.arrays import assert_close, shaken
-from systems.codes import KEY, MAE, VQKD, make_batch, quick_jit, train
+from systems.codes import KEY, MAE, VQKD, make_batch, train
 
 from maskjax.errors import UserError
 from maskjax.losses import cosine_error
@@ -19,7 +19,7 @@ from maskjax.targets import codebook
 def made():
   """The objective, and its variables made by itself from a batch, in one function."""
   objective = vqkd(**VQKD)
-  return objective, quick_jit(lambda batch: objective.init(KEY, batch))
+  return objective, jax.jit(lambda batch: objective.init(KEY, batch))
 
 
 @functools.cache
@@ -29,7 +29,7 @@ def variables():
   params, extra = init(make_batch())
   params, teacher = shaken(params), shaken(extra["teacher"], seed=1)
   vectors = np.random.default_rng(2).normal(size=(6, 4)).astype(np.float32)
-  seen = quick_jit(objective.vectors)(params, make_batch())
+  seen = jax.jit(objective.vectors)(params, make_batch())
   vectors[5] = -np.asarray(seen).mean(axis=(0, 1))
   vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
   book = {"vectors": vectors, "counts": np.arange(6, dtype=np.float32)}
@@ -41,7 +41,7 @@ def said(batch):
   return jax.device_get(_said(*variables(), batch))
 
 
-@quick_jit
+@jax.jit
 def _said(params, extra, batch):
   objective = made()[0]
 
@@ -150,7 +150,7 @@ def test_the_codebook_begins_as_the_centres_of_vectors():
   vectors = rng.normal(size=(40, 3))
   vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
   grouped = np.float32(vectors).reshape(4, 10, 3)
-  ours = quick_jit(codebook.clustered)(grouped, np.arange(4))
+  ours = jax.jit(codebook.clustered)(grouped, np.arange(4))
   centres = vectors[:4]
   for _ in range(10):
     nearest = (vectors @ centres.T).argmax(axis=1)
@@ -174,7 +174,7 @@ def test_losses_fall_and_codes_stay_in_use():
   batch = make_batch(32)
   values, _, state = train(objective, batch, steps=60, learning_rate=3e-3)
   assert np.mean(values[-5:]) < 0.7 * np.mean(values[:5])
-  codes = quick_jit(objective.codes)(state.params, state.extra["codebook"], batch)
+  codes = jax.jit(objective.codes)(state.params, state.extra["codebook"], batch)
   assert len(np.unique(codes)) > 4
 
 

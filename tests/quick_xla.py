@@ -1,0 +1,8 @@
+"""Flags of XLA, read before JAX is imported: tests compile much and compute little."""
+
+# Less than half the time for what is then slower to run.
+QUICK_XLA = (
+  "--xla_backend_optimization_level=0 "
+  "--xla_llvm_disable_expensive_passes=true "
+  "--xla_cpu_use_fusion_emitters=false"
+)
