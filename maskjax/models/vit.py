@@ -351,11 +351,9 @@ def check_rotary(role: str, network: Any) -> None:
 
 
 def check_options(options: Mapping[str, Any]) -> FrozenDict[str, Any]:
-  """Checks further fields of `Transformer`."""
-  free = (
-    *("activation", "drop_path", "key_bias", "layer_scale", "mlp_ratio", "remat"),
-    "scan",
-  )
+  """Checks further fields of `Transformer`, and adds those that networks share."""
+  shared = {"mlp_ratio": 4.0, "scan": False, "remat": "none"}
+  free = ("activation", "drop_path", "key_bias", "layer_scale", *shared)
   for key in options:
     if key not in free:
       raise UserError(f"no model option {key!r}: {did_you_mean(key, free)}")
@@ -369,7 +367,7 @@ def check_options(options: Mapping[str, Any]) -> FrozenDict[str, Any]:
   if activation not in ACTIVATIONS:
     hint = did_you_mean(str(activation), ACTIVATIONS)
     raise UserError(f"activation={activation!r}: {hint}")
-  return FrozenDict(options)
+  return FrozenDict({**shared, **options})
 
 
 def check_dtype(dtype: str) -> DTypeLike:

@@ -14,7 +14,7 @@ from typing import Any, Unpack
 from maskjax.errors import UserError
 from maskjax.models import AggregationHead, DiscriminativeJointEmbedding, Network
 from maskjax.objectives.ijepa import LatentBlocks, ijepa
-from maskjax.objectives.teachers import Ema
+from maskjax.objectives.teachers import average
 from maskjax.systems import System
 
 SYSTEM = System(
@@ -72,6 +72,7 @@ def dmt_jepa(
     >>> dmt_jepa(image_size=28, patch_size=4, encoder="Ti").model.num_neighbors
     4
   """
+  average(teacher)  # which averages the heads as well
   base = ijepa(
     image_size=image_size,
     channels=channels,
@@ -88,8 +89,6 @@ def dmt_jepa(
     **network,
   )
   vit = base.model.encoder
-  if not isinstance(base.teacher, Ema):
-    raise UserError("teacher: expected 'ema', which averages the heads as well")
   if not 1 < window <= min(vit.grid):
     raise UserError(f"window={window}: expected at least 2 and at most {min(vit.grid)}")
   if not 0 < num_neighbors < window**2:
@@ -102,7 +101,7 @@ def dmt_jepa(
   head = AggregationHead(
     heads=vit.heads,
     depth=head_depth,
-    mlp_ratio=vit.options.get("mlp_ratio", 4.0),
+    mlp_ratio=vit.options["mlp_ratio"],
     norm_epsilon=vit.norm_epsilon,
     dtype=vit.dtype,
   )

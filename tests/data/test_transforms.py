@@ -16,7 +16,7 @@ RANDOM = {
   "random_crop": {"size": (5, 4), "padding": 2},
   "random_resized_crop": {"size": 6},
   "random_flip": {},
-  "spaced_patches": {"patch_size": (3, 4), "gap": 1},
+  "spaced_patches": {"patch_size": (2, 6), "gap": 2},
   "rand_augment": {"prob": 1.0},
   "color_jitter": {},
 }

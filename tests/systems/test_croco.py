@@ -194,7 +194,7 @@ def test_the_shapes_of_pairs():
     ),
     (
       {"positions": "rotary", "decoder": {"width": 12, "heads": 2}},
-      "decoder.width=12: expected a multiple of 4 times decoder.heads=2",
+      "decoder.width=12: expected a multiple of 4 channels for each of",
     ),
   ],
 )

@@ -203,7 +203,7 @@ def test_the_loss_falls_and_features_do_not_collapse():
     (dict(head_depth=0), "head_depth=0: expected at least 1"),
     (
       dict(teacher=dict(name="frozen", objective=dict(name="mae"))),
-      "teacher: expected 'ema'",
+      "teacher.name='frozen': expected 'ema'",
     ),
   ],
 )
