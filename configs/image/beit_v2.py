@@ -20,13 +20,13 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 600
+  config.num_steps = 900
   config.objective = dict(
     name="beit_v2",
     image_size=(28, 28),
     channels=1,
     patch_size=4,
-    encoder=dict(width=128, depth=4, heads=2),
+    encoder=dict(width=64, depth=4, heads=2),
     early_layer=3,
     head_depth=1,
     mask=dict(name="blockwise", min_patches=4),

@@ -21,13 +21,13 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 800
+  config.num_steps = 1100
   config.objective = dict(
     name="cae",
     image_size=(28, 28),
     channels=1,
     patch_size=4,
-    encoder=dict(width=128, depth=4, heads=2),
+    encoder=dict(width=64, depth=4, heads=2),
     regressor_depth=2,
     decoder_depth=1,
     alignment=2.0,
@@ -45,7 +45,7 @@ def small():
   config.optimizer = dict(
     name="adamw",
     learning_rate=2e-3,
-    warmup_steps=80,
+    warmup_steps=70,
     b2=0.98,
     weight_decay=0.05,
     clip_norm=3.0,

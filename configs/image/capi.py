@@ -17,13 +17,13 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1500
+  config.num_steps = 1300
   config.objective = dict(
     name="capi",
     image_size=28,
     channels=1,
     patch_size=4,
-    encoder=dict(width=128, depth=4, heads=2),
+    encoder=dict(width=64, depth=4, heads=2),
     predictor=dict(depth=2),
     registers=4,
     teacher=dict(
@@ -38,7 +38,7 @@ def small():
   config.optimizer = dict(
     name="adamw",
     learning_rate=1e-3,
-    warmup_steps=150,
+    warmup_steps=80,
     weight_decay=0.05,
     factors={"clusters/": 0.5, "encoder/embed/": 0.2},
   )

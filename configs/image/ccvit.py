@@ -21,13 +21,13 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1500
+  config.num_steps = 900
   config.objective = dict(
     name="ccvit",
     image_size=(28, 28),
     channels=1,
     patch_size=4,
-    encoder=dict(width=128, depth=4, heads=2),
+    encoder=dict(width=64, depth=4, heads=2),
     branch=dict(early=3, depth=1),
     num_centroids=128,
     kmeans_steps=20,
@@ -41,7 +41,7 @@ def small():
   config.optimizer = dict(
     name="adamw",
     learning_rate=3e-3,
-    warmup_steps=150,
+    warmup_steps=60,
     weight_decay=0.05,
   )
   config.eval.probes = ("knn", "linear", "plain")

@@ -18,13 +18,13 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1500
+  config.num_steps = 2800
   config.objective = dict(
     name="colormae",
     image_size=(28, 28),
     channels=1,
     patch_size=4,
-    encoder=dict(width=128, depth=4, heads=2),
+    encoder=dict(width=64, depth=4, heads=2),
     decoder=dict(width=64, depth=1, heads=2),
     mask="green",
     mask_ratio=0.75,
@@ -34,7 +34,7 @@ def small():
   config.optimizer = dict(
     name="adamw",
     learning_rate=3e-3,
-    warmup_steps=150,
+    warmup_steps=180,
     weight_decay=0.05,
   )
   return config

@@ -17,13 +17,13 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1500
+  config.num_steps = 3000
   config.objective = dict(
     name="crossmae",
     image_size=(28, 28),
     channels=1,
     patch_size=4,
-    encoder=dict(width=128, depth=4, heads=2),
+    encoder=dict(width=64, depth=4, heads=2),
     decoder=dict(width=64, depth=2, heads=2),
     mask_ratio=0.75,
     prediction_ratio=0.25,
@@ -33,7 +33,7 @@ def small():
   config.optimizer = dict(
     name="adamw",
     learning_rate=3e-3,
-    warmup_steps=150,
+    warmup_steps=200,
     weight_decay=0.05,
   )
   config.eval.probes = ("knn", "linear", "plain")

@@ -18,14 +18,14 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1500
+  config.num_steps = 1900
   config.objective = dict(
     name="dbot",
     teacher=dict(name="bootstrap", stages=2, num_steps=config.get_ref("num_steps")),
     image_size=28,
     channels=1,
     patch_size=4,
-    encoder=dict(width=128, depth=4, heads=2),
+    encoder=dict(width=64, depth=4, heads=2),
     decoder=dict(width=64, depth=1, heads=2),
     mask_ratio=0.75,
     drop_path=0.0,
@@ -34,7 +34,7 @@ def small():
   config.optimizer = dict(
     name="adamw",
     learning_rate=3e-3,
-    warmup_steps=75,
+    warmup_steps=120,
     cycles=2,  # as many as stages
     weight_decay=0.05,
   )

@@ -19,7 +19,7 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1500
+  config.num_steps = 2600
   config.objective = dict(
     name="dmae",
     teacher=dict(
@@ -30,7 +30,7 @@ def small():
     image_size=28,
     channels=1,
     patch_size=4,
-    encoder=dict(width=128, depth=4, heads=2),
+    encoder=dict(width=64, depth=4, heads=2),
     decoder=dict(width=64, depth=1, heads=2),
     mask_ratio=0.75,
     norm_pix_loss=False,
@@ -39,7 +39,7 @@ def small():
   config.optimizer = dict(
     name="adamw",
     learning_rate=3e-3,
-    warmup_steps=150,
+    warmup_steps=170,
     weight_decay=0.05,
   )
   config.eval.probes = ("knn", "linear", "plain")

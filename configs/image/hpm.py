@@ -17,14 +17,14 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1000
+  config.num_steps = 1500
   config.objective = dict(
     name="hpm",
     num_steps=config.get_ref("num_steps"),
     image_size=(28, 28),
     channels=1,
     patch_size=4,
-    encoder=dict(width=128, depth=4, heads=2),
+    encoder=dict(width=64, depth=4, heads=2),
     decoder=dict(width=64, depth=1, heads=2),
     mask_ratio=0.75,
     hard_ratio=(0.0, 0.5),
@@ -35,7 +35,7 @@ def small():
   config.optimizer = dict(
     name="adamw",
     learning_rate=3e-3,
-    warmup_steps=150,
+    warmup_steps=100,
     weight_decay=0.05,
   )
   return config

@@ -17,13 +17,13 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1500
+  config.num_steps = 1300
   config.objective = dict(
     name="ijepa",
     image_size=28,
     channels=1,
     patch_size=4,
-    encoder=dict(width=128, depth=4, heads=2),
+    encoder=dict(width=64, depth=4, heads=2),
     predictor=dict(width=64, depth=2, heads=2),
     teacher=dict(
       name="ema",
@@ -39,7 +39,7 @@ def small():
   config.optimizer = dict(
     name="adamw",
     learning_rate=1e-3,
-    warmup_steps=150,
+    warmup_steps=80,
     b2=0.999,
     weight_decay=0.05,
   )

@@ -23,13 +23,13 @@ def small():
     dict(name="spaced_patches", patch_size=4, gap=1),
     *config.data.train_transforms,
   )
-  config.num_steps = 1500
+  config.num_steps = 1600
   config.objective = dict(
     name="latent_mim",
     image_size=28,
     channels=1,
     patch_size=4,
-    encoder=dict(width=128, depth=4, heads=2),
+    encoder=dict(width=64, depth=4, heads=2),
     projector=dict(hidden=256, depth=3),
     decoder=dict(width=64, depth=1, heads=2),
     teacher=dict(
@@ -43,7 +43,7 @@ def small():
   config.optimizer = dict(
     name="adamw",
     learning_rate=1e-3,
-    warmup_steps=150,
+    warmup_steps=100,
     weight_decay=0.05,
   )
   return config

@@ -20,13 +20,13 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1500
+  config.num_steps = 1400
   config.objective = dict(
     name="localmim",
     image_size=32,
     channels=1,
     patch_size=4,
-    encoder=dict(width=128, depth=4, heads=2),
+    encoder=dict(width=64, depth=4, heads=2),
     layers=(1, 3, 4),
     scales=(2, 1, 0.5),
     decoder=dict(width=64, depth=1, heads=2),
@@ -36,7 +36,7 @@ def small():
   config.optimizer = dict(
     name="adamw",
     learning_rate=3e-3,
-    warmup_steps=150,
+    warmup_steps=90,
     weight_decay=0.05,
   )
   margin = dict(name="random_crop", size=32, padding=2)  # crops all there is

@@ -94,8 +94,9 @@ def fashion_mnist():
 
 def small():
   config = fashion_mnist()
-  config.num_steps = 1500
-  config.optimizer.warmup_steps = 150
+  config.num_steps = 3000
+  config.optimizer.warmup_steps = 200
+  config.objective.encoder.width = 64
   config.eval.probes = ("knn", "linear", "plain")
   return config
 

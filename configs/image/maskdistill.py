@@ -20,7 +20,7 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1500
+  config.num_steps = 1000
   config.objective = dict(
     name="maskdistill",
     teacher=dict(
@@ -31,7 +31,7 @@ def small():
     image_size=28,
     channels=1,
     patch_size=4,
-    encoder=dict(width=128, depth=4, heads=2),
+    encoder=dict(width=64, depth=4, heads=2),
     mask=dict(name="blockwise", min_patches=4),
     mask_ratio=0.4,
     drop_path=0.0,
@@ -40,7 +40,7 @@ def small():
   config.optimizer = dict(
     name="adamw",
     learning_rate=3e-3,
-    warmup_steps=150,
+    warmup_steps=60,
     weight_decay=0.05,
   )
   config.eval.probes = ("knn", "linear", "plain")

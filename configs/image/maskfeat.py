@@ -17,14 +17,14 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1500
+  config.num_steps = 1200
   config.objective = dict(
     name="maskfeat",
     image_size=28,
     channels=1,
     patch_size=4,
     cell_size=2,  # 2x2 in a patch, as in the paper
-    encoder=dict(width=128, depth=4, heads=2),
+    encoder=dict(width=64, depth=4, heads=2),
     mask=dict(name="blockwise", min_patches=4),  # of 49 as 16 of 196
     mask_ratio=0.4,
     dtype="float32",
@@ -32,7 +32,7 @@ def small():
   config.optimizer = dict(
     name="adamw",
     learning_rate=2e-3,
-    warmup_steps=150,
+    warmup_steps=80,
     weight_decay=0.05,
   )
   return config

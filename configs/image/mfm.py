@@ -26,13 +26,13 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1500
+  config.num_steps = 1200
   config.objective = dict(
     name="mfm",
     image_size=(28, 28),
     channels=1,
     patch_size=4,
-    encoder=dict(width=128, depth=4, heads=2),
+    encoder=dict(width=64, depth=4, heads=2),
     radius=3.0,
     low_pass=0.5,
     gamma=1.0,
@@ -41,7 +41,7 @@ def small():
   config.optimizer = dict(
     name="adamw",
     learning_rate=1e-3,
-    warmup_steps=150,
+    warmup_steps=80,
     weight_decay=0.05,
     clip_norm=3.0,
   )

@@ -23,14 +23,14 @@ def small():
     image_size=(28, 28),
     channels=1,
     patch_size=4,
-    encoder=dict(width=128, depth=4, heads=2),
+    encoder=dict(width=64, depth=4, heads=2),
     mask_ratio=0.75,
     dtype="float32",
   )
   config.optimizer = dict(
     name="adamw",
     learning_rate=3e-3,
-    warmup_steps=150,
+    warmup_steps=100,
     weight_decay=0.05,
   )
   config.eval.probes = ("knn", "linear", "plain")

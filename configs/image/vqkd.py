@@ -20,7 +20,7 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1000
+  config.num_steps = 1500
   config.objective = dict(
     name="vqkd",
     image_size=(28, 28),
