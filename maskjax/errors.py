@@ -14,6 +14,32 @@ class UserError(ValueError):
     super().__init__(" ".join(message.split()))
 
 
+def at_least_one(**counts: int) -> None:
+  """Refuses a count below 1, by its name.
+
+  Example:
+    >>> at_least_one(depth=0)
+    Traceback (most recent call last):
+    maskjax.errors.UserError: depth=0: expected at least 1
+  """
+  for name, count in counts.items():
+    if count < 1:
+      raise UserError(f"{name}={count}: expected at least 1")
+
+
+def positive(**numbers: float) -> None:
+  """Refuses a number that is not above 0, by its name.
+
+  Example:
+    >>> positive(temperature=0.0)
+    Traceback (most recent call last):
+    maskjax.errors.UserError: temperature=0.0: expected a number above 0
+  """
+  for name, number in numbers.items():
+    if number <= 0:
+      raise UserError(f"{name}={number}: expected a number above 0")
+
+
 class RunError(RuntimeError):
   """A run had to stop, through nobody's mistake in writing its config.
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from maskjax import keys, masking, resolve
-from maskjax.errors import UserError
+from maskjax.errors import UserError, at_least_one, positive
 from maskjax.losses import Loss, Mean, cross_entropy
 from maskjax.masking import samplers
 from maskjax.models import (
@@ -182,19 +182,12 @@ def capi(
     drop_path=drop_path,
     **network,
   )
-  for name, value in (
-    ("target_temperature", target_temperature),
-    ("cluster_temperature", cluster_temperature),
-    ("student_temperature", student_temperature),
-  ):
-    if value <= 0:
-      raise UserError(f"{name}={value}: expected a number above 0")
-  for name, count in (
-    ("num_clusters", num_clusters),
-    ("sinkhorn_steps", sinkhorn_steps),
-  ):
-    if count < 1:
-      raise UserError(f"{name}={count}: expected at least 1")
+  positive(
+    target_temperature=target_temperature,
+    cluster_temperature=cluster_temperature,
+    student_temperature=student_temperature,
+  )
+  at_least_one(num_clusters=num_clusters, sinkhorn_steps=sinkhorn_steps)
   if not 0 < predicted_ratio <= 1:
     raise UserError(
       f"predicted_ratio={predicted_ratio}: expected above 0 and at most 1"

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from maskjax import keys, masking, resolve
-from maskjax.errors import UserError
+from maskjax.errors import UserError, at_least_one
 from maskjax.losses import Loss, Mean, cross_entropy, squared_error
 from maskjax.masking import Mask, samplers
 from maskjax.models import Network, TokensAndPixels, vit_encoder
@@ -24,7 +24,6 @@ from maskjax.objectives.images import ImageObjective
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.systems import System
 from maskjax.targets import Pixels, kmeans, nearest
-from maskjax.tokens import unpatchify
 from maskjax.tokens.patches import pair
 
 SYSTEM = System(
@@ -124,13 +123,12 @@ class CentroidModeling(ImageObjective):
 
   def reconstruct(self, params: Any, batch: Batch, key: Array) -> dict[str, Array]:
     """Images as they are, masked without replacements, and with predicted pixels."""
-    images, patches, mask = batch["image"], self.patches(batch), self.mask(batch, key)
-    _, pixels = self.predict(mask, mask, params, patches)
+    images, mask = batch["image"], self.mask(batch, key)
+    _, pixels = self.predict(mask, mask, params, self.patches(batch))
     completed = mask.restore(mask.visible(self.target(images)), pixels)
-    seen = jnp.where(mask.hidden[..., None], patches.mean(), patches)
     return {
       "original": images,
-      "masked": unpatchify(seen, grid=self.grid, patch_size=self.patch_size),
+      "masked": self.masked_images(batch, mask),
       "reconstructed": self.target.draw(completed, images),
     }
 
@@ -194,13 +192,8 @@ def ccvit(
     raise UserError(
       f"branch.early={of_branch['early']}: expected from 1 to encoder.depth={vit.depth}"
     )
-  for key, number in (
-    ("branch.depth", of_branch["depth"]),
-    ("num_centroids", num_centroids),
-    ("kmeans_steps", kmeans_steps),
-  ):
-    if number < 1:
-      raise UserError(f"{key}={number}: expected at least 1")
+  at_least_one(num_centroids=num_centroids, kmeans_steps=kmeans_steps)
+  at_least_one(**{"branch.depth": of_branch["depth"]})
   length = vit.grid[0] * vit.grid[1]
   if not 0 < replace_ratio < 1 - mask_ratio:
     raise UserError(

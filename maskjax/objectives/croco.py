@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack, cast
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from maskjax import masking, resolve
@@ -31,7 +30,6 @@ from maskjax.objectives.images import ImageObjective
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.systems import System
 from maskjax.targets import Pixels
-from maskjax.tokens import unpatchify
 from maskjax.tokens.patches import pair
 
 SYSTEM = System(
@@ -100,13 +98,12 @@ class CrossViewCompletion(ImageObjective):
 
     Visible patches are drawn as they are.
     """
-    images, patches, mask = batch["image"], self.patches(batch), self.mask(batch, key)
+    images, mask = batch["image"], self.mask(batch, key)
     visible = mask.visible(self.targets(batch))
     completed = mask.restore(visible, self.predict(mask, params, batch))
-    seen = jnp.where(mask.hidden[..., None], patches.mean(), patches)
     return {
       "original": images,
-      "masked": unpatchify(seen, grid=self.grid, patch_size=self.patch_size),
+      "masked": self.masked_images(batch, mask),
       "second view": batch["image2"],
       "reconstructed": self.target.draw(completed, images),
     }

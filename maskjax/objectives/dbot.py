@@ -17,7 +17,7 @@ import jax
 from jax import Array
 
 from maskjax import masking, resolve
-from maskjax.errors import UserError
+from maskjax.errors import positive
 from maskjax.losses import smooth_l1
 from maskjax.masking import samplers
 from maskjax.models import MaskedAutoencoder, Network, decoder_of, vit_encoder
@@ -98,8 +98,7 @@ def dbot(
     >>> system.model.decoder.patch_dim
     192
   """
-  if beta <= 0:
-    raise UserError(f"beta={beta}: expected a number above 0")
+  positive(beta=beta)
   patch = pair(patch_size)
   vit = vit_encoder(
     image_size=image_size,

@@ -14,7 +14,7 @@ from typing import Any, Unpack, cast
 from jax import Array
 
 from maskjax import masking, resolve
-from maskjax.errors import UserError
+from maskjax.errors import UserError, at_least_one
 from maskjax.losses import Loss, Mean, absolute_error, squared_error
 from maskjax.masking import Mask, samplers
 from maskjax.models import (
@@ -125,8 +125,7 @@ def dmae(
     >>> system.model.layer, system.teacher_layer
     (9, 9)
   """
-  if projector_depth < 1:
-    raise UserError(f"projector_depth={projector_depth}: expected at least 1")
+  at_least_one(projector_depth=projector_depth)
   patch = pair(patch_size)
   vit = vit_encoder(
     image_size=image_size,

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from maskjax.errors import UserError
+from maskjax.errors import UserError, at_least_one
 from maskjax.models import AggregationHead, DiscriminativeJointEmbedding, Network
 from maskjax.objectives.ijepa import LatentBlocks, ijepa
 from maskjax.objectives.teachers import average
@@ -96,8 +96,7 @@ def dmt_jepa(
       f"num_neighbors={num_neighbors}: expected at least 1 and less than {window**2}, "
       "the patches of the window"
     )
-  if head_depth < 1:
-    raise UserError(f"head_depth={head_depth}: expected at least 1")
+  at_least_one(head_depth=head_depth)
   head = AggregationHead(
     heads=vit.heads,
     depth=head_depth,

@@ -15,7 +15,7 @@ from maskjax.losses import Loss
 from maskjax.masking import Mask, Sampler
 from maskjax.models import Layers, encoder_layers
 from maskjax.objectives.objective import Batch, Variables, collections
-from maskjax.tokens import patchify
+from maskjax.tokens import patchify, unpatchify
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,6 +107,12 @@ class ImageObjective(PatchObjective):
     return masking.draw(
       self.sampler, example_keys, self.grid, num_hidden=self.num_hidden
     )
+
+  def masked_images(self, batch: Batch, mask: Mask) -> Array:
+    """A batch's images, grey where they are hidden: [B, H, W, C]."""
+    patches = self.patches(batch)
+    seen = jnp.where(mask.hidden[..., None], patches.mean(), patches)
+    return unpatchify(seen, grid=self.grid, patch_size=self.patch_size)
 
 
 def image_patches(

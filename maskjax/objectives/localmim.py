@@ -33,7 +33,7 @@ from maskjax.objectives.images import ImageObjective
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.systems import System
 from maskjax.targets import Hog, Pixels
-from maskjax.tokens import patchify, unpatchify
+from maskjax.tokens import patchify
 from maskjax.tokens.patches import pair
 
 SYSTEM = System(
@@ -95,10 +95,8 @@ class LocalMim(ImageObjective):
 
     The regions of visible patches are drawn as they are, larger ones as predicted.
     """
-    images, patches, mask = batch["image"], self.patches(batch), self.mask(batch, key)
-    seen = jnp.where(mask.hidden[..., None], patches.mean(), patches)
-    seen = unpatchify(seen, grid=self.grid, patch_size=self.patch_size)
-    pictures = {"original": images, "masked": seen}
+    images, mask = batch["image"], self.mask(batch, key)
+    pictures = {"original": images, "masked": self.masked_images(batch, mask)}
     for layer, target, predicted in self.predictions(mask, params, batch):
       targets, name = target(images), f"layer {layer:02}"
       if target.patch_size == self.patch_size:

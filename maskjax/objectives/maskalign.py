@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from maskjax import keys, masking, resolve
-from maskjax.errors import UserError
+from maskjax.errors import UserError, positive
 from maskjax.losses import Loss, Mean, smooth_l1
 from maskjax.masking import Mask, samplers
 from maskjax.models import AlignedEncoder, Layers, Network, vit_encoder
@@ -136,8 +136,7 @@ def maskalign(
     >>> system.num_hidden, system.model.levels
     (12, 5)
   """
-  if beta <= 0:
-    raise UserError(f"beta={beta}: expected a number above 0")
+  positive(beta=beta)
   patch = pair(patch_size)
   vit = vit_encoder(
     image_size=image_size,

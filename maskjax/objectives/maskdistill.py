@@ -14,7 +14,7 @@ from typing import Any, Unpack
 from jax import Array
 
 from maskjax import masking, resolve
-from maskjax.errors import UserError
+from maskjax.errors import positive
 from maskjax.losses import smooth_l1
 from maskjax.masking import samplers
 from maskjax.models import MaskedEncoder, Network, vit_encoder
@@ -84,8 +84,7 @@ def maskdistill(
     >>> system.num_hidden, system.model.size
     (7, 192)
   """
-  if beta <= 0:
-    raise UserError(f"beta={beta}: expected a number above 0")
+  positive(beta=beta)
   patch = pair(patch_size)
   vit = vit_encoder(
     image_size=image_size,

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-import jax.numpy as jnp
 from jax import Array
 
 from maskjax import keys
@@ -13,7 +12,6 @@ from maskjax.masking import Mask
 from maskjax.objectives.images import ImageObjective
 from maskjax.objectives.objective import Batch, Variables, collections, valid
 from maskjax.targets import Target
-from maskjax.tokens import unpatchify
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,10 +72,9 @@ class Prediction(ImageObjective):
     mask = self.mask(batch, key)
     targets = self.targets(batch)
     predicted = mask.restore(mask.visible(targets), self.predict(mask, params, patches))
-    seen = jnp.where(mask.hidden[..., None], patches.mean(), patches)
     pictures = {
       "original": images,
-      "masked": unpatchify(seen, grid=self.grid, patch_size=self.patch_size),
+      "masked": self.masked_images(batch, mask),
       "target": self.target.draw(targets, images),
       "reconstructed": self.target.draw(predicted, images),
     }
