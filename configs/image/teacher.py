@@ -9,6 +9,7 @@ clip_b16, clip_l14: CLIP's vision tower (arXiv:2103.00020), of a CLIPModel or a
   CLIPVisionModel.
 dino_s16, dino_b16: ViTs as DINO trains them (arXiv:2104.14294), ViTModel.
 dinov2_b14: DINOv2 (arXiv:2304.07193), Dinov2Model; sees images of 518x518 pixels.
+ijepa_h14: I-JEPA's encoder (arXiv:2301.08243), IJepaModel.
 
 `maskjax eval --workdir runs/clip_b16` probes it. The configs of students name it:
   frozen = dict(
@@ -31,6 +32,7 @@ def get_config(setting=None):
       "dino_s16": dino_s16,
       "dino_b16": dino_b16,
       "dinov2_b14": dinov2_b14,
+      "ijepa_h14": ijepa_h14,
     },
   )
 
@@ -69,3 +71,7 @@ def dino_b16():
 
 def dinov2_b14():
   return encoder("dinov2", "B", image_size=518, patch_size=14)
+
+
+def ijepa_h14():
+  return encoder("ijepa", "H", patch_size=14)

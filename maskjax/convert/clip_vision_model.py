@@ -86,7 +86,7 @@ def to_hf(
 
 
 def _places(config: Mapping[str, Any]) -> layout.Places:
-  width, count = config["hidden_size"], encoders.num_tokens(config)
+  width, count = config["hidden_size"], 1 + encoders.num_patches(config)
   return {
     "embeddings.class_embedding": Place("encoder/cls", (width,), encoders.TOKEN),
     "embeddings.position_embedding.weight": Place(

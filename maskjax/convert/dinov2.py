@@ -94,7 +94,7 @@ def to_hf(
 
 
 def _places(config: Mapping[str, Any]) -> layout.Places:
-  width, count = config["hidden_size"], encoders.num_tokens(config)
+  width, count = config["hidden_size"], 1 + encoders.num_patches(config)
   return {
     "embeddings.cls_token": Place("encoder/cls", (1, 1, width), encoders.TOKEN),
     "embeddings.position_embeddings": Place(

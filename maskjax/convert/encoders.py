@@ -51,16 +51,18 @@ def to_params(
   found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
   found = {name: tensor for name, tensor in found.items() if name not in unused}
   encoder = layout.to_params(places, found)["encoder"]
-  positions = encoder["positions"]
-  encoder["cls"] = encoder["cls"] + positions[0]
-  encoder["positions"] = positions[1:]
+  if "cls" in encoder:
+    positions = encoder["positions"]
+    encoder["cls"] = encoder["cls"] + positions[0]
+    encoder["positions"] = positions[1:]
   return {"encoder": encoder}
 
 
 def to_tensors(places: Places, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """The inverse of `to_params`; the class token's position is zero."""
   encoder = dict(params["encoder"])
-  encoder["positions"] = np.pad(np.asarray(encoder["positions"]), ((1, 0), (0, 0)))
+  if "cls" in encoder:
+    encoder["positions"] = np.pad(np.asarray(encoder["positions"]), ((1, 0), (0, 0)))
   return layout.to_tensors(places, {"encoder": encoder})
 
 
@@ -114,13 +116,30 @@ def config_of(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
   }
 
 
-def num_tokens(config: Mapping[str, Any]) -> int:
-  """The class token and the patches of an image."""
+def num_patches(config: Mapping[str, Any]) -> int:
+  """The patches of an image."""
   rows, columns = grid_of(pair(config["image_size"]), config["patch_size"])
-  return 1 + rows * columns
+  return rows * columns
 
 
 def patch_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
   """The shape [D, C, P, P] of the convolution that embeds patches."""
   side = config["patch_size"]
   return config["hidden_size"], config["num_channels"], side, side
+
+
+def vit_places(config: Mapping[str, Any]) -> Places:
+  """Of a ViT as transformers names its parts, all but what is added to patches."""
+  return {
+    **layout.patches(
+      "embeddings.patch_embeddings.projection", "encoder/embed", patch_shape(config)
+    ),
+    **layout.vit_blocks(
+      "encoder.layer",
+      "encoder",
+      width=config["hidden_size"],
+      hidden=config["intermediate_size"],
+      depth=config["num_hidden_layers"],
+    ),
+    **layout.norm("layernorm", "encoder/norm", config["hidden_size"]),
+  }

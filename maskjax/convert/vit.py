@@ -75,23 +75,11 @@ def to_hf(
 
 
 def _places(config: Mapping[str, Any]) -> layout.Places:
-  width, count = config["hidden_size"], encoders.num_tokens(config)
+  width, count = config["hidden_size"], 1 + encoders.num_patches(config)
   return {
     "embeddings.cls_token": Place("encoder/cls", (1, 1, width), encoders.TOKEN),
     "embeddings.position_embeddings": Place(
       "encoder/positions", (1, count, width), encoders.TABLE
     ),
-    **layout.patches(
-      "embeddings.patch_embeddings.projection",
-      "encoder/embed",
-      encoders.patch_shape(config),
-    ),
-    **layout.vit_blocks(
-      "encoder.layer",
-      "encoder",
-      width=width,
-      hidden=config["intermediate_size"],
-      depth=config["num_hidden_layers"],
-    ),
-    **layout.norm("layernorm", "encoder/norm", width),
+    **encoders.vit_places(config),
   }

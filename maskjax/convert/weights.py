@@ -15,6 +15,7 @@ from maskjax.convert import (
   clip,
   clip_vision_model,
   dinov2,
+  ijepa,
   safetensors,
   swin_mim,
   swinv2_mim,
@@ -35,6 +36,7 @@ class Converter(Protocol):
   Attributes:
     MODEL_TYPE: as `config.json` names it.
     OBJECTIVE: name of the objective that the weights are of.
+    EXPORTS: where it is there, names of others that it writes in part.
   """
 
   MODEL_TYPE: str
@@ -53,7 +55,7 @@ class Converter(Protocol):
 
 # Of an objective with several kinds of encoder, first the one of its default kind.
 CONVERTERS: tuple[Converter, ...] = (
-  *(vit, clip, clip_vision_model, dinov2),
+  *(vit, clip, clip_vision_model, dinov2, ijepa),
   *(vit_mae, vit_mim, swin_mim, swinv2_mim, beit_mim),
 )
 
@@ -106,17 +108,21 @@ def export_weights(
   config = workdirs.read_config(workdir)
   # An objective with several kinds of encoder names them as model types are named.
   kind = config.objective.get("encoder_type")
-  converter = _converter(config, kind, f"the run in {workdir}")
+  converter = _converter(config, kind, f"the run in {workdir}", exported=True)
   hyperparameters = config.objective.to_dict()
   hyperparameters.pop("name")
   _, params = workdirs.checkpoints(workdir, config).restore_weights(step)
   safetensors.write(folder, *converter.to_hf(hyperparameters, params))
 
 
-def _converter(config: ConfigDict, model_type: str | None, what: str) -> Converter:
+def _converter(
+  config: ConfigDict, model_type: str | None, what: str, *, exported: bool = False
+) -> Converter:
   """The one of a config's objective and, where it is given, of a model type."""
   name = config.objective.get("name")
   of_objective = [c for c in CONVERTERS if c.OBJECTIVE == name]
+  if exported:
+    of_objective += [c for c in CONVERTERS if name in getattr(c, "EXPORTS", ())]
   if not of_objective:
     known = sorted({repr(c.OBJECTIVE) for c in CONVERTERS})
     raise UserError(

@@ -2,8 +2,9 @@
 
 `maskjax convert` fills it with the weights of CLIP's vision tower
 (https://arxiv.org/abs/2103.00020), of ViTs as DINO trains them
-(https://arxiv.org/abs/2104.14294) or of DINOv2 (https://arxiv.org/abs/2304.07193). It
-has features and layers, and no loss. Configs: `configs/image/teacher.py`.
+(https://arxiv.org/abs/2104.14294), of DINOv2 (https://arxiv.org/abs/2304.07193) or of
+I-JEPA's encoder (https://arxiv.org/abs/2301.08243). It has features and layers, and no
+loss. Configs: `configs/image/teacher.py`.
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ ENCODER_TYPES: Mapping[str, Mapping[str, Any]] = {
     "embed_norm": True,
   },
   "dinov2": {"layer_scale": 1.0},
+  "ijepa": {"class_token": False},
   "vit": {},
 }
 
@@ -96,7 +98,8 @@ def vit(
 
   Args:
     encoder_type: `vit`; `clip_vision_model`, with a normalisation before the first
-      block and its own GELU; or `dinov2`, with scaled branches.
+      block and its own GELU; `dinov2`, with scaled branches; or `ijepa`, without a
+      class token.
     image_size: side, or (height, width), in pixels.
     channels: values a pixel.
     patch_size: side, or (height, width), in pixels.

@@ -1,4 +1,4 @@
-"""I-JEPA: its blocks, its target, and its encoder against transformers."""
+"""I-JEPA: its blocks and its target; tests/test_agreement_ijepa.py has its encoder."""
 
 import functools
 import math
@@ -7,17 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.arrays import assert_close, random, shaken
+from models.arrays import random, shaken
 from systems.latents import digits, train
 
 from maskjax import masking
 from maskjax.errors import UserError
 from maskjax.masking.multi_block import rectangle
 from maskjax.objectives import ijepa
-from maskjax.tokens import sincos
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 KEY = jax.random.key(3)
 TINY = {"width": 8, "depth": 1, "heads": 2}
@@ -276,79 +274,3 @@ def test_mistakes_are_named(bad, message):
   with pytest.raises(UserError, match=message) as refusal:
     make(**bad)
   assert "\n" not in str(refusal.value)
-
-
-# Against transformers
-
-
-def test_the_encoder_is_transformers():
-  config = transformers.IJepaConfig(
-    image_size=12,
-    patch_size=2,
-    num_channels=3,
-    hidden_size=16,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=32,
-    layer_norm_eps=1e-3,
-    qkv_bias=True,
-  )
-  theirs = transformers.IJepaModel(config, add_pooling_layer=False).eval()
-  rng = np.random.default_rng(0)
-  with torch.no_grad():
-    for name, parameter in theirs.named_parameters():
-      centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-      noise = 0.3 * rng.normal(size=tuple(parameter.shape))
-      parameter.copy_(torch.from_numpy(centre + noise))
-    # Theirs are parameters, which the authors' checkpoints hold fixed.
-    theirs.embeddings.position_embeddings.copy_(
-      torch.from_numpy(sincos((6, 6), 16))[None]
-    )
-  objective = ijepa(
-    image_size=12,
-    patch_size=2,
-    encoder={"width": 16, "depth": 2, "heads": 2},
-    predictor=TINY,
-    mlp_ratio=2.0,
-    norm_epsilon=1e-3,
-  )
-  params = {"encoder": encoder_of(theirs.state_dict())}
-  images = random(3, 12, 12, 3)
-  with torch.no_grad():
-    expected = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2))).last_hidden_state
-  features = jax.jit(objective.features)(params, {"image": images})
-  assert_close(features, expected.numpy())
-
-
-def encoder_of(state):
-  """Their tensors as our encoder's parameters."""
-  state = {name: tensor.numpy() for name, tensor in state.items()}
-
-  def dense(name):
-    return {"kernel": state[f"{name}.weight"].T, "bias": state[f"{name}.bias"]}
-
-  def norm(name):
-    return {"scale": state[f"{name}.weight"], "bias": state[f"{name}.bias"]}
-
-  embed = "embeddings.patch_embeddings.projection"
-  kernel = state[f"{embed}.weight"]  # [D, C, P, P]
-  blocks = {}
-  for i in range(2):
-    name = f"layers.{i}"
-    parts = {"query": "q", "key": "k", "value": "v", "out": "o"}
-    blocks[f"block_{i}"] = {
-      "attention": {
-        ours: dense(f"{name}.attention.{theirs}_proj") for ours, theirs in parts.items()
-      },
-      "attention_norm": norm(f"{name}.layernorm_before"),
-      "mlp_norm": norm(f"{name}.layernorm_after"),
-      "mlp": {"up": dense(f"{name}.mlp.fc1"), "down": dense(f"{name}.mlp.fc2")},
-    }
-  return {
-    "embed": {
-      "kernel": kernel.transpose(2, 3, 1, 0).reshape(-1, len(kernel)),
-      "bias": state[f"{embed}.bias"],
-    },
-    "transformer": blocks,
-    "norm": norm("layernorm"),
-  }
