@@ -41,7 +41,9 @@ class Row:
   ranks: dict[str, float]
   width: int
 
-  def line(self, name: str, gain: float | None = None, minutes: float | None = None):
+  def line(
+    self, name: str, gain: float | None = None, minutes: float | None = None
+  ) -> str:
     """The row as Markdown."""
     numbers = " | ".join(f"{100 * self.scores[name]:.1f}" for name in PROBED)
     gained = "" if gain is None else f"{100 * gain:+.1f}"
@@ -114,18 +116,20 @@ def pixels() -> str:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--only", default="", help="names, with commas between them")
-  only = parser.parse_args().only.split(",")
+  parser.add_argument("--only", help="names to train, with commas between them")
+  only = parser.parse_args().only
   known = {s.name: s.config.split(":")[0] for s in systems() if s.family == "image"}
-  names = [*FIRST, *(name for name in known if name not in FIRST)]
-  table = []
-  for name in names:
-    if (
-      only == [""] or name in only or Path(f"runs/{name}_small/untrained.json").exists()
-    ):
+  wanted = set(known if only is None else only.split(","))
+  table, left = [], []
+  for name in (*FIRST, *(name for name in known if name not in FIRST)):
+    if name in wanted or Path(f"runs/{name}_small/untrained.json").exists():
       table += lines(name, known[name])
       print(*table[-2:], sep="\n", flush=True)
+    else:
+      left.append(name)
   table.append(pixels())
+  if left:
+    table.append(f"\nNot measured yet: {', '.join(left)}.")
   TABLE.parent.mkdir(exist_ok=True)
   TABLE.write_text("\n".join([HEAD, *table]) + "\n")
 
