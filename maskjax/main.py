@@ -335,7 +335,9 @@ def _fail(message: object, code: int) -> None:
   from maskjax import distributed
 
   who = f"process {jax.process_index()} of {jax.process_count()}"
-  print(f"maskjax: {who}: {message}", file=sys.stderr, flush=True)
+  # In one piece, so that no other process writes in the midst of the line.
+  sys.stderr.write(f"maskjax: {who}: {message}\n")
+  sys.stderr.flush()
   sys.stdout.flush()
   if code == TERMINATED:
     distributed.wait_for_all()  # all of them are here or on their way
