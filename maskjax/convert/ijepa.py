@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from maskjax import objectives
-from maskjax.convert import encoders, layout
+from maskjax.convert import encoders, layout, vit
 from maskjax.convert.layout import Place
 from maskjax.tokens import sincos
 
@@ -20,18 +20,7 @@ OBJECTIVE = "vit"
 EXPORTS = ("ijepa",)
 
 # What `IJepaConfig` takes where its config.json is silent.
-DEFAULTS: Mapping[str, Any] = {
-  "hidden_act": "gelu",
-  "hidden_size": 768,
-  "image_size": 224,
-  "intermediate_size": 3072,
-  "layer_norm_eps": 1e-12,
-  "num_attention_heads": 12,
-  "num_channels": 3,
-  "num_hidden_layers": 12,
-  "patch_size": 16,
-  "qkv_bias": True,
-}
+DEFAULTS = vit.DEFAULTS
 
 
 def from_hf(
