@@ -4,7 +4,9 @@ Hides nine tenths of an image's patches and has a decoder that attends to the co
 the visible ones predict those of the hidden ones, as an average of the encoder over
 past steps has them that sees the hidden patches alone. Each prediction has to find its
 own target among all of its image, and codes of an image must be neither too alike nor
-too different (https://arxiv.org/abs/2407.15837). Config: `configs/image/latent_mim.py`.
+too different. The paper's gaps between patches are a transform of the data,
+`maskjax.data.transforms.spaced_patches` (https://arxiv.org/abs/2407.15837). Config:
+`configs/image/latent_mim.py`.
 """
 
 import dataclasses
