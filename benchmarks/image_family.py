@@ -6,6 +6,9 @@ writes docs/results/image.md, and runs/SYSTEM_small. Each system has the same bu
 eight minutes of a CPU core; `taskset -c 0` keeps a run on one. Runs that are finished
 and judged are not done again, so that the table can be made piece by piece, with
 `--only`.
+
+`--curves` trains each under a second seed, and stores what to expect of the settings
+beside their configs, for `maskjax check`.
 """
 
 import argparse
@@ -18,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from maskjax import config as configs
-from maskjax import evaluation, experiment, workdir
+from maskjax import curves, evaluation, experiment, workdir
 from maskjax.evaluation.probes import PROBES
+from maskjax.objectives.objective import Variables, readable
 from maskjax.systems import systems
 
 TABLE = Path(__file__).parent.parent / "docs/results/image.md"
@@ -55,14 +59,15 @@ class Row:
     return f"| {name} | {numbers} | {gained} | {ranks} | {took} |"
 
 
-def train(spec: str, folder: Path) -> float:
+def train(spec: str, folder: Path, seed: int = 0) -> float:
   """Trains a config unless that is done; gives the minutes of one core that it took."""
   clock = folder / "minutes.txt"
   if not clock.exists():
     before = processor_seconds()
     command = [sys.executable, "-m", "maskjax.main", "train", "--config", spec]
+    command += ["--workdir", str(folder), f"--config.seed={seed}"]
     quiet = ["--config.eval.probes=()", f"--config.checkpoint.every={10**6}"]
-    subprocess.run([*command, "--workdir", str(folder), *quiet], check=True)
+    subprocess.run([*command, *quiet], check=True)
     clock.write_text(str((processor_seconds() - before) / 60))
   return float(clock.read_text())
 
@@ -92,17 +97,42 @@ def judge(file: Path, features: Any, params: Any, prepared: Any) -> Row:
   return Row(**json.loads(file.read_text()))
 
 
+def place(name: str, seed: int = 0) -> Path:
+  """The workdir of a system; that of seed 0 is where configs look for teachers."""
+  return Path(f"runs/{name}_small" + (f"_{seed}" if seed else ""))
+
+
+def judge_run(folder: Path, *, trained: bool = True) -> Row:
+  """Probes the features of a finished run, or those that it began with."""
+  prepared = experiment.prepare(workdir.read_config(folder), learns=False)
+  objective, variables = prepared.objective, prepared.untrained()
+  if trained:
+    checkpoints = workdir.checkpoints(folder, prepared.config)
+    step, params = checkpoints.restore_weights()
+    variables = Variables(params, checkpoints.restore_extra(step, variables.extra))
+  file = folder / ("trained.json" if trained else "untrained.json")
+  return judge(file, objective.features, readable(objective, variables), prepared)
+
+
 def lines(name: str, config: str) -> list[str]:
   """The trained encoder of a system, and the same one untrained."""
-  folder = Path(f"runs/{name}_small")  # where configs look for their teachers
-  minutes = train(f"{config}:small", folder)
-  prepared = experiment.prepare(workdir.read_config(folder))
-  _, params = workdir.checkpoints(folder, prepared.config).restore_weights()
-  features, first = prepared.objective.features, prepared.untrained().params
-  trained = judge(folder / "trained.json", features, params, prepared)
-  untrained = judge(folder / "untrained.json", features, first, prepared)
+  minutes = train(f"{config}:small", place(name))
+  trained, untrained = (judge_run(place(name), trained=yes) for yes in (True, False))
   gain = trained.scores["plain"] - untrained.scores["plain"]
   return [trained.line(name, gain, minutes), untrained.line("untrained")]
+
+
+def record(name: str, config: str) -> None:
+  """Stores the curve of a system's setting, of runs under two seeds."""
+  spec, runs = f"{config}:small", []
+  for seed in (0, 1):
+    folder = place(name, seed)
+    train(spec, folder, seed)
+    scores = judge_run(folder).scores
+    steps = configs.load(spec).num_steps
+    probes = {f"eval/{name}": {steps: scores[name]} for name in ("knn", "linear")}
+    runs.append({**curves.written(folder), **probes})
+  print(f"recorded: {curves.store(spec, configs.load(spec), runs)}", flush=True)
 
 
 def pixels() -> str:
@@ -118,14 +148,18 @@ def pixels() -> str:
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--only", help="names to train, with commas between them")
-  only = parser.parse_args().only
+  parser.add_argument("--curves", action="store_true", help="record curves, too")
+  given = parser.parse_args()
+  only = given.only
   known = {s.name: s.config.split(":")[0] for s in systems() if s.family == "image"}
   wanted = set(known if only is None else only.split(","))
   table, left = [], []
   for name in (*FIRST, *(name for name in known if name not in FIRST)):
-    if name in wanted or Path(f"runs/{name}_small/untrained.json").exists():
+    if name in wanted or (place(name) / "untrained.json").exists():
       table += lines(name, known[name])
       print(*table[-2:], sep="\n", flush=True)
+      if given.curves and name in wanted:
+        record(name, known[name])
     else:
       left.append(name)
   table.append(pixels())

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from maskjax import config as configs
 from maskjax import experiment, metrics
+from maskjax import workdir as workdirs
 from maskjax.errors import UserError
 
 # What a curve is of, where a run writes it.
@@ -29,6 +30,7 @@ LEAST = 0.01
 _FREE = ("data.train", "data.test", "seed")
 
 Curve = dict[str, dict[str, list[Any]]]
+Run = Mapping[str, Mapping[int, float]]  # by name, numbers by step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,20 @@ def record(spec: str, config: ConfigDict, *, seeds: int = 4) -> Path:
     again = config.copy_and_resolve_references()
     again.seed = seed
     runs.append(_run(again))
+  return store(spec, config, runs)
+
+
+def store(spec: str, config: ConfigDict, runs: Sequence[Run]) -> Path:
+  """Stores what runs of a config wrote, in the place of the curve that there was.
+
+  Args:
+    spec: `FILE[:ARG]`, whose curve it becomes.
+    config: what the runs were of, but for their seeds.
+    runs: what each wrote, see `written`; at least two.
+
+  Returns:
+    The file.
+  """
   file, setting = _place(spec)
   stored = json.loads(file.read_text()) if file.exists() else {}
   stored[setting] = {
@@ -129,7 +145,7 @@ def ends(path: str) -> tuple[str, dict[str, tuple[float, float]]]:
   }
 
 
-def compare(curve: Curve, run: Mapping[str, Mapping[int, float]]) -> Iterator[Point]:
+def compare(curve: Curve, run: Run) -> Iterator[Point]:
   """Puts each number of a curve beside that of a run.
 
   Args:
@@ -175,17 +191,22 @@ def table(points: Sequence[Point]) -> str:
   return "\n".join(lines)
 
 
-def _run(config: ConfigDict) -> dict[str, dict[int, float]]:
-  """Trains in a workdir of its own: by name, numbers by step."""
-  with tempfile.TemporaryDirectory() as workdir:
-    experiment.train(config, workdir)
-    lines = metrics.read_json_lines(Path(workdir) / "metrics.jsonl")
+def written(workdir: str | Path) -> Run:
+  """What a run wrote of `NAMES`."""
+  lines = metrics.read_json_lines(Path(workdir) / workdirs.METRICS)
   return {
     name: {line["step"]: line[name] for line in lines if name in line} for name in NAMES
   }
 
 
-def _curve(runs: Sequence[Mapping[str, Mapping[int, float]]]) -> Curve:
+def _run(config: ConfigDict) -> Run:
+  """Trains in a workdir of its own."""
+  with tempfile.TemporaryDirectory() as workdir:
+    experiment.train(config, workdir)
+    return written(workdir)
+
+
+def _curve(runs: Sequence[Run]) -> Curve:
   """Mean and standard deviation of each number over the runs.
 
   The deviation at a step, of a few runs, is itself uncertain: it is taken to be the
