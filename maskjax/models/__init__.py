@@ -4,11 +4,12 @@ from maskjax.models.aligned import AlignedAutoencoder, AlignedEncoder, Projector
 from maskjax.models.attention import last_attention
 from maskjax.models.beit import CodePredictor
 from maskjax.models.cae import ContextAutoencoder
-from maskjax.models.capi import ClusterPredictor, Clusters, CosineHead, Predictor
+from maskjax.models.capi import ClusterPredictor, Clusters, Predictor
 from maskjax.models.ccvit import TokensAndPixels
 from maskjax.models.cnn import CNN_SIZES, ConvEncoder, conv_encoder, is_cnn
 from maskjax.models.croco import CrossViewAutoencoder
 from maskjax.models.crossmae import CrossDecoder, CrossMaskedAutoencoder
+from maskjax.models.decoder import Decoder, decoder_of
 from maskjax.models.jepa import (
   AggregationHead,
   DiscriminativeJointEmbedding,
@@ -16,9 +17,15 @@ from maskjax.models.jepa import (
 )
 from maskjax.models.latent_mim import CueDecoder, LatentMaskedModel, NormedProjector
 from maskjax.models.layers import Layers, encoder_layers
-from maskjax.models.mae import Decoder, MaskedAutoencoder, MiningAutoencoder, decoder_of
+from maskjax.models.mae import MaskedAutoencoder, MiningAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
 from maskjax.models.multiscale import MultiscaleAutoencoder, RegionDecoder
+from maskjax.models.prototypes import (
+  CosineHead,
+  DistilledEncoder,
+  PrototypeHead,
+  prototype_head,
+)
 from maskjax.models.swin import SWIN_SIZES, SwinEncoder, swin_encoder
 from maskjax.models.transformer import Transformer, stack_blocks, unstack_blocks
 from maskjax.models.vit import (
@@ -54,6 +61,7 @@ __all__ = [
   "CueDecoder",
   "Decoder",
   "DiscriminativeJointEmbedding",
+  "DistilledEncoder",
   "JointEmbedding",
   "LatentMaskedModel",
   "Layers",
@@ -65,6 +73,7 @@ __all__ = [
   "NormedProjector",
   "Predictor",
   "Projector",
+  "PrototypeHead",
   "RegionDecoder",
   "SwinEncoder",
   "TokensAndPixels",
@@ -77,6 +86,7 @@ __all__ = [
   "encoder_layers",
   "is_cnn",
   "last_attention",
+  "prototype_head",
   "stack_blocks",
   "swin_encoder",
   "unstack_blocks",

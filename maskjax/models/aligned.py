@@ -6,9 +6,10 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.masking import Mask
+from maskjax.models.around import AroundEncoder
+from maskjax.models.decoder import Decoder
 from maskjax.models.dense import Dense
 from maskjax.models.gelu import gelu
-from maskjax.models.mae import Decoder
 from maskjax.models.transformer import LayerNorm
 from maskjax.models.vit import VisionEncoder
 
@@ -91,7 +92,7 @@ class Projector(nn.Module):
     return x
 
 
-class AlignedAutoencoder(nn.Module):
+class AlignedAutoencoder(AroundEncoder):
   """MAE's network, one block of whose encoder is to say what a teacher's block says.
 
   As DMAE has it (https://arxiv.org/abs/2208.12256, section 3).
@@ -103,7 +104,6 @@ class AlignedAutoencoder(nn.Module):
     layer: the block's number, from 1.
   """
 
-  encoder: VisionEncoder
   decoder: Decoder
   projector: Projector
   layer: int
@@ -119,7 +119,3 @@ class AlignedAutoencoder(nn.Module):
     tokens = self.encoder.every_block(patches, mask)
     predictions = self.decoder(tokens[-1], mask, visible_too)
     return predictions, self.projector(tokens[self.layer - 1])
-
-  def encode(self, patches: Array) -> Array:
-    """Encodes whole images: [B, N, P] to [B, 1 + N, D]."""
-    return self.encoder(patches)

@@ -7,8 +7,8 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.masking import Mask
+from maskjax.models.around import blocks_like, norm_like
 from maskjax.models.dense import Dense
-from maskjax.models.transformer import LayerNorm, Transformer
 from maskjax.models.vit import VisionEncoder
 
 
@@ -34,15 +34,9 @@ class CodePredictor(nn.Module):
   def setup(self) -> None:
     """Makes what the two predictions share, and the blocks of the second."""
     encoder = self.encoder
-    self.norm = LayerNorm(epsilon=encoder.norm_epsilon, dtype=encoder.dtype)
+    self.norm = norm_like(encoder)
     self.head = Dense(self.num_codes, dtype=encoder.dtype)
-    self.aggregator = Transformer(
-      depth=self.head_depth,
-      heads=encoder.heads,
-      norm_epsilon=encoder.norm_epsilon,
-      dtype=encoder.dtype,
-      **encoder.options,
-    )
+    self.aggregator = blocks_like(encoder, self.head_depth)
 
   def __call__(self, patches: Array, mask: Mask) -> list[Array]:
     """Logits of hidden patches [B, N, P], and those by aggregation: [B, M, K] each."""

@@ -9,10 +9,10 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.masking import Mask
+from maskjax.models.around import AroundEncoder, blocks_like, norm_like
 from maskjax.models.attention import Attention
 from maskjax.models.dense import Dense
-from maskjax.models.transformer import REMAT, LayerNorm, Mlp, Transformer, drop_branch
-from maskjax.models.vit import VisionEncoder
+from maskjax.models.transformer import REMAT, LayerNorm, Mlp, drop_branch
 from maskjax.sharding import constrain_batch
 from maskjax.tokens import sincos
 
@@ -84,7 +84,7 @@ class RegressorBlock(nn.Module):
     return constrain_batch(add(x, mlp(x), "mlp"))
 
 
-class ContextAutoencoder(nn.Module):
+class ContextAutoencoder(AroundEncoder):
   """The network of CAE (https://arxiv.org/abs/2202.03026, section 3.1).
 
   Attributes:
@@ -95,7 +95,6 @@ class ContextAutoencoder(nn.Module):
     decoder_depth: blocks from hidden latents to codes.
   """
 
-  encoder: VisionEncoder
   num_codes: int
   regressor_depth: int
   decoder_depth: int
@@ -114,21 +113,11 @@ class ContextAutoencoder(nn.Module):
     latents = encoder.patch_tokens(encoder(patches, mask.inverse()))
     table = jnp.asarray(sincos(encoder.grid, encoder.width), encoder.dtype)
     regressed = self._regress(visible, table[mask.hidden_ids], table[mask.visible_ids])
-    x = Transformer(
-      depth=self.decoder_depth,
-      heads=encoder.heads,
-      norm_epsilon=encoder.norm_epsilon,
-      dtype=encoder.dtype,
-      name="decoder",
-      **encoder.options,
-    )(regressed + table[mask.hidden_ids])[-1]
-    x = self._norm("decoder_norm")(x)
+    decoder = blocks_like(encoder, self.decoder_depth, name="decoder")
+    x = decoder(regressed + table[mask.hidden_ids])[-1]
+    x = norm_like(encoder, name="decoder_norm")(x)
     logits = Dense(self.num_codes, dtype=encoder.dtype, name="head")(x)
     return logits.astype(jnp.float32), regressed, jax.lax.stop_gradient(latents)
-
-  def encode(self, patches: Array) -> Array:
-    """Encodes whole images: [B, N, P] to [B, 1 + N, D]."""
-    return self.encoder(patches)
 
   def _regress(
     self, visible: Array, masked_places: Array, visible_places: Array
@@ -151,8 +140,4 @@ class ContextAutoencoder(nn.Module):
         dtype=encoder.dtype,
         name=f"regressor_{i}",
       )(masked, visible, masked_places, visible_places, rates[i])
-    return cast(Array, self._norm("regressor_norm")(masked))
-
-  def _norm(self, name: str) -> nn.LayerNorm:
-    encoder = self.encoder
-    return LayerNorm(epsilon=encoder.norm_epsilon, dtype=encoder.dtype, name=name)
+    return cast(Array, norm_like(encoder, name="regressor_norm")(masked))

@@ -1,18 +1,15 @@
 """A masked encoder with two branches: for tokens, and for pixels."""
 
-import functools
-
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
 from maskjax.masking import Mask
+from maskjax.models.around import AroundEncoder, blocks_like, norm_like
 from maskjax.models.dense import Dense
-from maskjax.models.transformer import LayerNorm, Transformer
-from maskjax.models.vit import VisionEncoder
 
 
-class TokensAndPixels(nn.Module):
+class TokensAndPixels(AroundEncoder):
   """The network of CCViT (https://arxiv.org/abs/2303.04664, figure 2).
 
   Tokens are predicted from the last block. Pixels are predicted by further blocks,
@@ -27,7 +24,6 @@ class TokensAndPixels(nn.Module):
     branch_depth: blocks of the second branch.
   """
 
-  encoder: VisionEncoder
   num_tokens: int
   patch_dim: int
   early: int
@@ -46,25 +42,13 @@ class TokensAndPixels(nn.Module):
       Logits, float32 [B, M, K], and pixels, float32 [B, M, P].
     """
     encoder = self.encoder
-    norm = functools.partial(
-      LayerNorm, epsilon=encoder.norm_epsilon, dtype=encoder.dtype
-    )
     outputs = encoder.every_block(patches, mask)
     last, early = outputs[-1], outputs[self.early - 1]
-    x = asked.masked(encoder.patch_tokens(norm(name="norm")(last)))
+    x = asked.masked(encoder.patch_tokens(norm_like(encoder, name="norm")(last)))
     tokens = Dense(self.num_tokens, dtype=encoder.dtype, name="token_head")(x)
-    x = Transformer(
-      depth=self.branch_depth,
-      heads=encoder.heads,
-      norm_epsilon=encoder.norm_epsilon,
-      dtype=encoder.dtype,
-      name="branch",
-      **encoder.options,
-    )(jnp.concatenate([last[:, :1], early[:, 1:]], axis=1), bias=encoder.relative())[-1]
-    x = asked.masked(encoder.patch_tokens(norm(name="pixel_norm")(x)))
+    x = jnp.concatenate([last[:, :1], early[:, 1:]], axis=1)
+    branch = blocks_like(encoder, self.branch_depth, name="branch")
+    x = branch(x, bias=encoder.relative())[-1]
+    x = asked.masked(encoder.patch_tokens(norm_like(encoder, name="pixel_norm")(x)))
     pixels = Dense(self.patch_dim, dtype=encoder.dtype, name="pixel_head")(x)
     return tokens.astype(jnp.float32), pixels.astype(jnp.float32)
-
-  def encode(self, patches: Array) -> Array:
-    """Encodes whole images: [B, N, P] to [B, 1 + N, D]."""
-    return self.encoder(patches)

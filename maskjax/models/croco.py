@@ -1,14 +1,13 @@
 """Completion of an image with the help of another view of the scene."""
 
-from flax import linen as nn
 from jax import Array
 
 from maskjax.masking import Mask
-from maskjax.models.mae import Decoder
-from maskjax.models.vit import VisionEncoder
+from maskjax.models.around import AroundEncoder
+from maskjax.models.decoder import Decoder
 
 
-class CrossViewAutoencoder(nn.Module):
+class CrossViewAutoencoder(AroundEncoder):
   """The network of CroCo (https://arxiv.org/abs/2210.10716, figure 2).
 
   Attributes:
@@ -17,7 +16,6 @@ class CrossViewAutoencoder(nn.Module):
     decoder: sees both.
   """
 
-  encoder: VisionEncoder
   decoder: Decoder
 
   def __call__(
@@ -36,7 +34,3 @@ class CrossViewAutoencoder(nn.Module):
     """
     encoded = self.encoder(patches, mask)
     return self.decoder(encoded, mask, visible_too, self.encoder(view))
-
-  def encode(self, patches: Array) -> Array:
-    """Encodes whole images: [B, N, P] to [B, N, D]."""
-    return self.encoder(patches)

@@ -11,14 +11,14 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.masking import Mask, gather
+from maskjax.models.around import AroundEncoder
 from maskjax.models.attention import Attention
-from maskjax.models.mae import Decoder
+from maskjax.models.decoder import Decoder
 from maskjax.models.transformer import LayerNorm, Mlp
-from maskjax.models.vit import VisionEncoder
 from maskjax.tokens import places
 
 
-class JointEmbedding(nn.Module):
+class JointEmbedding(AroundEncoder):
   """The network of I-JEPA (https://arxiv.org/abs/2301.08243, section 3).
 
   Attributes:
@@ -26,7 +26,6 @@ class JointEmbedding(nn.Module):
     predictor: sees its codes and mask tokens at the places of one block.
   """
 
-  encoder: VisionEncoder
   predictor: Decoder
 
   def __call__(self, patches: Array, mask: Mask, blocks: Array | None = None) -> Array:
@@ -42,10 +41,6 @@ class JointEmbedding(nn.Module):
       float32 [B, T, K, D].
     """
     return predict_blocks(self.predictor, self.encoder(patches, mask), mask, blocks)
-
-  def encode(self, patches: Array) -> Array:
-    """Encodes whole images: [B, N, P] to [B, N, D]."""
-    return self.encoder(patches)
 
   def targets(self, codes: Array) -> Array:
     """What is to be predicted: normalised codes of whole images, as they are."""
@@ -125,7 +120,7 @@ class AggregationHead(nn.Module):
     return LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")(tokens)
 
 
-class DiscriminativeJointEmbedding(nn.Module):
+class DiscriminativeJointEmbedding(AroundEncoder):
   """The network of DMT-JEPA (https://arxiv.org/abs/2405.17995, section 3).
 
   Attributes:
@@ -136,7 +131,6 @@ class DiscriminativeJointEmbedding(nn.Module):
     window: side of the neighbourhood from which they come, in patches.
   """
 
-  encoder: VisionEncoder
   head: AggregationHead
   predictor: Decoder
   num_neighbors: int
@@ -146,10 +140,6 @@ class DiscriminativeJointEmbedding(nn.Module):
     """See `JointEmbedding`."""
     codes = self.head(self.encoder(patches, mask))
     return predict_blocks(self.predictor, codes, mask, blocks)
-
-  def encode(self, patches: Array) -> Array:
-    """Encodes whole images: [B, N, P] to [B, N, D]."""
-    return self.encoder(patches)
 
   def targets(self, codes: Array) -> Array:
     """What the image's mean code draws from each patch's most similar neighbours.

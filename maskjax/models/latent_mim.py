@@ -1,20 +1,17 @@
 """Codes of hidden patches, predicted by attention to the codes of visible ones."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.masking import Mask
+from maskjax.models.around import AroundEncoder
+from maskjax.models.decoder import TokenDecoder
 from maskjax.models.dense import Dense
 from maskjax.models.gelu import gelu
-from maskjax.models.transformer import LayerNorm, Transformer
-from maskjax.models.vit import VisionEncoder
+from maskjax.models.transformer import LayerNorm
 from maskjax.tokens import sincos
 
 
@@ -51,31 +48,17 @@ class NormedProjector(nn.Module):
     return x
 
 
-class CueDecoder(nn.Module):
+class CueDecoder(TokenDecoder, kw_only=True):
   """Predicts codes by attention among hidden places, and from them to visible codes.
 
   A hidden place begins as a mean of the visible codes, weighted by how near they are in
   position embedding, beside the mask token.
 
   Attributes:
-    grid: rows and columns of patches of a whole image; N is their product.
     size: length T of a prediction.
-    width: number of channels D.
-    depth: number of blocks.
-    heads: number of attention heads.
-    norm_epsilon: added to the variance in layer normalisation.
-    options: further fields of `Transformer`.
-    dtype: type of the computation.
   """
 
-  grid: tuple[int, int]
   size: int
-  width: int
-  depth: int
-  heads: int
-  norm_epsilon: float = 1e-6
-  options: Mapping[str, Any] = FrozenDict()
-  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, codes: Array, mask: Mask) -> Array:
@@ -83,26 +66,17 @@ class CueDecoder(nn.Module):
     table = jnp.asarray(sincos(self.grid, self.width), self.dtype)
     here, there = table[mask.visible_ids], table[mask.hidden_ids]
     x = Dense(self.width, dtype=self.dtype, name="embed")(codes)
-    tokens = self.param("mask_token", nn.initializers.normal(0.02), (1, 2, self.width))
-    class_token, mask_token = jnp.split(tokens.astype(self.dtype), 2, axis=1)
+    class_token, mask_token = jnp.split(self.mask_tokens(2), 2, axis=1)
     asking = mask_token + visual_cues(there, here, x[:, 1:]) + there
     class_token = jnp.broadcast_to(class_token, (len(x), 1, self.width))
     asking = jnp.concatenate([class_token, asking], axis=1)
-    x = Transformer(
-      depth=self.depth,
-      heads=self.heads,
-      norm_epsilon=self.norm_epsilon,
-      attends="both",
-      dtype=self.dtype,
-      name="transformer",
-      **self.options,
-    )(
+    x = self.transform(
       asking,
       mask.hidden_ids.shape[1],
+      attends="both",
       context=jnp.concatenate([x[:, :1], x[:, 1:] + here], axis=1),
-    )[-1]
-    x = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")(x)
-    return Dense(self.size, dtype=self.dtype, name="head")(x).astype(jnp.float32)
+    )
+    return self.predict(x, self.size)
 
 
 def visual_cues(there: Array, here: Array, codes: Array) -> Array:
@@ -121,7 +95,7 @@ def visual_cues(there: Array, here: Array, codes: Array) -> Array:
   return jnp.einsum("bmv,bvd->bmd", weights.astype(codes.dtype), codes)
 
 
-class LatentMaskedModel(nn.Module):
+class LatentMaskedModel(AroundEncoder):
   """The network of Latent MIM (https://arxiv.org/abs/2407.15837, section 3).
 
   Attributes:
@@ -130,7 +104,6 @@ class LatentMaskedModel(nn.Module):
     decoder: sees projected codes.
   """
 
-  encoder: VisionEncoder
   projector: NormedProjector
   decoder: CueDecoder
 
@@ -147,7 +120,3 @@ class LatentMaskedModel(nn.Module):
   def codes(self, patches: Array, mask: Mask) -> Array:
     """Projected codes of visible patches, the class token's first: [B, 1 + V, D]."""
     return self.projector(self.encoder(patches, mask))
-
-  def encode(self, patches: Array) -> Array:
-    """Encodes whole images: [B, N, P] to [B, 1 + N, D]."""
-    return self.encoder(patches)

@@ -1,15 +1,14 @@
 """Encoders that see no mask, and predict all patches by a linear layer."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from maskjax.models.around import AroundEncoder
 from maskjax.models.dense import Dense
 
 
-class LinearDecoder(nn.Module):
+class LinearDecoder(AroundEncoder):
   """An encoder of whole images with a linear head.
 
   Attributes:
@@ -17,7 +16,6 @@ class LinearDecoder(nn.Module):
     size: length T of a prediction.
   """
 
-  encoder: Any
   size: int
 
   @nn.compact
@@ -27,7 +25,3 @@ class LinearDecoder(nn.Module):
     return Dense(self.size, dtype=self.encoder.dtype, name="head")(x).astype(
       jnp.float32
     )
-
-  def encode(self, patches: Array) -> Array:
-    """Encodes whole images, see the encoder."""
-    return self.encoder(patches)

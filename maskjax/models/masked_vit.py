@@ -1,17 +1,16 @@
 """Encoders that see mask tokens, and predict by a linear layer."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
 from maskjax.masking import Mask
+from maskjax.models.around import AroundEncoder
 from maskjax.models.dense import Dense
 from maskjax.tokens import unpatchify
 
 
-class MaskedEncoder(nn.Module):
+class MaskedEncoder(AroundEncoder):
   """An encoder with mask tokens inside, and a linear head.
 
   Attributes:
@@ -21,7 +20,6 @@ class MaskedEncoder(nn.Module):
       predicts; more than 1 after an encoder that merges patches, as Swin does.
   """
 
-  encoder: Any
   size: int
   stride: int = 1
 
@@ -40,7 +38,3 @@ class MaskedEncoder(nn.Module):
     x = unpatchify(x, grid=(rows, columns), patch_size=self.stride)
     x = x.reshape(len(x), -1, self.size)
     return x if visible_too else mask.masked(x)
-
-  def encode(self, patches: Array) -> Array:
-    """Encodes whole images: [B, N, P] to what the encoder gives, [B, 1 + N, D]."""
-    return self.encoder(patches)

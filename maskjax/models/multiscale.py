@@ -7,11 +7,10 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.masking import Mask
+from maskjax.models.around import AroundEncoder, norm_like
+from maskjax.models.decoder import Decoder
 from maskjax.models.dense import Dense
-from maskjax.models.gelu import ACTIVATIONS
-from maskjax.models.mae import Decoder
-from maskjax.models.transformer import LayerNorm
-from maskjax.models.vit import VisionEncoder
+from maskjax.models.gelu import gelu
 from maskjax.tokens import patchify, unpatchify
 
 
@@ -59,15 +58,15 @@ class RegionDecoder(nn.Module):
       x = unpatchify(x, grid=(2**i, 2**i), patch_size=2)
       width //= 2
       if i + 1 < self.cuts:
-        epsilon, dtype = self.decoder.norm_epsilon, self.decoder.dtype
-        x = LayerNorm(epsilon=epsilon, dtype=dtype, name=f"norm_{i + 1}")(x)
-        x = Dense(width, dtype=dtype, name=f"cut_{i + 1}")(ACTIVATIONS["gelu"](x))
+        x = norm_like(self.decoder, name=f"norm_{i + 1}")(x)
+        cut = Dense(width, dtype=self.decoder.dtype, name=f"cut_{i + 1}")
+        x = cut(gelu(x))
     if self.cuts:
       x = Dense(self.size, dtype=self.decoder.dtype, name="head")(x)
     return x.reshape(batch, length, -1).astype(jnp.float32)
 
 
-class MultiscaleAutoencoder(nn.Module):
+class MultiscaleAutoencoder(AroundEncoder):
   """The network of LocalMIM (https://arxiv.org/abs/2303.05251, section 3.2).
 
   Attributes:
@@ -76,7 +75,6 @@ class MultiscaleAutoencoder(nn.Module):
     decoders: one for each of `layers`.
   """
 
-  encoder: VisionEncoder
   layers: tuple[int, ...]
   decoders: Sequence[RegionDecoder]
 
@@ -88,11 +86,6 @@ class MultiscaleAutoencoder(nn.Module):
     for layer, decoder in zip(self.layers, self.decoders, strict=True):
       x = codes[layer - 1]
       if layer < self.encoder.depth:  # the last are normalised already
-        epsilon, dtype = self.encoder.norm_epsilon, self.encoder.dtype
-        x = LayerNorm(epsilon=epsilon, dtype=dtype, name=f"norm_{layer}")(x)
+        x = norm_like(self.encoder, name=f"norm_{layer}")(x)
       predictions.append(decoder(x, mask))
     return predictions
-
-  def encode(self, patches: Array) -> Array:
-    """Encodes whole images: [B, N, P] to [B, 1 + N, D]."""
-    return self.encoder(patches)

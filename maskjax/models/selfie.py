@@ -9,13 +9,13 @@ from flax.core import FrozenDict
 from jax import Array
 
 from maskjax.masking import Mask
-from maskjax.models.cnn import ConvEncoder
+from maskjax.models.around import AroundEncoder
 from maskjax.models.transformer import LayerNorm, Transformer
 
 POSITIONS = ("each", "rows_columns")
 
 
-class PatchChooser(nn.Module):
+class PatchChooser(AroundEncoder):
   """Says which of the hidden patches belongs to which hidden place.
 
   A convolutional network makes one vector of each patch, by itself. Attention pools
@@ -31,7 +31,6 @@ class PatchChooser(nn.Module):
     options: further fields of `Transformer`.
   """
 
-  encoder: ConvEncoder
   depth: int
   heads: int
   positions: str = "rows_columns"
@@ -81,7 +80,3 @@ class PatchChooser(nn.Module):
     of_rows = self.param("rows", init, (rows, 1, width))
     of_columns = self.param("columns", init, (1, columns, width))
     return (of_rows + of_columns).reshape(-1, width)
-
-  def encode(self, patches: Array) -> Array:
-    """Runs the patch processing network over whole images: [B, N, P] to [B, K, D]."""
-    return self.encoder(patches)

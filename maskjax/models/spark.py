@@ -8,7 +8,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.masking import Mask
-from maskjax.models.cnn import ConvEncoder
+from maskjax.models.around import AroundEncoder
 from maskjax.models.convnext import INIT, ConvNext
 from maskjax.models.convolution import HE, BatchNorm, conv, erase, spread
 from maskjax.models.transformer import LayerNorm
@@ -69,7 +69,7 @@ class LightDecoder(nn.Module):
     return head(x).astype(jnp.float32)
 
 
-class SparseAutoencoder(nn.Module):
+class SparseAutoencoder(AroundEncoder):
   """The network of SparK (https://arxiv.org/abs/2301.03580, section 3).
 
   Attributes:
@@ -77,7 +77,6 @@ class SparseAutoencoder(nn.Module):
     decoder: sees its features at all scales, with embeddings where patches are hidden.
   """
 
-  encoder: ConvEncoder
   decoder: LightDecoder
 
   @nn.compact
@@ -112,7 +111,3 @@ class SparseAutoencoder(nn.Module):
       return x
     size = 1 if i == 0 else 3
     return conv(width, size, use_bias=True, dtype=dtype, name=f"project_{i}")(x)
-
-  def encode(self, patches: Array) -> Array:
-    """Encodes whole images: [B, N, P] to [B, K, D]."""
-    return self.encoder(patches)

@@ -7,6 +7,7 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
+from maskjax.models.around import AroundEncoder
 from maskjax.models.dense import Dense
 from maskjax.models.vit import VisionEncoder
 from maskjax.normalization import unit
@@ -30,7 +31,7 @@ class TanhMlp(nn.Module):
     return Dense(self.size, dtype=self.dtype, name="down")(x).astype(jnp.float32)
 
 
-class CodeAutoencoder(nn.Module):
+class CodeAutoencoder(AroundEncoder):
   """The network of VQ-KD (https://arxiv.org/abs/2208.06366, section 2.2).
 
   Attributes:
@@ -40,7 +41,6 @@ class CodeAutoencoder(nn.Module):
     size: channels T of the teacher's features.
   """
 
-  encoder: VisionEncoder
   decoder: VisionEncoder
   code_dim: int
   size: int
@@ -53,10 +53,6 @@ class CodeAutoencoder(nn.Module):
   def __call__(self, patches: Array) -> Array:
     """As if every vector were a code: patches [B, N, P] to float32 [B, N, T]."""
     return self.decode(self.vectors(patches))
-
-  def encode(self, patches: Array) -> Array:
-    """Encodes whole images: [B, N, P] to [B, 1 + N, D]."""
-    return self.encoder(patches)
 
   def vectors(self, patches: Array) -> Array:
     """What is compared with codes: [B, N, P] to float32 [B, N, C] of length 1."""

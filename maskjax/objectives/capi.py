@@ -201,7 +201,7 @@ def capi(
     model=ClusterPredictor(
       encoder=vit,
       predictor=asks,
-      head=CosineHead(num_clusters=num_clusters),
+      head=CosineHead(size=num_clusters),
     ),
     sampler=resolve.bind(samplers, mask),
     num_hidden=num_hidden,
