@@ -9,23 +9,23 @@ hidden frequencies (https://arxiv.org/abs/2206.07706). Config: `configs/image/mf
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from maskjax import keys
-from maskjax.errors import UserError
+from maskjax.errors import UserError, positive
 from maskjax.losses import Loss, Mean, spectral_distance
 from maskjax.masking.frequencies import low_or_high
-from maskjax.models import conv_encoder, is_cnn, vit_encoder
+from maskjax.models import Network, conv_encoder, is_cnn, vit_encoder
 from maskjax.models.linear import LinearDecoder
 from maskjax.objectives import statistics
 from maskjax.objectives.images import PatchObjective
 from maskjax.objectives.objective import Batch, Variables, collections, valid
 from maskjax.systems import System
-from maskjax.targets.spectrum import from_spectrum, spectrum
+from maskjax.targets.spectrum import draw_spectrum, from_spectrum, spectrum
 from maskjax.tokens import patchify, unpatchify
 from maskjax.tokens.patches import pair
 
@@ -111,16 +111,25 @@ class Mfm(PatchObjective):
     return statistics.update(extra, sums)
 
   def reconstruct(self, params: Any, batch: Batch, key: Array) -> dict[str, Array]:
-    """Images as they are, as the encoder sees them, and with predicted frequencies."""
+    """Images as they are, as the encoder sees them, and with predicted frequencies.
+
+    And their spectra: as it is, of what is seen, and with the predicted frequencies.
+    """
     images, hidden = self.corrupted(batch, key)
     predicted = unpatchify(
       self.predict(params, images), grid=self.grid, patch_size=self.patch_size
     )
-    mixed = jnp.where(hidden[..., None], spectrum(predicted), spectrum(batch["image"]))
+    target, hidden = spectrum(batch["image"]), hidden[..., None]
+    spectra = {
+      "target": target,
+      "seen": jnp.where(hidden, 0, target),
+      "predicted": jnp.where(hidden, spectrum(predicted), target),
+    }
     return {
       "original": batch["image"],
       "masked": images,
-      "reconstructed": from_spectrum(mixed),
+      "reconstructed": from_spectrum(spectra["predicted"]),
+      **{k: draw_spectrum(v, batch["image"]) for k, v in spectra.items()},
     }
 
 
@@ -134,11 +143,7 @@ def mfm(
   low_pass: float = 0.5,
   gamma: float = 1.0,
   focal: float = 0.0,
-  dtype: str = "float32",
-  mlp_ratio: float = 4.0,
-  norm_epsilon: float = 1e-6,
-  scan: bool = False,
-  remat: str = "none",
+  **network: Unpack[Network],
 ) -> Mfm:
   """Makes MFM from hyperparameters; the defaults are the paper's for a ViT-B.
 
@@ -153,12 +158,7 @@ def mfm(
       for a CNN the authors take 0.3.
     gamma: exponent of the distance of two frequencies.
     focal: exponent of the weights of hard frequencies; 0 weighs all the same.
-    dtype: type of the computation; parameters are float32.
-    mlp_ratio: hidden width of a ViT's networks by their width.
-    norm_epsilon: added to the variance in a ViT's layer normalisation.
-    scan: compile one block of a ViT and loop over it, see `maskjax.models.Transformer`.
-    remat: `none`, `dots` or `full`: which activations of a ViT are computed again in
-      the backward pass, see `maskjax.models.Transformer`.
+    **network: see `maskjax.models.Network`; a CNN has its `dtype` alone.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
@@ -167,30 +167,23 @@ def mfm(
     >>> mfm(image_size=8, channels=1, patch_size=2, encoder="Ti", radius=2).grid
     (4, 4)
   """
-  shape: dict[str, Any] = dict(image_size=image_size, encoder=encoder, dtype=dtype)
+  shape: dict[str, Any] = dict(image_size=image_size, encoder=encoder, **network)
   if is_cnn(encoder):
-    network: Any = conv_encoder(patch_size=patch_size, **shape)
-    patch, stride = network.patch_size, network.network.stride
+    vision_only = [key for key in network if key != "dtype"]
+    if vision_only:
+      raise UserError(f"{vision_only[0]}: expected none, the encoder is no ViT")
+    vision: Any = conv_encoder(patch_size=patch_size, **shape)
+    patch, stride = vision.patch_size, vision.network.stride
     if patch != (stride, stride):
       raise UserError(
         f"patch_size={patch_size}: expected {stride}, the stride of the encoder"
       )
-    for key, value in (("scan", scan), ("remat", remat != "none")):
-      if value:
-        raise UserError(f"{key}: expected none, the encoder is no ViT")
   else:
     patch = pair(16 if patch_size is None else patch_size)
-    network = vit_encoder(
-      patch_size=patch,
-      mlp_ratio=mlp_ratio,
-      norm_epsilon=norm_epsilon,
-      scan=scan,
-      remat=remat,
-      **shape,
-    )
+    vision = vit_encoder(patch_size=patch, **shape)
   _check(image_size, radius, low_pass, gamma, focal)
   return Mfm(
-    model=LinearDecoder(encoder=network, size=patch[0] * patch[1] * channels),
+    model=LinearDecoder(encoder=vision, size=patch[0] * patch[1] * channels),
     patch_size=patch,
     channels=channels,
     radius=radius,
@@ -214,7 +207,6 @@ def _check(
     )
   if not 0 <= low_pass <= 1:
     raise UserError(f"low_pass={low_pass}: expected a probability, from 0 to 1")
-  if gamma <= 0:
-    raise UserError(f"gamma={gamma}: expected more than 0")
+  positive(gamma=gamma)
   if focal < 0:
     raise UserError(f"focal={focal}: expected at least 0")

@@ -30,3 +30,27 @@ def from_spectrum(frequencies: Array) -> Array:
   """
   back = jnp.fft.ifftshift(frequencies, axes=(1, 2))
   return jnp.fft.ifft2(back, axes=(1, 2), norm="ortho").real
+
+
+def draw_spectrum(frequencies: Array, images: Array) -> Array:
+  """Draws how strong the frequencies are, on a logarithmic scale.
+
+  Args:
+    frequencies: complex64 [B, H, W, C].
+    images: [B, H, W, C], whose darkest value is drawn for 0, and whose brightest for
+      the strongest frequency of a spectrum of theirs.
+
+  Returns:
+    float32 [B, H, W, C].
+
+  Example:
+    >>> images = jnp.ones((1, 2, 2, 1)).at[0, 0, 0].set(0)
+    >>> print(draw_spectrum(spectrum(images), images)[0, :, :, 0].round(2))
+    [[0.44 0.44]
+     [0.44 1.  ]]
+  """
+  strength = jnp.log1p(abs(frequencies))
+  strongest = jnp.log1p(abs(spectrum(images))).max(axis=(1, 2, 3), keepdims=True)
+  low, high = images.min(), images.max()
+  drawn = low + (high - low) * strength / jnp.maximum(strongest, 1e-6)
+  return jnp.clip(drawn, low, high)

@@ -190,6 +190,17 @@ def test_reconstructions_change_the_hidden_frequencies_alone():
     out.hidden[..., None], shifted(predicted), shifted(batch["image"])
   )
   np.testing.assert_allclose(drawn, expected, atol=1e-5)
+  low, high = batch["image"].min(), batch["image"].max()
+  spectra = {
+    "target": shifted(batch["image"]),
+    "seen": np.where(out.hidden[..., None], 0, shifted(batch["image"])),
+    "predicted": expected,
+  }
+  strongest = np.log1p(abs(spectra["target"])).max(axis=(1, 2, 3), keepdims=True)
+  for name, frequencies in spectra.items():
+    bright = np.clip(np.log1p(abs(frequencies)) / strongest, 0, 1)
+    expected = low + (high - low) * bright
+    np.testing.assert_allclose(out.images[name], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_cnn_predicts_the_patch_at_each_place_of_its_last_stage():
@@ -231,7 +242,7 @@ def test_blocks_may_be_looped_over():
     ({"radius": 0}, "radius=0: expected more than 0 and at most 2"),
     ({"radius": 3}, "radius=3: expected more than 0 and at most 2"),
     ({"low_pass": 1.5}, "low_pass=1.5: expected a probability"),
-    ({"gamma": 0.0}, "gamma=0.0: expected more than 0"),
+    ({"gamma": 0.0}, "gamma=0.0: expected a number above 0"),
     ({"focal": -1.0}, "focal=-1.0: expected at least 0"),
     ({"encoder": "resnet5"}, "no ViT size 'resnet5'"),
     ({"encoder": CNN, "patch_size": 1}, "patch_size=1: expected 2, the stride"),
