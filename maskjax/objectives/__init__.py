@@ -1,5 +1,6 @@
 """The games: one file for each system, from a batch to a `Loss`."""
 
+from maskjax.objectives.attmask import attmask
 from maskjax.objectives.beit_v2 import beit_v2
 from maskjax.objectives.cae import cae
 from maskjax.objectives.capi import capi
@@ -32,6 +33,7 @@ __all__ = [
   "Batch",
   "Objective",
   "Variables",
+  "attmask",
   "beit_v2",
   "cae",
   "capi",
