@@ -17,7 +17,7 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1300
+  config.num_steps = 1900
   config.objective = dict(
     name="capi",
     image_size=28,
@@ -37,11 +37,12 @@ def small():
   )
   config.optimizer = dict(
     name="adamw",
-    learning_rate=1e-3,
-    warmup_steps=80,
+    learning_rate=3e-3,
+    warmup_steps=150,
     weight_decay=0.05,
     factors={"clusters/": 0.5, "encoder/embed/": 0.2},
   )
+  config.eval.probes = ("knn", "linear", "plain")
   return config
 
 

@@ -17,14 +17,14 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1100
+  config.num_steps = 2300
   config.objective = dict(
     name="dmt_jepa",
     image_size=28,
     channels=1,
     patch_size=4,
     encoder=dict(width=64, depth=4, heads=2),
-    predictor=dict(width=64, depth=2, heads=2),
+    predictor=dict(width=64, depth=1, heads=2),
     num_neighbors=4,
     window=3,
     head_depth=1,
@@ -35,17 +35,18 @@ def small():
       num_steps=config.get_ref("num_steps"),
       shape="linear",
     ),
-    num_targets=4,
-    context_ratio=0.4,
+    num_targets=2,
+    context_ratio=0.3,
     dtype="float32",
   )
   config.optimizer = dict(
     name="adamw",
-    learning_rate=1e-3,
-    warmup_steps=70,
-    b2=0.999,
+    learning_rate=3e-3,
+    warmup_steps=150,
+    b2=0.95,
     weight_decay=0.05,
   )
+  config.eval.probes = ("knn", "linear", "plain")
   return config
 
 

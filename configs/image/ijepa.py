@@ -17,14 +17,14 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1300
+  config.num_steps = 3000
   config.objective = dict(
     name="ijepa",
     image_size=28,
     channels=1,
     patch_size=4,
     encoder=dict(width=64, depth=4, heads=2),
-    predictor=dict(width=64, depth=2, heads=2),
+    predictor=dict(width=64, depth=1, heads=2),
     teacher=dict(
       name="ema",
       decay=0.99,
@@ -32,17 +32,18 @@ def small():
       num_steps=config.get_ref("num_steps"),
       shape="linear",
     ),
-    num_targets=4,
-    context_ratio=0.4,
+    num_targets=2,
+    context_ratio=0.3,
     dtype="float32",
   )
   config.optimizer = dict(
     name="adamw",
-    learning_rate=1e-3,
-    warmup_steps=80,
-    b2=0.999,
+    learning_rate=3e-3,
+    warmup_steps=200,
+    b2=0.95,
     weight_decay=0.05,
   )
+  config.eval.probes = ("knn", "linear", "plain")
   return config
 
 
