@@ -1,7 +1,7 @@
 """dBOT (arXiv:2209.03917).
 
-small: 60,000 real images of 28x28 pixels, see maskjax/recipes.py; two stages of 750
-  steps, the first teacher is random.
+small: 60,000 real images of 28x28 pixels, see maskjax/recipes.py; two stages,
+  the first teacher is random.
   maskjax train --config configs/image/dbot.py --workdir runs/dbot
 
 imagenet: the paper's ViT-B/16, two stages of 800 epochs.

@@ -23,7 +23,7 @@ def small():
     dict(name="spaced_patches", patch_size=4, gap=1),
     *config.data.train_transforms,
   )
-  config.num_steps = 1600
+  config.num_steps = 2200
   config.objective = dict(
     name="latent_mim",
     image_size=28,
@@ -42,10 +42,11 @@ def small():
   )
   config.optimizer = dict(
     name="adamw",
-    learning_rate=1e-3,
-    warmup_steps=100,
+    learning_rate=3e-3,
+    warmup_steps=150,
     weight_decay=0.05,
   )
+  config.eval.probes = ("knn", "linear", "plain")
   return config
 
 
