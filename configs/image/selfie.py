@@ -26,7 +26,7 @@ def small():
     patch_size=7,
     encoder=dict(
       name="resnet",
-      widths=(16, 64, 128),
+      widths=(16, 32, 64),
       depths=(1, 1, 1),
       bottleneck=False,
       stem_stride=1,
