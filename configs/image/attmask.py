@@ -40,13 +40,13 @@ def small():
   )
   config.optimizer = dict(
     name="adamw",
-    learning_rate=2e-3,
+    learning_rate=3e-3,
     warmup_steps=100,
-    b2=0.999,
     weight_decay=0.04,
     clip_norm=3.0,
   )
-  crop = dict(name="random_resized_crop", size=28, scale=(0.4, 1.0))
+  # The classes differ in width by height, so that crops must keep it.
+  crop = dict(name="random_resized_crop", size=28, scale=(0.6, 1.0), ratio=(0.9, 1.1))
   view = (crop, "random_flip", *config.data.test_transforms)
   config.data.train_transforms = (dict(name="two_views", first=view, second=view),)
   config.eval.probes = ("knn", "linear", "plain")

@@ -3,7 +3,7 @@
 small: Fashion-MNIST, see maskjax/recipes.py.
   maskjax train --config configs/image/spark.py:small --workdir runs/spark_small
   As in the paper, the hidden units are as wide as the encoder's stride, here 4 pixels:
-  a ResNet of three stages on 28x28, 14x14 and 7x7 places.
+  a ResNet of two stages on 14x14 and 7x7 places.
 
 imagenet: the paper's ResNet-50, 1600 epochs.
 imagenet_convnext: its ConvNeXt-S, which differs in the optimizer's second moment.
@@ -26,17 +26,17 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1500
+  config.num_steps = 2000
   config.objective = dict(
     name="spark",
     image_size=(28, 28),
     channels=1,
     encoder=dict(
       name="resnet",
-      widths=(16, 32, 64),
-      depths=(1, 1, 1),
+      widths=(32, 64),
+      depths=(1, 1),
       bottleneck=False,
-      stem_stride=1,
+      stem_stride=2,
       stem_width=16,
     ),
     decoder_width=32,
@@ -50,6 +50,7 @@ def small():
     warmup_steps=150,
     weight_decay=0.05,
   )
+  config.eval.probes = ("knn", "linear", "plain")
   return config
 
 

@@ -49,6 +49,45 @@ def conv(
   )
 
 
+class Doubling(nn.Module):
+  """A transposed convolution of 4x4 with stride 2, with a bias.
+
+  It is computed as one convolution of 2x2 that gives the four outputs of each place as
+  channels. `nn.ConvTranspose` puts zeros between the places instead, which TPUs do in
+  passing and CPUs do not: with its gradients it takes 2.4 times as long there for 14x14
+  outputs of 32 channels, and 5.5 times for 28x28 of 16.
+
+  Attributes:
+    features: channels of the output C.
+    dtype: type of the computation.
+  """
+
+  features: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """[B, H, W, D] to [B, 2H, 2W, C]."""
+    batch, rows, columns, width = x.shape
+    kernel = self.param("kernel", HE, (4, 4, width, self.features))
+    bias = self.param("bias", nn.initializers.zeros, (self.features,))
+    # An even output sees every other row of the kernel, and an odd one the others:
+    # [2 taps, 2 outputs, 2 taps, 2 outputs, D, C] -> [2 taps, 2 taps, D, 4 C]
+    kernel = kernel.reshape(2, 2, 2, 2, width, -1).transpose(0, 2, 4, 1, 3, 5)
+    y = jax.lax.conv_general_dilated(
+      x.astype(self.dtype),
+      kernel.reshape(2, 2, width, -1).astype(self.dtype),
+      window_strides=(1, 1),
+      padding=((1, 1), (1, 1)),
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    # Odd outputs begin a place later than even ones.
+    y = y.reshape(batch, rows + 1, columns + 1, 2, 2, -1)
+    y = jnp.stack([y[:, :-1, :, 0], y[:, 1:, :, 1]], axis=2)
+    y = jnp.stack([y[:, :, :, :-1, 0], y[:, :, :, 1:, 1]], axis=4)
+    return y.reshape(batch, 2 * rows, 2 * columns, -1) + bias.astype(self.dtype)
+
+
 def spread(mask: Array, height: int, width: int) -> Array:
   """Draws a mask of coarse places over the fine ones that each covers.
 

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from maskjax.masking import Mask
 from maskjax.models.around import AroundEncoder
 from maskjax.models.convnext import INIT, ConvNext
-from maskjax.models.convolution import HE, BatchNorm, conv, erase, spread
+from maskjax.models.convolution import BatchNorm, Doubling, conv, erase, spread
 from maskjax.models.transformer import LayerNorm
 from maskjax.tokens import patchify
 
@@ -47,15 +47,7 @@ class LightDecoder(nn.Module):
     x = features[0]
     for i in range(self.doublings):
       width = x.shape[-1]
-      x = nn.ConvTranspose(
-        width,
-        (4, 4),
-        (2, 2),
-        padding="SAME",
-        kernel_init=HE,
-        dtype=self.dtype,
-        name=f"double_{i}",
-      )(x)
+      x = Doubling(width, dtype=self.dtype, name=f"double_{i}")(x)
       x = conv(width, 3, init=INIT, dtype=self.dtype, name=f"conv_{i}_0")(x)
       x = BatchNorm(dtype=self.dtype, name=f"norm_{i}_0")(x)
       x = nn.relu6(x)
