@@ -53,9 +53,8 @@ class Doubling(nn.Module):
   """A transposed convolution of 4x4 with stride 2, with a bias.
 
   It is computed as one convolution of 2x2 that gives the four outputs of each place as
-  channels. `nn.ConvTranspose` puts zeros between the places instead, which TPUs do in
-  passing and CPUs do not: with its gradients it takes 2.4 times as long there for 14x14
-  outputs of 32 channels, and 5.5 times for 28x28 of 16.
+  channels. `nn.ConvTranspose` puts zeros between the places instead, whose gradients
+  take a CPU 2 to 5 times as long (`benchmarks/doubling.py`).
 
   Attributes:
     features: channels of the output C.
@@ -74,11 +73,13 @@ class Doubling(nn.Module):
     # An even output sees every other row of the kernel, and an odd one the others:
     # [2 taps, 2 outputs, 2 taps, 2 outputs, D, C] -> [2 taps, 2 taps, D, 4 C]
     kernel = kernel.reshape(2, 2, 2, 2, width, -1).transpose(0, 2, 4, 1, 3, 5)
+    # Padded beforehand: XLA is slow at gradients of even kernels that pad.
+    x = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)))
     y = jax.lax.conv_general_dilated(
-      x.astype(self.dtype),
+      x,
       kernel.reshape(2, 2, width, -1).astype(self.dtype),
       window_strides=(1, 1),
-      padding=((1, 1), (1, 1)),
+      padding="VALID",
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     # Odd outputs begin a place later than even ones.
