@@ -17,6 +17,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,23 +79,27 @@ def processor_seconds() -> float:
   return used.ru_utime + used.ru_stime
 
 
-def judge(file: Path, features: Any, params: Any, prepared: Any) -> Row:
-  """Probes features, unless a file has what was found; else writes it there."""
+def kept(file: Path, find: Callable[[], Row]) -> Row:
+  """What a file has; where there is none, what is found, and written there."""
   if not file.exists():
-    read = evaluation.pooled_features(features, prepared.mesh)
-    sets = (read(params, data) for data in (prepared.train_once, prepared.test))
-    known, asked = sets
-    row = Row(
-      scores={probe: PROBES[probe](*known, *asked) for probe in PROBED},
-      ranks={
-        of: evaluation.effective_rank(asked[0], of=of)
-        for of in ("features", "covariance")
-      },
-      width=asked[0].shape[1],
-    )
+    row = find()
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(dataclasses.asdict(row), indent=1))
   return Row(**json.loads(file.read_text()))
+
+
+def judge(features: Any, params: Any, prepared: Any) -> Row:
+  """Probes features."""
+  read = evaluation.pooled_features(features, prepared.mesh)
+  known, asked = (read(params, data) for data in (prepared.train_once, prepared.test))
+  return Row(
+    scores={probe: PROBES[probe](*known, *asked) for probe in PROBED},
+    ranks={
+      of: evaluation.effective_rank(asked[0], of=of)
+      for of in ("features", "covariance")
+    },
+    width=asked[0].shape[1],
+  )
 
 
 def place(name: str, seed: int = 0) -> Path:
@@ -104,14 +109,17 @@ def place(name: str, seed: int = 0) -> Path:
 
 def judge_run(folder: Path, *, trained: bool = True) -> Row:
   """Probes the features of a finished run, or those that it began with."""
-  prepared = experiment.prepare(workdir.read_config(folder), learns=False)
-  objective, variables = prepared.objective, prepared.untrained()
-  if trained:
-    checkpoints = workdir.checkpoints(folder, prepared.config)
-    step, params = checkpoints.restore_weights()
-    variables = Variables(params, checkpoints.restore_extra(step, variables.extra))
-  file = folder / ("trained.json" if trained else "untrained.json")
-  return judge(file, objective.features, readable(objective, variables), prepared)
+
+  def find() -> Row:
+    prepared = experiment.prepare(workdir.read_config(folder), learns=False)
+    objective, variables = prepared.objective, prepared.untrained()
+    if trained:
+      checkpoints = workdir.checkpoints(folder, prepared.config)
+      step, params = checkpoints.restore_weights()
+      variables = Variables(params, checkpoints.restore_extra(step, variables.extra))
+    return judge(objective.features, readable(objective, variables), prepared)
+
+  return kept(folder / ("trained.json" if trained else "untrained.json"), find)
 
 
 def lines(name: str, config: str) -> list[str]:
@@ -135,14 +143,14 @@ def record(name: str, config: str) -> None:
   print(f"recorded: {curves.store(spec, configs.load(spec), runs)}", flush=True)
 
 
-def pixels() -> str:
-  """The images themselves."""
-  prepared = experiment.prepare(configs.load("configs/image/mae.py:small"))
+def pixels() -> Row:
+  """Probes the images themselves."""
 
   def flat(_, batch):
     return batch["image"].reshape(len(batch["image"]), -1)
 
-  return judge(Path("runs/pixels.json"), flat, None, prepared).line("raw pixels")
+  prepared = experiment.prepare(configs.load("configs/image/mae.py:small"))
+  return judge(flat, None, prepared)
 
 
 def main() -> None:
@@ -162,7 +170,7 @@ def main() -> None:
         record(name, known[name])
     else:
       left.append(name)
-  table.append(pixels())
+  table.append(kept(Path("runs/pixels.json"), pixels).line("raw pixels"))
   if left:
     table.append(f"\nNot measured yet: {', '.join(left)}.")
   TABLE.parent.mkdir(exist_ok=True)
