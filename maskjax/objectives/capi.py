@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from maskjax import keys, masking, resolve
+from maskjax import keys, resolve
 from maskjax.errors import UserError, at_least_one, positive
 from maskjax.losses import Loss, Mean, cross_entropy
-from maskjax.masking import samplers
 from maskjax.models import (
   ClusterPredictor,
   Clusters,
@@ -32,10 +31,10 @@ from maskjax.models import (
 )
 from maskjax.objectives import teachers
 from maskjax.objectives.distillation import Taught
+from maskjax.objectives.images import hides
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.systems import System
 from maskjax.targets import sinkhorn
-from maskjax.tokens.patches import pair
 
 SYSTEM = System(
   name="capi",
@@ -192,7 +191,8 @@ def capi(
     raise UserError(
       f"predicted_ratio={predicted_ratio}: expected above 0 and at most 1"
     )
-  num_hidden = masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio)
+  images = hides(vit, mask, mask_ratio, patch_size=patch_size, channels=channels)
+  num_hidden = images["num_hidden"]
   shape = {"width": vit.width, "depth": 12, "heads": vit.heads, **(predictor or {})}
   asks = decoder_of(vit, shape, kind=Predictor, role="predictor")
   check_rotary("encoder", vit)
@@ -203,10 +203,7 @@ def capi(
       predictor=asks,
       head=CosineHead(size=num_clusters),
     ),
-    sampler=resolve.bind(samplers, mask),
-    num_hidden=num_hidden,
-    patch_size=pair(patch_size),
-    channels=channels,
+    **images,
     clusters=Clusters(num_clusters=num_clusters),
     teacher=resolve.build(teachers, teacher),
     num_predicted=max(1, int(num_hidden * predicted_ratio)),

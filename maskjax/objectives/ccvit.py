@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from maskjax import keys, masking, resolve
+from maskjax import keys, masking
 from maskjax.errors import UserError, at_least_one
 from maskjax.losses import Loss, Mean, cross_entropy, squared_error
-from maskjax.masking import Mask, samplers
+from maskjax.masking import Mask
 from maskjax.models import Network, TokensAndPixels, vit_encoder
-from maskjax.objectives.images import ImageObjective
+from maskjax.objectives.images import ImageObjective, hides
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.systems import System
 from maskjax.targets import Pixels, kmeans, nearest
@@ -209,11 +209,8 @@ def ccvit(
       early=of_branch["early"],
       branch_depth=of_branch["depth"],
     ),
-    sampler=resolve.bind(samplers, mask),
-    num_hidden=masking.num_hidden(length, mask_ratio),
+    **hides(vit, mask, mask_ratio, patch_size=patch, channels=channels),
     target=target,
     num_replaced=masking.num_hidden(length, replace_ratio),
     kmeans_steps=kmeans_steps,
-    patch_size=patch,
-    channels=channels,
   )

@@ -15,10 +15,9 @@ from typing import Any, Unpack, cast
 import jax
 from jax import Array
 
-from maskjax import masking, resolve
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, squared_error
-from maskjax.masking import Mask, samplers
+from maskjax.masking import Mask
 from maskjax.models import (
   CrossViewAutoencoder,
   Network,
@@ -26,7 +25,7 @@ from maskjax.models import (
   decoder_of,
   vit_encoder,
 )
-from maskjax.objectives.images import ImageObjective
+from maskjax.objectives.images import ImageObjective, hides
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.systems import System
 from maskjax.targets import Pixels
@@ -164,9 +163,6 @@ def croco(
       encoder=vit,
       decoder=completes,
     ),
-    sampler=resolve.bind(samplers, mask),
-    num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),
+    **hides(vit, mask, mask_ratio, patch_size=patch, channels=channels),
     target=target,
-    patch_size=patch,
-    channels=channels,
   )

@@ -10,10 +10,9 @@ combination of what the encoder's blocks gave, the embedded patches included
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from maskjax import masking, resolve
+from maskjax import masking
 from maskjax.errors import UserError
 from maskjax.losses import squared_error
-from maskjax.masking import samplers
 from maskjax.models import (
   CrossDecoder,
   CrossMaskedAutoencoder,
@@ -21,6 +20,7 @@ from maskjax.models import (
   decoder_of,
   vit_encoder,
 )
+from maskjax.objectives.images import hides
 from maskjax.objectives.reconstruction import Reconstruction
 from maskjax.systems import System
 from maskjax.targets import Pixels
@@ -96,11 +96,8 @@ def crossmae(
         patch_dim=target.size,
       ),
     ),
-    sampler=resolve.bind(samplers, mask),
-    num_hidden=masking.num_hidden(length, mask_ratio),
+    **hides(vit, mask, mask_ratio, patch_size=patch, channels=channels),
     num_predicted=masking.num_hidden(length, prediction_ratio),
     target=target,
     error=squared_error,
-    patch_size=patch,
-    channels=channels,
   )

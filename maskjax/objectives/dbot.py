@@ -16,13 +16,13 @@ from typing import Any, Unpack
 import jax
 from jax import Array
 
-from maskjax import masking, resolve
+from maskjax import resolve
 from maskjax.errors import positive
 from maskjax.losses import smooth_l1
-from maskjax.masking import samplers
 from maskjax.models import MaskedAutoencoder, Network, decoder_of, vit_encoder
 from maskjax.objectives import teachers
 from maskjax.objectives.distillation import Distillation
+from maskjax.objectives.images import hides
 from maskjax.objectives.objective import Batch
 from maskjax.systems import System
 from maskjax.targets import normalized_pixels
@@ -114,11 +114,8 @@ def dbot(
       encoder=vit,
       decoder=decoder_of(vit, decoder, patch_dim=size),
     ),
-    sampler=resolve.bind(samplers, mask),
-    num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),
+    **hides(vit, mask, mask_ratio, patch_size=patch, channels=channels),
     teacher=taught_by,
     normalize=normalized_pixels,
     error=functools.partial(smooth_l1, beta=beta),
-    patch_size=patch,
-    channels=channels,
   )

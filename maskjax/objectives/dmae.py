@@ -13,10 +13,10 @@ from typing import Any, Unpack, cast
 
 from jax import Array
 
-from maskjax import masking, resolve
+from maskjax import resolve
 from maskjax.errors import UserError, at_least_one
 from maskjax.losses import Loss, Mean, absolute_error, squared_error
-from maskjax.masking import Mask, samplers
+from maskjax.masking import Mask
 from maskjax.models import (
   AlignedAutoencoder,
   Network,
@@ -26,6 +26,7 @@ from maskjax.models import (
 )
 from maskjax.objectives import teachers
 from maskjax.objectives.distillation import Taught
+from maskjax.objectives.images import hides
 from maskjax.objectives.objective import Batch, valid
 from maskjax.objectives.reconstruction import Prediction
 from maskjax.systems import System
@@ -135,7 +136,8 @@ def dmae(
   )
   target = Pixels(patch_size=patch, channels=channels, normalized=norm_pix_loss)
   num_patches = vit.grid[0] * vit.grid[1]
-  num_hidden = masking.num_hidden(num_patches, mask_ratio)
+  images = hides(vit, mask, mask_ratio, patch_size=patch, channels=channels)
+  num_hidden = images["num_hidden"]
   taught_by = resolve.build(teachers, teacher)
   num_visible = num_patches - num_hidden
   shapes = teachers.layer_shapes(taught_by, vit, patch, channels, num_hidden=num_hidden)
@@ -151,14 +153,11 @@ def dmae(
       projector=Projector(size=shapes[-1][2], depth=projector_depth, dtype=vit.dtype),
       layer=_layer("layer", layer, vit.depth),
     ),
-    sampler=resolve.bind(samplers, mask),
-    num_hidden=num_hidden,
+    **images,
     target=target,
     error=squared_error,
     teacher=taught_by,
     teacher_layer=_layer("teacher_layer", teacher_layer, len(shapes)),
-    patch_size=patch,
-    channels=channels,
   )
 
 

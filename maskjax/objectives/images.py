@@ -2,20 +2,22 @@
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from maskjax import keys, masking
+from maskjax import keys, masking, resolve
 from maskjax.errors import UserError
 from maskjax.losses import Loss
-from maskjax.masking import Mask, Sampler
+from maskjax.masking import Mask, Sampler, samplers
 from maskjax.models import Layers, encoder_layers
 from maskjax.objectives.objective import Batch, Variables, collections
 from maskjax.tokens import patchify, unpatchify
+from maskjax.tokens.patches import pair
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,34 @@ class ImageObjective(PatchObjective):
     patches = self.patches(batch)
     seen = jnp.where(mask.hidden[..., None], patches.mean(), patches)
     return unpatchify(seen, grid=self.grid, patch_size=self.patch_size)
+
+
+def hides(
+  encoder: Any,
+  mask: str | Mapping[str, Any],
+  mask_ratio: float,
+  *,
+  patch_size: int | Sequence[int],
+  channels: int,
+) -> dict[str, Any]:
+  """Makes the fields of an `ImageObjective`, but for its model.
+
+  Args:
+    encoder: has a `grid`.
+    mask: name of a sampler of `maskjax.masking`, or an import path.
+    mask_ratio: share of the patches that is hidden.
+    patch_size: side, or (height, width), in pixels.
+    channels: values a pixel.
+
+  Raises:
+    UserError: there is no such sampler, or no such share.
+  """
+  return {
+    "sampler": resolve.bind(samplers, mask),
+    "num_hidden": masking.num_hidden(math.prod(encoder.grid), mask_ratio),
+    "patch_size": pair(patch_size),
+    "channels": channels,
+  }
 
 
 def image_patches(

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from maskjax import masking, resolve
+from maskjax import resolve
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, cross_entropy
-from maskjax.masking import Mask, samplers
+from maskjax.masking import Mask
 from maskjax.models import (
   CueDecoder,
   LatentMaskedModel,
@@ -31,10 +31,10 @@ from maskjax.models import (
 )
 from maskjax.objectives import teachers
 from maskjax.objectives.distillation import Taught
+from maskjax.objectives.images import hides
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.systems import System
 from maskjax.targets import unit
-from maskjax.tokens.patches import pair
 
 SYSTEM = System(
   name="latent_mim",
@@ -190,7 +190,8 @@ def latent_mim(
     encoder=encoder,
     **network,
   )
-  num_hidden = masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio)
+  images = hides(vit, mask, mask_ratio, patch_size=patch_size, channels=channels)
+  num_hidden = images["num_hidden"]
   if num_hidden < 2:
     raise UserError(f"mask_ratio={mask_ratio}: expected at least 2 hidden patches")
   layers = {"hidden": 4096, "depth": 3, **(projector or {})}
@@ -210,10 +211,7 @@ def latent_mim(
         size=vit.width,
       ),
     ),
-    sampler=resolve.bind(samplers, mask),
-    num_hidden=num_hidden,
-    patch_size=pair(patch_size),
-    channels=channels,
+    **images,
     teacher=resolve.build(teachers, teacher),
     temperature=temperature,
     similarity=(first, last),

@@ -18,10 +18,9 @@ from typing import Any, Unpack
 import jax.numpy as jnp
 from jax import Array
 
-from maskjax import masking, resolve
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, squared_error
-from maskjax.masking import Mask, samplers
+from maskjax.masking import Mask
 from maskjax.models import (
   MultiscaleAutoencoder,
   Network,
@@ -29,7 +28,7 @@ from maskjax.models import (
   decoder_of,
   vit_encoder,
 )
-from maskjax.objectives.images import ImageObjective
+from maskjax.objectives.images import ImageObjective, hides
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.systems import System
 from maskjax.targets import Hog, Pixels
@@ -187,12 +186,9 @@ def localmim(
     targets.append(region)
   return LocalMim(
     model=MultiscaleAutoencoder(encoder=vit, layers=layers, decoders=tuple(decoders)),
-    sampler=resolve.bind(samplers, mask),
-    num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),
+    **hides(vit, mask, mask_ratio, patch_size=patch, channels=channels),
     scales=tuple(targets),
     error=squared_error,
-    patch_size=patch,
-    channels=channels,
   )
 
 

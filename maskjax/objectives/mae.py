@@ -9,10 +9,9 @@ ones, each patch normalised by its own mean and deviation
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from maskjax import masking, resolve
 from maskjax.losses import squared_error
-from maskjax.masking import samplers
 from maskjax.models import MaskedAutoencoder, Network, decoder_of, vit_encoder
+from maskjax.objectives.images import hides
 from maskjax.objectives.reconstruction import Reconstruction
 from maskjax.systems import System
 from maskjax.targets import Pixels
@@ -72,10 +71,7 @@ def mae(
       encoder=vit,
       decoder=decoder_of(vit, decoder, patch_dim=target.size),
     ),
-    sampler=resolve.bind(samplers, mask),
-    num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),
+    **hides(vit, mask, mask_ratio, patch_size=patch, channels=channels),
     target=target,
     error=squared_error,
-    patch_size=patch,
-    channels=channels,
   )

@@ -13,13 +13,13 @@ from typing import Any, Unpack
 
 from jax import Array
 
-from maskjax import masking, resolve
+from maskjax import resolve
 from maskjax.errors import positive
 from maskjax.losses import smooth_l1
-from maskjax.masking import samplers
 from maskjax.models import MaskedEncoder, Network, vit_encoder
 from maskjax.objectives import teachers
 from maskjax.objectives.distillation import Distillation
+from maskjax.objectives.images import hides
 from maskjax.objectives.objective import Batch
 from maskjax.systems import System
 from maskjax.targets import whitened
@@ -100,11 +100,8 @@ def maskdistill(
   size = teachers.features_width(taught_by, vit, patch, channels)
   return MaskDistill(
     model=MaskedEncoder(encoder=vit, size=size),
-    sampler=resolve.bind(samplers, mask),
-    num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),
+    **hides(vit, mask, mask_ratio, patch_size=patch, channels=channels),
     teacher=taught_by,
     normalize=whitened,
     error=functools.partial(smooth_l1, beta=beta),
-    patch_size=patch,
-    channels=channels,
   )

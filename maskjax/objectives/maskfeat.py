@@ -10,10 +10,9 @@ one of images). Config: `configs/image/maskfeat.py`.
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from maskjax import masking, resolve
 from maskjax.losses import squared_error
-from maskjax.masking import samplers
 from maskjax.models import MaskedEncoder, Network, vit_encoder
+from maskjax.objectives.images import hides
 from maskjax.objectives.reconstruction import Reconstruction
 from maskjax.systems import System
 from maskjax.targets import Hog
@@ -79,10 +78,7 @@ def maskfeat(
   )
   return Reconstruction(
     model=MaskedEncoder(encoder=vit, size=target.size),
-    sampler=resolve.bind(samplers, mask),
-    num_hidden=masking.num_hidden(vit.grid[0] * vit.grid[1], mask_ratio),
+    **hides(vit, mask, mask_ratio, patch_size=patch, channels=channels),
     target=target,
     error=squared_error,
-    patch_size=patch,
-    channels=channels,
   )

@@ -13,14 +13,12 @@ from typing import Any, Unpack, cast
 import jax.numpy as jnp
 from jax import Array
 
-from maskjax import masking, resolve
 from maskjax.losses import Loss, Mean, cross_entropy
-from maskjax.masking import Mask, samplers
+from maskjax.masking import Mask
 from maskjax.models import MaskedEncoder, Network, vit_encoder
-from maskjax.objectives.images import ImageObjective
+from maskjax.objectives.images import ImageObjective, hides
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.systems import System
-from maskjax.tokens.patches import pair
 
 SYSTEM = System(
   name="mp3",
@@ -98,8 +96,5 @@ def mp3(
   length = vit.grid[0] * vit.grid[1]
   return PositionPrediction(
     model=MaskedEncoder(encoder=vit, size=length),
-    sampler=resolve.bind(samplers, mask),
-    num_hidden=masking.num_hidden(length, mask_ratio),
-    patch_size=pair(patch_size),
-    channels=channels,
+    **hides(vit, mask, mask_ratio, patch_size=patch_size, channels=channels),
   )

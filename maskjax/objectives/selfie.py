@@ -8,22 +8,19 @@ convolutional network. Config: `configs/image/selfie.py`.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import jax.numpy as jnp
 from jax import Array
 
-from maskjax import masking, resolve
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, cross_entropy
-from maskjax.masking import samplers
 from maskjax.models import check_shape, conv_encoder
 from maskjax.models.selfie import POSITIONS, PatchChooser
 from maskjax.models.vit import check_options
 from maskjax.objectives import statistics
-from maskjax.objectives.images import ImageObjective
+from maskjax.objectives.images import ImageObjective, hides
 from maskjax.objectives.objective import Batch, Variables, collections, valid
 from maskjax.resolve import did_you_mean
 from maskjax.systems import System
@@ -134,7 +131,10 @@ def selfie(
   del shape["width"]
   if positions not in POSITIONS:
     raise UserError(f"positions={positions!r}: {did_you_mean(positions, POSITIONS)}")
-  num_hidden = masking.num_hidden(math.prod(network.grid), mask_ratio)
+  images = hides(
+    network, mask, mask_ratio, patch_size=network.patch_size, channels=channels
+  )
+  num_hidden = images["num_hidden"]
   if num_hidden < 2:
     raise UserError(
       f"mask_ratio={mask_ratio} hides {num_hidden} patch: expected at least 2, to have "
@@ -144,8 +144,5 @@ def selfie(
     model=PatchChooser(
       encoder=network, positions=positions, options=check_options(options), **shape
     ),
-    sampler=resolve.bind(samplers, mask),
-    num_hidden=num_hidden,
-    patch_size=network.patch_size,
-    channels=channels,
+    **images,
   )

@@ -15,13 +15,14 @@ from typing import Any
 
 from jax import Array
 
-from maskjax import keys, masking, resolve
+from maskjax import keys
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, squared_error
-from maskjax.masking import Mask, samplers
+from maskjax.masking import Mask
 from maskjax.models import conv_encoder
 from maskjax.models.spark import LightDecoder, SparseAutoencoder
 from maskjax.objectives import statistics
+from maskjax.objectives.images import hides
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.objectives.reconstruction import Prediction
 from maskjax.systems import System
@@ -130,10 +131,7 @@ def spark(
   )
   return Spark(
     model=SparseAutoencoder(encoder=network, decoder=decoder),
-    sampler=resolve.bind(samplers, mask),
-    num_hidden=masking.num_hidden(math.prod(network.grid), mask_ratio),
+    **hides(network, mask, mask_ratio, patch_size=patch, channels=channels),
     target=target,
     error=squared_error,
-    patch_size=patch,
-    channels=channels,
   )
