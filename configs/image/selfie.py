@@ -18,7 +18,7 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 1500
+  config.num_steps = 1150
   config.objective = dict(
     name="selfie",
     image_size=(28, 28),
@@ -39,10 +39,11 @@ def small():
   )
   config.optimizer = dict(
     name="adamw",
-    learning_rate=1e-3,
+    learning_rate=3e-3,
     warmup_steps=150,
     weight_decay=0.05,
   )
+  config.eval.probes = ("knn", "linear", "plain")
   return config
 
 
