@@ -107,7 +107,7 @@ def beit_v2(
       f"encoder.depth={vit.depth}"
     )
   parts = build_parts(
-    vit.grid,
+    vit,
     tokenizer=tokenizer,
     mask=mask,
     mask_ratio=mask_ratio,

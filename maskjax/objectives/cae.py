@@ -116,7 +116,7 @@ def cae(
     **network,
   )
   parts = build_parts(
-    vit.grid,
+    vit,
     tokenizer=tokenizer,
     mask=mask,
     mask_ratio=mask_ratio,

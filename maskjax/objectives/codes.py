@@ -2,21 +2,20 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 from jax import Array
 
-from maskjax import keys, masking, resolve
+from maskjax import keys, resolve
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, cross_entropy
-from maskjax.masking import Mask, samplers
+from maskjax.masking import Mask
 from maskjax.objectives import tokenizers
-from maskjax.objectives.images import ImageObjective
+from maskjax.objectives.images import ImageObjective, hides
 from maskjax.objectives.objective import Batch, Variables
 from maskjax.objectives.tokenizers import Tokenizer
-from maskjax.tokens.patches import pair
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,39 +91,28 @@ def accuracy(logits: Array, codes: Array, where: Array) -> Mean:
 
 
 def build_parts(
-  grid: tuple[int, int],
+  encoder: Any,
   *,
   tokenizer: str | Mapping[str, Any],
-  mask: str | Mapping[str, Any],
-  mask_ratio: float,
-  patch_size: int | Sequence[int],
-  channels: int,
+  **images: Any,
 ) -> dict[str, Any]:
   """The fields of a `CodePrediction` but its model, from hyperparameters.
 
   Args:
-    grid: rows and columns of patches.
+    encoder: has a `grid`.
     tokenizer: one of `maskjax.objectives.tokenizers` or an import path, with its
       keywords.
-    mask: name of a sampler of `maskjax.masking`, or an import path.
-    mask_ratio: share of the patches that is hidden.
-    patch_size: side, or (height, width), in pixels.
-    channels: values a pixel.
+    **images: what `hides` takes.
 
   Raises:
     UserError: no such tokenizer, or it cuts images otherwise.
   """
   codes: Tokenizer = resolve.build(tokenizers, tokenizer)
-  if tuple(codes.grid) != tuple(grid):
-    found, expected = ("x".join(map(str, sides)) for sides in (codes.grid, grid))
+  grids = codes.grid, encoder.grid
+  if grids[0] != grids[1]:
+    found, expected = ("x".join(map(str, grid)) for grid in grids)
     raise UserError(
       f"tokenizer gives {found} codes: expected {expected}, as image_size and "
       "patch_size say"
     )
-  return {
-    "tokenizer": codes,
-    "sampler": resolve.bind(samplers, mask),
-    "num_hidden": masking.num_hidden(grid[0] * grid[1], mask_ratio),
-    "patch_size": pair(patch_size),
-    "channels": channels,
-  }
+  return {"tokenizer": codes, **hides(encoder, **images)}
