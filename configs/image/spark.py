@@ -26,7 +26,7 @@ def get_config(setting=None):
 
 def small():
   config = recipes.fashion_mnist()
-  config.num_steps = 2000
+  config.num_steps = 1700
   config.objective = dict(
     name="spark",
     image_size=(28, 28),
