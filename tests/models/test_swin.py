@@ -1,4 +1,4 @@
-"""Swin transformers; tests/systems/test_simmim.py compares them with transformers."""
+"""Swin transformers; tests/test_agreement_simmim.py compares them with transformers."""
 
 import functools
 
