@@ -181,15 +181,15 @@ HEAD = """\
 # Image systems, side by side
 
 Each trained on Fashion-MNIST (60,000 images of 28x28 pixels) by
-`configs/image/SYSTEM.py:small`, for at most eight minutes of one CPU core, or about
-four of two; below each, the same encoder untrained. The features are means over an
-image's patches. Accuracies on 10,000 other images, in percent: `plain` is a linear
-probe stopped after 30 steps of L-BFGS, `linear` the same converged, `knn` a vote of 20
-neighbours. The gain is that of `plain` over the untrained encoder. The ranks are
-effective ranks, with their share of the width: `rank` of the features about their mean
-(arXiv:2210.02885), and `covariance` of their covariance, whose large directions count
-for more; a collapsed encoder has ranks near 1. Minutes are those of all cores together,
-compilation included.
+`configs/image/SYSTEM.py:small`, for at most eight minutes of one CPU core: two at a
+time on two cores, four minutes a system. Below each, the same encoder untrained. The
+features are means over an image's patches. Accuracies on 10,000 other images, in
+percent: `plain` is a linear probe stopped after 30 steps of L-BFGS, `linear` the same
+converged, `knn` a vote of 20 neighbours. The gain is that of `plain` over the untrained
+encoder. The ranks are effective ranks, with their share of the width: `rank` of the
+features about their mean (arXiv:2210.02885), and `covariance` of their covariance,
+whose large directions count for more; a collapsed encoder has ranks near 1. Minutes are
+those of all cores together, compilation included.
 
     python benchmarks/image_family.py
 
