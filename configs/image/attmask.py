@@ -1,6 +1,8 @@
 """AttMask (arXiv:2203.12719), in the framework of iBOT (arXiv:2111.07832).
 
-small: Fashion-MNIST, see maskjax/recipes.py.
+small: Fashion-MNIST, see maskjax/recipes.py. Patches of 7 pixels; more of them hidden,
+  and of all images, where the paper leaves half of the images whole; and scores that
+  are shared out evenly: centred by averages, they collapse in so short a run.
   maskjax train --config configs/image/attmask.py:small --workdir runs/attmask_small
   Hints, or the patches attended to least:
     --config.objective.mask.mode=hint (or low)
@@ -29,7 +31,7 @@ def small():
     patch_size=7,
     encoder=dict(width=64, depth=4, heads=2),
     head=dict(size=256, hidden=128, bottleneck=64, fixed_length=True),
-    mask=dict(name="attended", mode="high"),
+    mask=dict(name="attended", mode="high", low=0.3, high=0.6, prob=1.0),
     teacher=dict(
       name="ema", decay=0.98, last=1.0, num_steps=config.get_ref("num_steps")
     ),
