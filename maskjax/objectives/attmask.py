@@ -92,8 +92,8 @@ def attmask(
     temperature_steps: steps over which it changes; 30 epochs in the paper.
     center_momentum: of the averages that the teacher's scores are centred by.
     sinkhorn_steps: where above 0, no averages: this many steps of Sinkhorn and Knopp
-      share the prototypes out evenly in each batch (https://arxiv.org/abs/2304.07193).
-      The averages of the paper take thousands of steps to hold the scores apart.
+      share the prototypes out evenly in each batch (https://arxiv.org/abs/2304.07193),
+      which keeps them apart from the first step on.
     freeze_steps: steps at first in which the prototypes stay as they are; an epoch in
       the paper.
     patch_weight: of the loss of patches, beside that of class tokens.
@@ -122,6 +122,8 @@ def attmask(
     raise UserError(
       f"center_momentum={center_momentum}: expected at least 0 and less than 1"
     )
+  if sinkhorn_steps < 0:
+    raise UserError(f"sinkhorn_steps={sinkhorn_steps}: expected at least 0")
   slower = {"name": "ema", "decay": 0.996, "last": 1.0, "num_steps": num_steps}
   return AttentionGuided(
     model=DistilledEncoder(

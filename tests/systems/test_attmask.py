@@ -346,6 +346,7 @@ def test_it_learns_without_collapse():
     (dict(mask="random"), "no 'random' in maskjax.masking.informed"),
     (dict(teacher_temperature=(0.04, 0.0)), "expected a positive number, and two"),
     (dict(student_temperature=-1.0), "expected a positive number, and two"),
+    (dict(sinkhorn_steps=-1), "sinkhorn_steps=-1: expected at least 0"),
     (dict(head=dict(size=0)), "head.size=0: expected at least 1"),
     (dict(head=dict(sise=8)), "head.sise: did you mean 'size'"),
     (
