@@ -13,7 +13,7 @@ fashion_mnist: 60,000 real images of 28x28 pixels, see maskjax/recipes.py.
   untrained     77.6  73.0  70.0  71.9
   raw pixels    83.9  84.5  84.4  85.7
 
-small: a narrower encoder, in 4 minutes; docs/results/image.md has it beside others.
+small: a narrower encoder; docs/results/image.md has it beside the other systems.
 
 imagenet: the paper's table 8, ViT-L/16, through TFDS. docs/scaling.md has its plans.
 imagenet_2b: the same with an encoder of two billion parameters, shared among all chips.
