@@ -1,0 +1,226 @@
+"""Documents: texts of files, of other libraries, and of Python itself."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, final
+
+from maskjax import storage
+from maskjax.errors import UserError
+from maskjax.resolve import did_you_mean
+
+__all__ = ["hf_dataset", "jsonl", "python_topics", "text_files"]
+
+_UNITS = ("file", "paragraph", "line")
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Documents(Sequence[str]):
+  """Texts, none of which is blank.
+
+  Attributes:
+    texts: the texts.
+    places: where each stands, for messages: for example a file and a line.
+    name: what a message calls the whole.
+    skipped: how many more there were that were bad.
+  """
+
+  texts: Sequence[str]
+  places: Sequence[str]
+  name: str
+  skipped: int = 0
+
+  def __len__(self) -> int:
+    return len(self.texts)
+
+  def __getitem__(self, index: Any) -> Any:
+    return self.texts[index]
+
+  def __repr__(self) -> str:
+    return self.name
+
+
+class _Entry(NamedTuple):
+  """What may become a document; it has a problem in place of a text if it is bad."""
+
+  place: str
+  text: str
+  problem: str = ""
+
+
+def text_files(
+  *, root: str, pattern: str = "*.txt", each: str = "file", on_bad: str = "raise"
+) -> Documents:
+  """The text files of a folder, in UTF-8.
+
+  Args:
+    root: the folder, local or on object storage, or a single file.
+    pattern: which of the folder's files; `**/*.txt` looks into folders below, too.
+    each: what a document is: a `file`, a `paragraph` up to a blank line, or a `line`
+      that is not blank.
+    on_bad: `raise` an error for a file that is blank or not UTF-8, or `skip` and count
+      it.
+
+  Raises:
+    UserError: there is no such folder, or no such file in it; under `raise`, the first
+      bad file, and the line.
+  """
+  if each not in _UNITS:
+    raise UserError(f"each={each!r}: {did_you_mean(each, _UNITS)}")
+  place = storage.reach(root)
+  files = [place] if place.is_file() else sorted(place.glob(pattern))
+  if not files:
+    raise UserError(f"{root}: expected text files, there is none like {pattern}")
+
+  def entries() -> Iterator[_Entry]:
+    for file in files:
+      whole = _decoded(str(file), file.read_bytes())
+      blank = not whole.text.strip()
+      yield from [whole] if blank or each == "file" else _units(whole, each)
+
+  return _gathered(entries(), on_bad, f"text_files(root={root!r})")
+
+
+def jsonl(*, path: str, field: str = "text", on_bad: str = "raise") -> Documents:
+  """A file with a JSON object on each line.
+
+  Args:
+    path: of the file, local or on object storage.
+    field: the entry of the objects that is the text.
+    on_bad: `raise` an error for a line that is no such object, or whose text is blank,
+      or `skip` and count it.
+
+  Raises:
+    UserError: there is no such file; under `raise`, the first bad line.
+  """
+  file = storage.reach(path)
+  if not file.is_file():
+    raise UserError(f"{path}: expected a file of JSON lines, there is none")
+
+  def entry(place: str, line: bytes) -> _Entry:
+    read = _decoded(place, line)
+    if read.problem:
+      return read
+    try:
+      found = json.loads(read.text)
+    except ValueError:
+      return _Entry(place, "", "not JSON")
+    if not isinstance(found, dict) or not isinstance(found.get(field), str):
+      return _Entry(place, "", f"no object with a text as {field!r}")
+    return _Entry(place, found[field])
+
+  lines = enumerate(file.read_bytes().splitlines(), start=1)
+  entries = (entry(f"{path}:{number}", line) for number, line in lines)
+  return _gathered(entries, on_bad, f"jsonl(path={path!r})")
+
+
+def hf_dataset(
+  *, path: str, split: str = "train", field: str = "text", on_bad: str = "raise"
+) -> Documents:
+  """A data set of Hugging Face's `datasets`, which has to be installed.
+
+  Args:
+    path: a folder that `save_to_disk` wrote, or what `load_dataset` takes.
+    split: a split or a slice of one, `train[:10%]`.
+    field: the column that is the text.
+    on_bad: `raise` an error for a row that is blank, or `skip` and count it.
+
+  Raises:
+    UserError: the library is not there, or has no such data set, split or column;
+      under `raise`, the first bad row.
+  """
+  name = f"hf_dataset(path={path!r}, split={split!r})"
+  try:
+    import datasets
+  except ImportError as error:
+    raise UserError(f"{name}: needs the package datasets") from error
+  try:
+    if storage.path(path).is_dir():
+      found = datasets.load_from_disk(path)
+      found = found[split] if isinstance(found, datasets.DatasetDict) else found
+    else:
+      found = datasets.load_dataset(path, split=split)
+    column = found[field]
+  except Exception as error:  # of several types, some of them of other libraries
+    raise UserError(f"cannot read {name}: {error}") from error
+  entries = (_Entry(f"{path}, row {i}", text) for i, text in enumerate(column))
+  return _gathered(entries, on_bad, name)
+
+
+def python_topics(*, split: str = "train") -> Documents:
+  """Python's own reference in English, as `help()` shows it: 373,000 characters.
+
+  Many of its 79 topics stand in others again: one half of whose paragraphs a longer one
+  has is left out, so that what is held out was not trained on. The text is that of the
+  Python that runs; other versions differ in some sections.
+
+  Args:
+    split: `train`, `test` (every tenth topic) or `all`.
+
+  Raises:
+    UserError: no such split.
+
+  Example:
+    >>> python_topics(split="test").places[0]
+    'topic assert'
+  """
+  from pydoc_data.topics import topics
+
+  kept, seen = [], set[str]()
+  for name in sorted(topics, key=lambda name: (-len(topics[name]), name)):
+    paragraphs = topics[name].split("\n\n")
+    if sum(part in seen for part in paragraphs) < len(paragraphs) / 2:
+      kept.append(name)
+      seen.update(paragraphs)
+  names = sorted(kept)
+  splits = {
+    "train": [name for i, name in enumerate(names) if i % 10],
+    "test": names[::10],
+    "all": names,
+  }
+  if split not in splits:
+    raise UserError(f"python_topics has no {split!r}: {did_you_mean(split, splits)}")
+  entries = (_Entry(f"topic {name}", topics[name]) for name in splits[split])
+  return _gathered(entries, "raise", f"python_topics(split={split!r})")
+
+
+def _decoded(place: str, data: bytes) -> _Entry:
+  try:
+    return _Entry(place, data.decode("utf-8-sig"))
+  except UnicodeDecodeError as error:
+    line = data[: error.start].count(b"\n") + 1
+    return _Entry(f"{place}:{line}", "", f"byte 0x{data[error.start]:02x} is no UTF-8")
+
+
+def _units(whole: _Entry, each: str) -> Iterator[_Entry]:
+  """The paragraphs or the lines of a file."""
+  lines = enumerate(whole.text.splitlines(), start=1)
+  for filled, run in itertools.groupby(lines, lambda line: bool(line[1].strip())):
+    rows = list(run)
+    parts = [rows] if each == "paragraph" else [[row] for row in rows]
+    for part in parts if filled else []:
+      text = "\n".join(line for _, line in part)
+      yield _Entry(f"{whole.place}:{part[0][0]}", text)
+
+
+def _gathered(entries: Iterable[_Entry], on_bad: str, name: str) -> Documents:
+  """Keeps what is good of the entries, and counts the rest or complains."""
+  if on_bad not in ("raise", "skip"):
+    raise UserError(f"on_bad={on_bad!r}: {did_you_mean(on_bad, ('raise', 'skip'))}")
+  good, skipped = [], 0
+  for entry in entries:
+    problem = entry.problem or ("" if entry.text.strip() else "blank")
+    if not problem:
+      good.append(entry)
+    elif on_bad == "raise":
+      raise UserError(
+        f"{entry.place}: {problem}: expected text; on_bad='skip' leaves such out"
+      )
+    else:
+      skipped += 1
+  if not good:
+    raise UserError(f"{name}: expected documents, but all {skipped} are bad")
+  texts, places = [entry.text for entry in good], [entry.place for entry in good]
+  return Documents(texts, places, name, skipped)
