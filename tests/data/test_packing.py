@@ -1,0 +1,84 @@
+"""Texts in rows: nothing is lost, nothing crosses, little is filled."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskjax import UserError
+from maskjax.data import documents
+from maskjax.data.packing import best_fit, packed
+from maskjax.tokens import vocabulary
+
+TEXTS = ["to be or not to be", "that is the question", "be" * 40, "whether", " "]
+
+
+@pytest.fixture(scope="module")
+def words():
+  return vocabulary.train_bpe(TEXTS, size=270)
+
+
+def parts_of(source):
+  """The parts of all rows: token, position and word of each."""
+  for row in source:
+    for segment in range(1, row["segment"].max() + 1):
+      here = np.flatnonzero(row["segment"] == segment)
+      assert (np.diff(here) == 1).all()
+      yield tuple(row[name][here] for name in ("token", "position", "word"))
+
+
+def rows(source):
+  return [source[i] for i in range(len(source))]
+
+
+@pytest.mark.parametrize("length", [3, 9, 16, 200])
+def test_all_tokens_are_there_in_order(words, length):
+  parts = list(parts_of(rows(packed(TEXTS, words, length=length))))
+  for token, position, word in parts:
+    assert (token[0], token[-1]) == (words.first, words.last)
+    assert (position == np.arange(len(token))).all()
+    assert (word[0], word[1], word[-1]) == (-1, 0, -1)
+  # By their first tokens alone, parts of a text are not told from others': together
+  # they are the same tokens.
+  found = np.sort(np.concatenate([token[1:-1] for token, _, _ in parts]))
+  expected = np.sort(np.concatenate([ids for ids, _ in words.encode(TEXTS)]))
+  np.testing.assert_array_equal(found, expected)
+
+
+def test_words_stay_whole_where_they_fit(words):
+  text = TEXTS[0]
+  longest = max(np.bincount(words.encode([text])[0][1]))
+  parts = list(parts_of(rows(packed([text], words, length=longest + 2))))
+  found = [word for token, _, _ in parts for word in words.decode(token).split()]
+  assert len(parts) > 1 and sorted(found) == sorted(text.split())
+
+
+def test_filling_is_marked(words):
+  (row,) = rows(packed(["be"], words, length=9))
+  filled = row["segment"] == 0
+  assert filled.any() and (row["token"][filled] == words.pad).all()
+  assert (row["word"][filled] == -1).all()
+
+
+def test_pythons_reference_is_packed_with_less_than_a_fiftieth_of_filling():
+  texts = documents.python_topics(split="train")
+  words = vocabulary.train_bpe(texts, size=4096)
+  for length in (128, 512):
+    source = packed(texts, words, length=length)
+    filled = np.mean([row["segment"] == 0 for row in rows(source)])
+    assert filled < 0.02
+
+
+@given(st.lists(st.integers(1, 20), max_size=50))
+def test_pieces_fit_and_stand_once(lengths):
+  found = best_fit(lengths, 20)
+  assert sorted(i for row in found for i in row) == list(range(len(lengths)))
+  sums = [sum(lengths[i] for i in row) for row in found]
+  assert all(0 < total <= 20 for total in sums)
+  # No two rows could have been one.
+  assert all(a + b > 20 for a, b in zip(sorted(sums), sorted(sums)[1:], strict=False))
+
+
+def test_mistakes(words):
+  with pytest.raises(UserError, match="length=2: expected at least 3"):
+    packed(TEXTS, words, length=2)
