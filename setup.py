@@ -47,6 +47,7 @@ setup(
     "scikit-learn",
     "tensorboardX",
     "tensorflow-datasets>=4.9.10",
+    "tokenizers",
     "tqdm",
   ],
   extras_require={
@@ -58,6 +59,7 @@ setup(
       *GCS,
       *S3,
       LIBTPU,
+      "datasets",
       "gcp-storage-emulator",
       "hypothesis",
       "moto[server]",

@@ -67,6 +67,11 @@ class Experiment:
     """The run's key."""
     return jax.random.key(self.config.seed)
 
+  @property
+  def vocabulary(self) -> Any:
+    """Of data that is text; None of other data."""
+    return getattr(self.train.source, "vocabulary", None)
+
   def untrained(self) -> objectives.Variables:
     """The variables that the run begins with."""
     key = keys.named(self.key, "init")
@@ -165,6 +170,10 @@ def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
     if config.data.test
     else None,
   )
+  for pipe in (experiment.train, experiment.test):
+    vocabulary = getattr(getattr(pipe, "source", None), "vocabulary", None)
+    if vocabulary is not None and hasattr(objective, "check_vocabulary"):
+      objective.check_vocabulary(vocabulary)
   # Shapes that do not fit are found here, before a workdir is touched.
   jax.eval_shape(objective.init, experiment.key, experiment.example)
   return experiment
@@ -193,6 +202,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     contextlib.ExitStack() as stack,
   ):
     stack.callback(checkpoints.close)
+    if _is_first() and experiment.vocabulary is not None:
+      experiment.vocabulary.save(opened.local / workdirs.TOKENIZER)
     writer = _writer(opened, config, checkpoints.newest() or 0)
     stack.callback(writer.close)
     with distributed.termination() as stop:

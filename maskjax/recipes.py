@@ -4,6 +4,7 @@ A config begins with one of these, and adds its objective, optimizer and schedul
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -75,3 +76,75 @@ def imagenet(
 def epoch(config: ConfigDict, examples: int = 1281167) -> object:
   """Steps of an epoch, a reference that follows `batch_size`; ImageNet's by default."""
   return examples // config.get_ref("batch_size")
+
+
+def python_reference(*, length: int = 128, vocab_size: int = 2048) -> ConfigDict:
+  """English text inside of Python itself: 373,000 characters, and a tenth held out.
+
+  Args:
+    length: tokens of a row.
+    vocab_size: byte pairs that are learnt from the training text.
+  """
+  config = configs.defaults()
+  config.batch_size = 32
+  topics = dict(name="python_topics", split="train")
+  config.data.train = dict(
+    name="text",
+    documents=topics,
+    tokenizer=dict(documents=topics, size=vocab_size),
+    length=length,
+  )
+  config.data.test = config.data.train.copy_and_resolve_references()
+  config.data.test.documents.split = "test"
+  config.data.num_threads = 1
+  config.log_every = 100
+  config.checkpoint.every = 1000
+  config.eval.batch_size = 32
+  config.eval.probes = ()
+  return config
+
+
+TEXT_ROOT = "data/english"  # rows that `maskjax pack` wrote
+
+
+def packed_text() -> ConfigDict:
+  """English Wikipedia and books, or what else `maskjax pack` wrote to `TEXT_ROOT`.
+
+  Set `data.train.root` and `data.test.root` to where it lies, a folder or a bucket.
+  """
+  config = configs.defaults()
+  config.data.train = dict(name="packed", root=TEXT_ROOT, split="train")
+  config.data.test = dict(name="packed", root=TEXT_ROOT, split="test")
+  config.data.num_threads = 16
+  config.data.prefetch = 8
+  config.log_every = 100
+  config.checkpoint.every = 5000
+  config.eval.every = 5000
+  config.eval.batch_size = 1024
+  config.eval.probes = ()
+  return config
+
+
+def small_text(**objective: Any) -> ConfigDict:
+  """A text system of two minutes on two cores, on `python_reference`.
+
+  Args:
+    **objective: its name, and where it differs from all others.
+  """
+  config = python_reference()
+  config.num_steps = 2000
+  config.objective = dict(
+    vocab_size=2048,
+    length=128,
+    encoder=dict(width=128, depth=3, heads=4, norm_last=False),
+    dropout=0.1,
+    dtype="float32",
+  )
+  config.objective.update(objective)
+  config.optimizer = dict(
+    name="adamw",
+    learning_rate=2e-3,
+    warmup_steps=100,
+    weight_decay=0.05,
+  )
+  return config

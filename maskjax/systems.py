@@ -29,6 +29,7 @@ def systems() -> list[System]:
   """All systems: the `SYSTEM` of each module of `maskjax.objectives` with one."""
   from maskjax import objectives
 
-  names = sorted(module.name for module in pkgutil.iter_modules(objectives.__path__))
-  modules = (importlib.import_module(f"{objectives.__name__}.{n}") for n in names)
+  prefix = f"{objectives.__name__}."
+  found = pkgutil.walk_packages(objectives.__path__, prefix)
+  modules = (importlib.import_module(name) for name in sorted(m.name for m in found))
   return [module.SYSTEM for module in modules if hasattr(module, "SYSTEM")]

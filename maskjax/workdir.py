@@ -19,6 +19,7 @@ from maskjax.training.checkpoints import Checkpoints
 
 LOCK = "lock"
 METRICS = "metrics.jsonl"
+TOKENIZER = "tokenizer.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

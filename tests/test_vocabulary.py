@@ -12,9 +12,10 @@ TEXTS = ["to be or not to be", "that is the question"]
 def test_texts_come_back():
   words = vocabulary.train_bpe(TEXTS, size=300)
   for text in (*TEXTS, "Caf\u00e9 \U0001f600\n\tnever seen"):
-    ids, numbers = words.encode([text])[0]
-    assert words.decode(ids) == text
-    assert len(numbers) == len(ids) and numbers[0] == 0
+    found = words.encode([text])[0]
+    assert words.decode(found.ids) == text
+    assert len(found.words) == len(found.ids) and found.words[0] == 0
+  assert words.encode(TEXTS)[0].characters.sum() == len(TEXTS[0])
   assert len(words) <= 300 and words.special.tolist() == [0, 1, 2, 3]
 
 
@@ -28,7 +29,7 @@ def test_a_file_gives_the_same_ids(tmp_path):
   words.save(tmp_path / "tokenizer.json")
   for path in (tmp_path, tmp_path / "tokenizer.json"):
     again = vocabulary.load(path)
-    assert (again.encode(TEXTS)[0][0] == words.encode(TEXTS)[0][0]).all()
+    assert (again.encode(TEXTS)[0].ids == words.encode(TEXTS)[0].ids).all()
     assert (again.mask, again.pad) == (words.mask, words.pad)
 
 

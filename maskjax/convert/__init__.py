@@ -2,10 +2,13 @@
 
 from maskjax.convert import (
   beit_mim,
+  bert,
   clip,
   clip_vision_model,
   dinov2,
   ijepa,
+  modernbert,
+  roberta,
   safetensors,
   swin_mim,
   swinv2_mim,
@@ -16,10 +19,13 @@ from maskjax.convert import (
 
 __all__ = [
   "beit_mim",
+  "bert",
   "clip",
   "clip_vision_model",
   "dinov2",
   "ijepa",
+  "modernbert",
+  "roberta",
   "safetensors",
   "swin_mim",
   "swinv2_mim",

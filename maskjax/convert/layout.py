@@ -301,7 +301,8 @@ def check_config(
     fixed: the only values of some of them that the model here can take.
 
   Returns:
-    The keys of `defaults`, with `image_size` as a pair and `patch_size` one number.
+    The keys of `defaults`; if they are among these, `image_size` as a pair and
+    `patch_size` as one number.
 
   Raises:
     UserError: names the key.
@@ -317,10 +318,11 @@ def check_config(
       config[key] = sides(key, config[key])
     else:
       _check_value(key, config[key], default)
-  patch, other_side = config["patch_size"]
-  if patch != other_side:
-    raise UserError(f"patch_size={patch}x{other_side}: expected a square")
-  config["patch_size"] = patch
+  if "patch_size" in defaults:
+    patch, other_side = config["patch_size"]
+    if patch != other_side:
+      raise UserError(f"patch_size={patch}x{other_side}: expected a square")
+    config["patch_size"] = patch
   return config
 
 

@@ -8,14 +8,17 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from maskjax import objectives, resolve
+from maskjax import objectives, resolve, storage
 from maskjax import workdir as workdirs
 from maskjax.convert import (
   beit_mim,
+  bert,
   clip,
   clip_vision_model,
   dinov2,
   ijepa,
+  modernbert,
+  roberta,
   safetensors,
   swin_mim,
   swinv2_mim,
@@ -25,6 +28,8 @@ from maskjax.convert import (
 )
 from maskjax.errors import UserError
 from maskjax.models import stack_blocks
+from maskjax.tokens import vocabulary as vocabularies
+from maskjax.tokens.vocabulary import Vocabulary
 from maskjax.training import transfer
 
 Tensors = Mapping[str, np.ndarray]
@@ -57,6 +62,7 @@ class Converter(Protocol):
 CONVERTERS: tuple[Converter, ...] = (
   *(vit, clip, clip_vision_model, dinov2, ijepa),
   *(vit_mae, vit_mim, swin_mim, swinv2_mim, beit_mim),
+  *(bert, roberta, modernbert),
 )
 
 
@@ -82,10 +88,16 @@ def import_weights(folder: str | Path, config: ConfigDict, workdir: str | Path) 
   with config.unlocked():
     # Replaced whole: the config may name its encoder by size.
     config.objective = {**config.objective, **hyperparameters}
+    vocabulary = _vocabulary(folder)
+    if vocabulary is not None:
+      config.objective.mask_id = vocabulary.mask
+      config.objective.special_ids = tuple(vocabulary.special.tolist())
   if config.objective.get("scan"):
     params = stack_blocks(params)
   transfer.check_same(params, _shapes(config), folder)
   with workdirs.opened(config, workdir) as opened:
+    if vocabulary is not None:
+      vocabulary.save(opened.local / workdirs.TOKENIZER)
     checkpoints = workdirs.checkpoints(opened.folder, config)
     checkpoints.save_weights(0, params)
     checkpoints.close()
@@ -108,11 +120,21 @@ def export_weights(
   config = workdirs.read_config(workdir)
   # An objective with several kinds of encoder names them as model types are named.
   kind = config.objective.get("encoder_type")
+  if kind is None and isinstance(config.objective.get("encoder"), ConfigDict):
+    kind = config.objective.encoder.get("kind")
   converter = _converter(config, kind, f"the run in {workdir}", exported=True)
   hyperparameters = config.objective.to_dict()
   hyperparameters.pop("name")
   _, params = workdirs.checkpoints(workdir, config).restore_weights(step)
   safetensors.write(folder, *converter.to_hf(hyperparameters, params))
+  if vocabulary := _vocabulary(workdir):
+    vocabulary.save(storage.path(folder) / workdirs.TOKENIZER)
+
+
+def _vocabulary(folder: str | Path) -> Vocabulary | None:
+  """Of a folder with a tokenizer beside its weights; None of others."""
+  file = storage.path(folder) / workdirs.TOKENIZER
+  return vocabularies.load(str(file)) if file.is_file() else None
 
 
 def _converter(

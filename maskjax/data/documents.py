@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, final
 
 from maskjax import storage
+from maskjax.data.files import tfds_examples
 from maskjax.errors import UserError
 from maskjax.resolve import did_you_mean
 
-__all__ = ["hf_dataset", "jsonl", "python_topics", "text_files"]
+__all__ = ["hf_dataset", "jsonl", "python_topics", "text_files", "tfds_texts"]
 
 _UNITS = ("file", "paragraph", "line")
 
@@ -147,6 +148,59 @@ def hf_dataset(
     raise UserError(f"cannot read {name}: {error}") from error
   entries = (_Entry(f"{path}, row {i}", text) for i, text in enumerate(column))
   return _gathered(entries, on_bad, name)
+
+
+def iterable(texts: Iterable[str], *, on_bad: str = "raise") -> Documents:
+  """Any texts that come one after the other, such as rows of TFDS that a user reads.
+
+  Args:
+    texts: strings.
+    on_bad: `raise` an error for one that is blank or no string, or `skip` and count it.
+
+  Raises:
+    UserError: under `raise`, the first bad one.
+
+  Example:
+    >>> iterable(["to be", "or not"])[1]
+    'or not'
+  """
+
+  def entry(number: int, text: Any) -> _Entry:
+    place = f"text {number}"
+    if isinstance(text, bytes):
+      return _decoded(place, text)
+    problem = "" if isinstance(text, str) else "no text"
+    return _Entry(place, text if not problem else "", problem)
+
+  entries = (entry(number, text) for number, text in enumerate(texts))
+  return _gathered(entries, on_bad, "texts")
+
+
+def tfds_texts(
+  *,
+  dataset: str,
+  split: str,
+  data_dir: str | None = None,
+  field: str = "text",
+  on_bad: str = "raise",
+) -> Documents:
+  """A data set that TensorFlow Datasets has prepared, see `maskjax.data.tfds`.
+
+  Args:
+    dataset: its name, with config and version if wanted.
+    split: a split or a slice of one.
+    data_dir: where data sets are prepared; None for the library's own default.
+    field: the feature that is the text.
+    on_bad: `raise` an error for a text that is blank or not UTF-8, or `skip` and count
+      it.
+
+  Raises:
+    UserError: no such data set, split or feature; under `raise`, the first bad text.
+  """
+  name = f"tfds_texts(dataset={dataset!r}, split={split!r})"
+  rows = tfds_examples(name, dataset, split, data_dir=data_dir, features=[field])
+  texts = (rows[number][field] for number in range(len(rows)))
+  return dataclasses.replace(iterable(texts, on_bad=on_bad), name=name)
 
 
 def python_topics(*, split: str = "train") -> Documents:

@@ -253,9 +253,41 @@ def tfds(
   Raises:
     UserError: no such data set, split or feature, or one that is not prepared.
   """
+  where = f"tfds(dataset={dataset!r}, split={split!r})"
+  features = [key for key in (image_key, label_key) if key is not None]
+  raw = tfds_examples(where, dataset, split, data_dir=data_dir, features=features)
+
+  def decode(example: Mapping[str, Any]) -> Record:
+    record = {"image": np.asarray(example[image_key])}
+    if label_key is not None:
+      record["label"] = np.asarray(example[label_key], np.int32)
+    return record
+
+  return Decoded(raw, decode, where)
+
+
+def tfds_examples(
+  where: str,
+  dataset: str,
+  split: str,
+  *,
+  data_dir: str | None,
+  features: Sequence[str],
+) -> Sequence[Mapping[str, Any]]:
+  """The examples of a data set that TensorFlow Datasets has prepared, see `tfds`.
+
+  Args:
+    where: what messages call it.
+    dataset: see `tfds`.
+    split: see `tfds`.
+    data_dir: see `tfds`.
+    features: those that it must have.
+
+  Raises:
+    UserError: see `tfds`.
+  """
   import tensorflow_datasets
 
-  where = f"tfds(dataset={dataset!r}, split={split!r})"
   if data_dir is not None:
     storage.reach(data_dir)
   try:
@@ -281,8 +313,8 @@ def tfds(
       f"tensorflow-cpu and importlib_resources installed, run: {command}"
     )
   info = builder.info
-  for key in (image_key, label_key):
-    if key is not None and key not in info.features:
+  for key in features:
+    if key not in info.features:
       raise UserError(f"{where} has no feature {key!r}: it has {sorted(info.features)}")
   try:
     expected = info.splits[split].num_examples
@@ -303,14 +335,7 @@ def tfds(
       f"{where} should have {expected} records, but {found} are in "
       f"{str(builder.data_dir)!r}; prepare it again: {command}"
     )
-
-  def decode(example: Mapping[str, Any]) -> Record:
-    record = {"image": np.asarray(example[image_key])}
-    if label_key is not None:
-      record["label"] = np.asarray(example[label_key], np.int32)
-    return record
-
-  return Decoded(raw, decode, where)
+  return raw
 
 
 def _matching(pattern: str) -> list[str]:

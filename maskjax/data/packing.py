@@ -5,14 +5,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from maskjax.data.memory import Arrays, arrays
 from maskjax.errors import UserError
-from maskjax.tokens.vocabulary import Vocabulary
+from maskjax.tokens.vocabulary import Encoded, Vocabulary
 
 __all__ = ["best_fit", "packed"]
 
 
-def packed(texts: Sequence[str], vocabulary: Vocabulary, *, length: int) -> Arrays:
+def packed(
+  texts: Sequence[str], vocabulary: Vocabulary, *, length: int, alone: bool = False
+) -> dict[str, np.ndarray]:
   """Packs texts into rows.
 
   A text that is longer than a row is cut between words; each part begins and ends with
@@ -23,43 +24,39 @@ def packed(texts: Sequence[str], vocabulary: Vocabulary, *, length: int) -> Arra
     texts: for example `maskjax.data.documents`.
     vocabulary: turns them into ids.
     length: tokens of a row, L.
+    alone: put each part into a row of its own, in order, and fill it up.
 
   Returns:
-    A source of rows, each int32 [L]: `token`, ids; `segment`, which part of the row it
-    belongs to, from 1, and 0 for filling; `position`, its place in the part; `word`,
-    the number of its word in the part, and -1 for what is no word.
+    The columns of R rows, each int32 [R, L]: those of `maskjax.tokens.Text`, and
+    `characters`, how many of the text each token stands for.
 
   Raises:
     UserError: a row has no place for a token between the first and the last.
   """
   if length < 3:
     raise UserError(f"length={length}: expected at least 3, for a token between two")
-  parts = [
-    part
-    for ids, words in vocabulary.encode(texts)
-    for part in _cut(ids, words, length - 2)
-  ]
-  rows = best_fit([len(ids) + 2 for ids, _ in parts], length)
+  encoded = vocabulary.encode(texts)
+  parts = [part for whole in encoded for part in _cut(whole, length - 2)]
+  rows = [[number] for number in range(len(parts))]
+  if not alone:
+    rows = best_fit([len(part.ids) + 2 for part in parts], length)
+  empty = dict(token=vocabulary.pad, segment=0, position=0, word=-1, characters=0)
   columns = {
-    name: np.full((len(rows), length), fill, np.int32)
-    for name, fill in (
-      ("token", vocabulary.pad),
-      ("segment", 0),
-      ("position", 0),
-      ("word", -1),
-    )
+    name: np.full((len(rows), length), fill, np.int32) for name, fill in empty.items()
   }
   for row, members in enumerate(rows):
     start = 0
     for segment, member in enumerate(members, start=1):
-      ids, words = parts[member]
-      stop = start + len(ids) + 2
-      columns["token"][row, start:stop] = [vocabulary.first, *ids, vocabulary.last]
-      columns["segment"][row, start:stop] = segment
-      columns["position"][row, start:stop] = np.arange(len(ids) + 2)
-      columns["word"][row, start + 1 : stop - 1] = words - words[0]
+      part = parts[member]
+      stop = start + len(part.ids) + 2
+      whole, inside = slice(start, stop), slice(start + 1, stop - 1)
+      columns["token"][row, whole] = [vocabulary.first, *part.ids, vocabulary.last]
+      columns["segment"][row, whole] = segment
+      columns["position"][row, whole] = np.arange(stop - start)
+      columns["word"][row, inside] = part.words
+      columns["characters"][row, inside] = part.characters
       start = stop
-  return arrays(**columns)
+  return columns
 
 
 def best_fit(lengths: Sequence[int], row: int) -> list[list[int]]:
@@ -88,15 +85,13 @@ def best_fit(lengths: Sequence[int], row: int) -> list[list[int]]:
   return rows
 
 
-def _cut(
-  ids: np.ndarray, words: np.ndarray, most: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _cut(whole: Encoded, most: int) -> Iterator[Encoded]:
   """Parts of a text, cut between words where no word alone is too long."""
-  start = 0
-  while start < len(ids):
-    stop = min(start + most, len(ids))
-    if stop < len(ids) and words[start] != words[stop]:
-      while words[stop - 1] == words[stop]:
+  start, count = 0, len(whole.ids)
+  while start < count:
+    stop = min(start + most, count)
+    if stop < count and whole.words[start] != whole.words[stop]:
+      while whole.words[stop - 1] == whole.words[stop]:
         stop -= 1
-    yield ids[start:stop], words[start:stop]
+    yield whole.part(start, stop)
     start = stop

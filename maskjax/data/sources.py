@@ -2,6 +2,7 @@
 
 from maskjax.data.files import array_record, image_folder, image_pairs, tfds
 from maskjax.data.memory import arrays, digits, idx
+from maskjax.data.text import text
 
 __all__ = [
   "array_record",
@@ -10,5 +11,6 @@ __all__ = [
   "idx",
   "image_folder",
   "image_pairs",
+  "text",
   "tfds",
 ]

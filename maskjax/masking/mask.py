@@ -70,6 +70,38 @@ class Mask:
     )
 
   @classmethod
+  def at_most(cls, hidden: Array, *, num_hidden: int, spare: Array) -> "Mask":
+    """Masks of different numbers of tokens, for encoders that drop the hidden ones.
+
+    Where a row hides less, `hidden_ids` holds visible tokens as well, see `is_hidden`:
+    first those that can be spared.
+
+    Args:
+      hidden: bool [B, N], with at most `num_hidden` True in each row.
+      num_hidden: M, how many tokens no longer count as visible.
+      spare: bool [B, N], tokens that mean nothing, such as filling.
+
+    Example:
+      >>> hidden = jnp.array([[True, False, False]])
+      >>> spare = jnp.array([[False, False, True]])
+      >>> m = Mask.at_most(hidden, num_hidden=2, spare=spare)
+      >>> m.visible_ids.tolist(), m.hidden_ids.tolist(), m.is_hidden.tolist()
+      ([[1]], [[0, 2]], [[True, False]])
+    """
+    num_visible = hidden.shape[-1] - num_hidden
+    kinds = jnp.where(hidden, 2, spare.astype(jnp.int32))
+    order = jnp.argsort(kinds, axis=-1, stable=True).astype(jnp.int32)
+    visible = jnp.sort(order[:, :num_visible], axis=-1)
+    masked = jnp.sort(order[:, num_visible:], axis=-1)
+    restore = jnp.argsort(jnp.concatenate([visible, masked], axis=1), axis=-1)
+    return cls(
+      hidden=hidden,
+      visible_ids=visible,
+      hidden_ids=masked,
+      restore_ids=restore.astype(jnp.int32),
+    )
+
+  @classmethod
   def uneven(cls, hidden: Array) -> "Mask":
     """Masks of different numbers of tokens, for encoders that see mask tokens.
 
@@ -80,6 +112,11 @@ class Mask:
     """
     none = jnp.zeros((hidden.shape[0], 0), jnp.int32)
     return cls(hidden=hidden, visible_ids=none, hidden_ids=none, restore_ids=none)
+
+  @property
+  def is_hidden(self) -> Array:
+    """Which of `hidden_ids` are hidden: bool [B, M]; all, but after `at_most`."""
+    return gather(self.hidden, self.hidden_ids)
 
   def inverse(self) -> "Mask":
     """Hides what is visible, and shows what is hidden.

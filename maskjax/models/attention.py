@@ -1,6 +1,5 @@
 """Attention: one function for every model."""
 
-import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +12,7 @@ from jax.typing import DTypeLike
 
 from maskjax.models.dense import Dense
 from maskjax.models.heads import IntoHeads, OutOfHeads
-from maskjax.models.rotary import rotate
+from maskjax.models.rotary import BASE, rotate
 from maskjax.normalization import unit
 from maskjax.sharding import for_tpu
 
@@ -166,6 +165,7 @@ class Attention(nn.Module):
 
   Attributes:
     heads: number of heads; divides the width.
+    use_bias: give all layers biases.
     key_bias: give the keys a bias, as all but BEiT do.
     cosine: compare queries and keys by the cosine of their angle, times a learnt
       scale of each head of at most 100 (https://arxiv.org/abs/2111.09883, section
@@ -174,6 +174,7 @@ class Attention(nn.Module):
   """
 
   heads: int
+  use_bias: bool = True
   key_bias: bool = True
   cosine: bool = False
   dtype: DTypeLike = jnp.float32
@@ -187,6 +188,7 @@ class Attention(nn.Module):
     values: Array | None = None,
     bias: Array | None = None,
     places: tuple[Array, Array] | None = None,
+    rotary_base: Array | float = BASE,
   ) -> Array:
     """Attends from some tokens to others, or to themselves.
 
@@ -197,6 +199,7 @@ class Attention(nn.Module):
         None.
       bias: see `attend`.
       places: of `asking` and `context`, for `rotate`; none are rotated without.
+      rotary_base: see `rotate`.
 
     Returns:
       [B, N, D].
@@ -206,7 +209,7 @@ class Attention(nn.Module):
     plain = bias is None and places is None and not self.cosine
     if for_tpu() and plain and not collects:
       return self.on_tpu(asking, context, values)
-    return self.on_others(asking, context, values, bias, places)
+    return self.on_others(asking, context, values, bias, places, rotary_base)
 
   def on_others(
     self,
@@ -215,18 +218,22 @@ class Attention(nn.Module):
     values: Array,
     bias: Array | None = None,
     places: tuple[Array, Array] | None = None,
+    rotary_base: Array | float = BASE,
   ) -> Array:
     """As `__call__`, in the form that suits CPUs and GPUs, and that can do all."""
     width = asking.shape[-1]
 
-    def project(tokens: Array, name: str, use_bias: bool = True) -> Array:
-      y = Dense(width, use_bias=use_bias, dtype=self.dtype, name=name)(tokens)
+    def project(tokens: Array, name: str) -> Array:
+      y = Dense(width, use_bias=self._has_bias(name), dtype=self.dtype, name=name)(
+        tokens
+      )
       # [B, N, D] -> [B, heads, N, D / heads]
       return y.reshape(*y.shape[:2], self.heads, -1).swapaxes(1, 2)
 
-    query, key = project(asking, "query"), project(context, "key", self.key_bias)
+    query, key = project(asking, "query"), project(context, "key")
     if places is not None:
-      query, key = rotate(query, places[0]), rotate(key, places[1])
+      query = rotate(query, places[0], rotary_base)
+      key = rotate(key, places[1], rotary_base)
     if self.cosine:
       init = nn.initializers.constant(math.log(10))
       scale = self.param("logit_scale", init, (self.heads, 1, 1))
@@ -241,7 +248,10 @@ class Attention(nn.Module):
     y = attend(query, key, project(values, "value"), bias)
     # [B, heads, N, D / heads] -> [B, N, D]
     y = y.swapaxes(1, 2).reshape(asking.shape)
-    return Dense(width, dtype=self.dtype, name="out")(y)
+    return Dense(width, use_bias=self.use_bias, dtype=self.dtype, name="out")(y)
+
+  def _has_bias(self, name: str) -> bool:
+    return self.use_bias and (self.key_bias or name != "key")
 
   def on_tpu(self, asking: Array, context: Array, values: Array) -> Array:
     """As `__call__`, in the forms that suit TPUs; docs/scaling.md has their gains."""
@@ -249,18 +259,24 @@ class Attention(nn.Module):
     length, depth = asking.shape[1], width // self.heads
     group = heads_a_group(heads=self.heads, length=length, depth=depth)
     last = group == 1
-    into = functools.partial(
-      IntoHeads,
-      width=width,
-      heads=self.heads // group,
-      tokens_last=last,
-      dtype=self.dtype,
-    )
-    query = into(name="query")(asking) * depth**-0.5
-    key = into(name="key", use_bias=self.key_bias)(context)
-    value = into(name="value")(values)
+
+    def into(tokens: Array, name: str) -> Array:
+      return IntoHeads(
+        width=width,
+        heads=self.heads // group,
+        use_bias=self._has_bias(name),
+        tokens_last=last,
+        dtype=self.dtype,
+        name=name,
+      )(tokens)
+
+    query = into(asking, "query") * depth**-0.5
+    key, value = into(context, "key"), into(values, "value")
     if last:
       y = by_columns(query, key, value)
     else:
       y = by_groups(query, key, value, group)
-    return OutOfHeads(tokens_last=last, dtype=self.dtype, name="out")(y)
+    out = OutOfHeads(
+      use_bias=self.use_bias, tokens_last=last, dtype=self.dtype, name="out"
+    )
+    return out(y)

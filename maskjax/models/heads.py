@@ -48,10 +48,12 @@ class OutOfHeads(nn.Module):
   """Heads to tokens: [H, B, N, D] to [B, N, C].
 
   Attributes:
+    use_bias: add a bias.
     tokens_last: takes [H, B, D, N].
     dtype: type of the computation.
   """
 
+  use_bias: bool = True
   tokens_last: bool = False
   dtype: DTypeLike = jnp.float32
 
@@ -62,7 +64,7 @@ class OutOfHeads(nn.Module):
     kernel = _kernel(self, (heads * depth,) * 2).reshape(heads, depth, -1)
     equation = "hbdn,hdc->bnc" if self.tokens_last else "hbnd,hdc->bnc"
     y = jnp.einsum(equation, x.astype(self.dtype), kernel)
-    return y + _bias(self, heads * depth)
+    return y + _bias(self, heads * depth) if self.use_bias else y
 
 
 def _kernel(layer: IntoHeads | OutOfHeads, shape: tuple[int, int]) -> Array:

@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 from jax import Array
 
-# Radians between neighbours run from 1 down to nearly one over this.
+# Of places in images.
 BASE = 100.0
 
 
-def rotate(x: Array, places: Array) -> Array:
+def rotate(x: Array, places: Array, base: Array | float = BASE) -> Array:
   """Turns pairs of channels by angles that grow with a token's place.
 
   Products of rotated queries and keys depend on the difference of their places
@@ -18,6 +18,7 @@ def rotate(x: Array, places: Array) -> Array:
   Args:
     x: [B, H, N, D], D a multiple of twice the number of axes A.
     places: [B, N, A] or [N, A]; a token at 0 is left as it is.
+    base: radians between neighbours run from 1 down to nearly one over it.
 
   Returns:
     [B, H, N, D].
@@ -29,7 +30,7 @@ def rotate(x: Array, places: Array) -> Array:
   """
   axes = places.shape[-1]
   half = x.shape[-1] // (2 * axes)
-  frequencies = BASE ** -(jnp.arange(half) / half)
+  frequencies = base ** -(jnp.arange(half) / half)
   # [(B,) N, A] -> [(B,) 1, N, A, half]
   angles = jnp.expand_dims(places[..., None] * frequencies, -4)
   cos, sin = jnp.cos(angles), jnp.sin(angles)

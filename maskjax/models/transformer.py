@@ -1,6 +1,7 @@
 """The transformer that every system shares."""
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from jax.typing import DTypeLike
 from maskjax.models.attention import Attention
 from maskjax.models.dense import Dense
 from maskjax.models.gelu import ACTIVATIONS
+from maskjax.models.rotary import BASE
 from maskjax.sharding import constrain_batch
 
 # The variance as the mean of squares less the square of the mean, Flax's default,
@@ -34,11 +36,16 @@ class Mlp(nn.Module):
   Attributes:
     ratio: hidden width over the width of the tokens.
     activation: a name in `maskjax.models.gelu.ACTIVATIONS`.
+    gated: multiply what is activated by a third layer's outcome
+      (https://arxiv.org/abs/2002.05202).
+    use_bias: give the layers biases.
     dtype: type of the computation.
   """
 
   ratio: float = 4.0
   activation: str = "gelu"
+  gated: bool = False
+  use_bias: bool = True
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -46,20 +53,33 @@ class Mlp(nn.Module):
     """[B, N, D] to [B, N, D]."""
     width = x.shape[-1]
     hidden = round(width * self.ratio)
-    y = Dense(hidden, dtype=self.dtype, name="up")(x)
-    y = ACTIVATIONS[self.activation](y)
-    return Dense(width, dtype=self.dtype, name="down")(y)
+
+    def dense(features: int, name: str) -> Dense:
+      return Dense(features, use_bias=self.use_bias, dtype=self.dtype, name=name)
+
+    y = ACTIVATIONS[self.activation](dense(hidden, "up")(x))
+    if self.gated:
+      y = y * dense(hidden, "gate")(x)
+    return dense(width, "down")(y)
 
 
 class Block(nn.Module):
-  """A pre-norm transformer block.
+  """A transformer block.
 
   Attributes:
     heads: number of attention heads.
     mlp_ratio: hidden width of the MLP over the width of the tokens.
     norm_epsilon: added to the variance in layer normalisation.
+    norm_last: normalise the sum of tokens and branch, as BERT does, and not what the
+      branch reads.
+    norm_first: normalise what attention reads; but for ModernBERT's first block, which
+      reads normalised tokens, this is so where `norm_last` is not.
     activation: see `Mlp`.
+    gated: see `Mlp`.
+    use_bias: give all layers, and the normalisations, biases.
     key_bias: see `Attention`.
+    dropout: share of each branch's outcome that is dropped at random; heeded only
+      where there is a `dropout` generator.
     layer_scale: what each branch's channels are multiplied by at first, as parameters
       (https://arxiv.org/abs/2103.17239); None for no such parameters.
     attends: to what: `self`; `context`, to other tokens in place of these; or `both`,
@@ -72,8 +92,13 @@ class Block(nn.Module):
   heads: int
   mlp_ratio: float = 4.0
   norm_epsilon: float = 1e-6
+  norm_last: bool = False
+  norm_first: bool = True
   activation: str = "gelu"
+  gated: bool = False
+  use_bias: bool = True
   key_bias: bool = True
+  dropout: float = 0.0
   layer_scale: float | None = None
   attends: str = "self"
   num_queries: int | None = None
@@ -90,6 +115,7 @@ class Block(nn.Module):
     bias: Array | None = None,
     places: Array | None = None,
     context_places: Array | None = None,
+    rotary_base: Array | float = BASE,
   ) -> Array:
     """Transforms tokens.
 
@@ -101,18 +127,28 @@ class Block(nn.Module):
       bias: of the attention to `x`, see `maskjax.models.attention.attend`.
       places: of `x`, for rotary positions: [B, N, A] or [N, A].
       context_places: of `context`.
+      rotary_base: see `maskjax.models.rotary.rotate`.
 
     Returns:
       [B, num_queries or N, D].
     """
     x = constrain_batch(x)
 
-    def norm(name: str) -> nn.LayerNorm:
-      return LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name=name)
+    def norm(name: str, tokens: Any) -> Array:
+      return LayerNorm(
+        epsilon=self.norm_epsilon, use_bias=self.use_bias, dtype=self.dtype, name=name
+      )(tokens)
+
+    def before(name: str, tokens: Array) -> Array:
+      return tokens if self.norm_last else norm(f"{name}_norm", tokens)
 
     def attention(name: str) -> Attention:
       return Attention(
-        heads=self.heads, key_bias=self.key_bias, dtype=self.dtype, name=name
+        heads=self.heads,
+        use_bias=self.use_bias,
+        key_bias=self.key_bias,
+        dtype=self.dtype,
+        name=name,
       )
 
     def last(tokens: Array) -> Array:
@@ -123,28 +159,49 @@ class Block(nn.Module):
         init = nn.initializers.constant(self.layer_scale)
         scale = self.param(f"{name}_scale", init, (y.shape[-1],))
         y = y * scale.astype(y.dtype)
-      return x + drop_branch(self, y, drop_path)
+      x = x + drop_branch(self, drop_some(self, y, self.dropout), drop_path)
+      return norm(f"{name}_norm", x) if self.norm_last else x
 
     if self.attends != "context":
-      y = norm("attention_norm")(x)
+      y = before("attention", x) if self.norm_first else x
       # All of them where `num_keys` is None.
       keys = slice(None, self.num_keys)
       turned = None if places is None else (last(places), places[..., keys, :])
-      bias = None if bias is None else bias[..., keys]
-      y = attention("attention")(last(y), y[:, keys], bias=bias, places=turned)
+      if bias is not None:
+        bias = bias[..., keys]
+        of_each_query = bias.ndim > 1 and bias.shape[-2] > 1
+        bias = last(bias) if of_each_query else bias
+      y = attention("attention")(
+        last(y), y[:, keys], bias=bias, places=turned, rotary_base=rotary_base
+      )
       x = add(last(x), y, "attention")
     if self.attends != "self":
       turned = None
       if places is not None and context_places is not None:
         turned = (last(places), context_places)
-      context = norm("context_norm")(context)
-      y = norm("cross_attention_norm")(last(x))
-      y = attention("cross_attention")(y, context, places=turned)
+      context = norm("context_norm", context)
+      y = before("cross_attention", last(x))
+      y = attention("cross_attention")(
+        y, context, places=turned, rotary_base=rotary_base
+      )
       x = add(last(x), y, "cross_attention")
     mlp = Mlp(
-      ratio=self.mlp_ratio, activation=self.activation, dtype=self.dtype, name="mlp"
+      ratio=self.mlp_ratio,
+      activation=self.activation,
+      gated=self.gated,
+      use_bias=self.use_bias,
+      dtype=self.dtype,
+      name="mlp",
     )
-    return constrain_batch(add(x, mlp(norm("mlp_norm")(x)), "mlp"))
+    return constrain_batch(add(x, mlp(before("mlp", x)), "mlp"))
+
+
+def drop_some(module: nn.Module, y: Array, rate: float) -> Array:
+  """Drops numbers at random, and scales the others up; see `drop_branch`."""
+  if not rate or not module.has_rng("dropout"):
+    return y
+  lives = jax.random.bernoulli(module.make_rng("dropout"), 1 - rate, y.shape)
+  return jnp.where(lives, y / (1 - rate), 0)
 
 
 def drop_branch(module: nn.Module, y: Array, rate: Array | float) -> Array:
@@ -171,10 +228,16 @@ class Transformer(nn.Module):
     heads: number of attention heads.
     mlp_ratio: hidden width of the MLPs over the width of the tokens.
     norm_epsilon: added to the variance in layer normalisation.
+    norm_last: see `Block`.
+    norm_first: see `Block`; of the first block alone, and not with `scan`.
     activation: see `Mlp`.
+    gated: see `Mlp`.
+    use_bias: see `Block`.
     key_bias: see `Block`.
+    dropout: see `Block`.
     layer_scale: see `Block`.
     attends: see `Block`.
+    rotary_bases: `rotary_base` of each block, in turn from the first on.
     drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
     scan: compile one block and loop over it: parameters are stacked under
       `blocks` instead of standing under `block_0`, `block_1`, ...
@@ -187,10 +250,16 @@ class Transformer(nn.Module):
   heads: int
   mlp_ratio: float = 4.0
   norm_epsilon: float = 1e-6
+  norm_last: bool = False
+  norm_first: bool = True
   activation: str = "gelu"
+  gated: bool = False
+  use_bias: bool = True
   key_bias: bool = True
+  dropout: float = 0.0
   layer_scale: float | None = None
   attends: str = "self"
+  rotary_bases: tuple[float, ...] = (BASE,)
   drop_path: float = 0.0
   scan: bool = False
   remat: str = "none"
@@ -203,8 +272,7 @@ class Transformer(nn.Module):
     num_queries: int | None = None,
     *,
     num_keys: int | None = None,
-    context: Array | Sequence[Array] | None = None,
-    **where: Array | None,
+    **where: Array | Sequence[Array] | None,
   ) -> list[Array]:
     """Transforms tokens [B, N, D].
 
@@ -215,8 +283,8 @@ class Transformer(nn.Module):
       x: [B, N, D].
       num_queries: how many of the last tokens are asked for; all when None.
       num_keys: see `Block`.
-      context: see `Block`; the same for all blocks, or a list with one for each.
-      **where: `bias`, `places` and `context_places` of `Block`.
+      **where: `context`, `bias`, `places` and `context_places` of `Block`; the same for
+        all blocks, or a list with one for each.
 
     Returns:
       The tokens after each block; the last ones are [B, num_queries or N, D].
@@ -229,8 +297,12 @@ class Transformer(nn.Module):
       heads=self.heads,
       mlp_ratio=self.mlp_ratio,
       norm_epsilon=self.norm_epsilon,
+      norm_last=self.norm_last,
       activation=self.activation,
+      gated=self.gated,
+      use_bias=self.use_bias,
       key_bias=self.key_bias,
+      dropout=self.dropout,
       layer_scale=self.layer_scale,
       attends=self.attends,
       num_keys=num_keys,
@@ -238,14 +310,23 @@ class Transformer(nn.Module):
     )
     rates = jnp.linspace(0.0, self.drop_path, self.depth)
     # What is the block's own, and what is the same for all.
-    own: dict[str, Any] = {}
-    shared: dict[str, Any] = dict(where)
-    (own if isinstance(context, Sequence) else shared)["context"] = context
+    own: dict[str, Any] = {k: v for k, v in where.items() if isinstance(v, Sequence)}
+    shared: dict[str, Any] = {k: v for k, v in where.items() if k not in own}
+    if len(set(self.rotary_bases)) > 1:
+      turns = itertools.cycle(self.rotary_bases)
+      own["rotary_base"] = [jnp.float32(next(turns)) for _ in range(self.depth)]
+    else:
+      shared["rotary_base"] = self.rotary_bases[0]
     if not self.scan:
       outputs = []
       for i in range(self.depth):
         queries = num_queries if i == self.depth - 1 else None
-        layer = block(**keywords, num_queries=queries, name=f"block_{i}")
+        layer = block(
+          **keywords,
+          num_queries=queries,
+          norm_first=self.norm_first or i > 0,
+          name=f"block_{i}",
+        )
         x = layer(x, rates[i], **shared, **{k: v[i] for k, v in own.items()})
         outputs.append(x)
       return outputs
@@ -258,7 +339,7 @@ class Transformer(nn.Module):
     layers = nn.scan(
       body,
       variable_axes={"params": 0, "intermediates": 0},
-      split_rngs={"params": True, "drop_path": True},
+      split_rngs={"params": True, "drop_path": True, "dropout": True},
       length=self.depth,
     )
     own = {name: jnp.stack(arrays) for name, arrays in own.items()}

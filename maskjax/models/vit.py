@@ -353,7 +353,10 @@ def check_rotary(role: str, network: Any) -> None:
 def check_options(options: Mapping[str, Any]) -> FrozenDict[str, Any]:
   """Checks further fields of `Transformer`, and adds those that networks share."""
   shared = {"mlp_ratio": 4.0, "scan": False, "remat": "none"}
-  free = ("activation", "drop_path", "key_bias", "layer_scale", *shared)
+  free = (
+    *("activation", "drop_path", "gated", "key_bias", "layer_scale", "norm_first"),
+    *("rotary_bases", *shared),
+  )
   for key in options:
     if key not in free:
       raise UserError(f"no model option {key!r}: {did_you_mean(key, free)}")
@@ -367,6 +370,8 @@ def check_options(options: Mapping[str, Any]) -> FrozenDict[str, Any]:
   if activation not in ACTIVATIONS:
     hint = did_you_mean(str(activation), ACTIVATIONS)
     raise UserError(f"activation={activation!r}: {hint}")
+  if options.get("scan") and not options.get("norm_first", True):
+    raise UserError("scan=True: expected norm_first=True, so that all blocks are alike")
   return FrozenDict({**shared, **options})
 
 

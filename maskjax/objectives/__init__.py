@@ -26,6 +26,8 @@ from maskjax.objectives.objective import Batch, Objective, Variables
 from maskjax.objectives.selfie import selfie
 from maskjax.objectives.simmim import simmim
 from maskjax.objectives.spark import spark
+from maskjax.objectives.text.mask40 import mask40
+from maskjax.objectives.text.mlm import mlm
 from maskjax.objectives.vit import vit
 from maskjax.objectives.vqkd import vqkd
 
@@ -50,10 +52,12 @@ __all__ = [
   "latent_mim",
   "localmim",
   "mae",
+  "mask40",
   "maskalign",
   "maskdistill",
   "maskfeat",
   "mfm",
+  "mlm",
   "mp3",
   "selfie",
   "simmim",

@@ -2,5 +2,6 @@
 
 from maskjax.tokens.patches import grid_of, patchify, unpatchify
 from maskjax.tokens.positions import places, sincos
+from maskjax.tokens.text import Text
 
-__all__ = ["grid_of", "patchify", "places", "sincos", "unpatchify"]
+__all__ = ["Text", "grid_of", "patchify", "places", "sincos", "unpatchify"]

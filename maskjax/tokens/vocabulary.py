@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
@@ -17,6 +17,25 @@ ROLES: Mapping[str, tuple[str, ...]] = {
   "last": ("[SEP]", "</s>"),
   "mask": ("[MASK]", "<mask>"),
 }
+
+
+class Encoded(NamedTuple):
+  """The tokens of a text.
+
+  Attributes:
+    ids: int32 [T].
+    words: int32 [T], of each token the number of its word; -1 for a token of a role
+      that stands in the text, such as a mask.
+    characters: int32 [T], how many characters of the text each token stands for.
+  """
+
+  ids: np.ndarray
+  words: np.ndarray
+  characters: np.ndarray
+
+  def part(self, start: int, stop: int) -> "Encoded":
+    """Some neighbouring tokens."""
+    return Encoded(*(column[start:stop] for column in self))
 
 
 @final
@@ -50,11 +69,16 @@ class Vocabulary:
     added = self.tokenizer.get_added_tokens_decoder()
     return np.array(sorted(id for id, token in added.items() if token.special))
 
-  def encode(self, texts: Iterable[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The ids of texts, and of each token the number of its word: int32 [T] each."""
+  def encode(self, texts: Iterable[str]) -> list[Encoded]:
+    """The tokens of texts, without those around a text."""
     encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
     return [
-      (np.array(e.ids, np.int32), np.array(e.word_ids, np.int32)) for e in encodings
+      Encoded(
+        ids=np.array(found.ids, np.int32),
+        words=np.array([-1 if w is None else w for w in found.word_ids], np.int32),
+        characters=np.array([b - a for a, b in found.offsets], np.int32),
+      )
+      for found in encodings
     ]
 
   def decode(self, ids: Iterable[int]) -> str:
@@ -101,9 +125,9 @@ def train_bpe(texts: Iterable[str], *, size: int = 4096) -> Vocabulary:
 
   Example:
     >>> words = train_bpe(["to be or not to be"], size=300)
-    >>> ids, word = words.encode(["to be"])[0]
-    >>> words.decode(ids), word.tolist()
-    ('to be', [0, 1])
+    >>> found = words.encode(["to be"])[0]
+    >>> words.decode(found.ids), found.words.tolist(), found.characters.tolist()
+    ('to be', [0, 1], [2, 3])
   """
   from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 

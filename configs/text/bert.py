@@ -1,0 +1,88 @@
+"""BERT (arXiv:1810.04805): masked language modelling, without its second game.
+
+small: Python's reference, see maskjax/recipes.py; on two CPU cores.
+  maskjax train --config configs/text/bert.py:small --workdir runs/bert_small
+
+paper: BERT-base, a million batches of 256 rows of 512 tokens.
+  maskjax train --config configs/text/bert.py:paper --workdir DIR
+roberta: RoBERTa-base's recipe (arXiv:1907.11692), half a million of 8,192 rows.
+modernbert: ModernBERT-base (arXiv:2412.13663): 30 % of the tokens, in rows of 1,024.
+"""
+
+from maskjax import config as configs
+from maskjax import recipes
+
+
+def get_config(setting=None):
+  return configs.setting(
+    setting,
+    {"small": small, "paper": paper, "roberta": roberta, "modernbert": modernbert},
+  )
+
+
+def small():
+  return recipes.small_text(name="mlm", mask_ratio=0.15, replaced=(0.8, 0.1))
+
+
+def paper():
+  config = recipes.packed_text()
+  config.batch_size = 256
+  config.num_steps = 1_000_000
+  config.objective = dict(
+    name="mlm",
+    vocab_size=30522,
+    pad_id=0,
+    mask_id=103,
+    special_ids=(0, 100, 101, 102, 103),
+    length=512,
+    encoder=dict(kind="bert", size="B"),
+    mask="tokens",
+    mask_ratio=0.15,
+    replaced=(0.8, 0.1),
+    dropout=0.1,
+    dtype="bfloat16",
+    scan=False,
+    remat="none",  # or "dots", "full"
+  )
+  config.optimizer = dict(
+    name="adamw",
+    learning_rate=1e-4,
+    warmup_steps=10_000,
+    b1=0.9,
+    b2=0.999,
+    weight_decay=0.01,
+  )
+  return config
+
+
+def roberta():
+  config = paper()
+  config.batch_size = 8192
+  config.num_steps = 500_000
+  config.objective.update(
+    vocab_size=50265, pad_id=1, mask_id=50264, special_ids=(0, 1, 2, 3, 50264)
+  )
+  config.objective.encoder = dict(kind="roberta", size="B")
+  config.optimizer.update(learning_rate=6e-4, warmup_steps=24_000, b2=0.98)
+  return config
+
+
+def modernbert():
+  config = paper()
+  config.batch_size = 4608
+  config.num_steps = 370_000
+  config.objective.update(
+    vocab_size=50368,
+    pad_id=50283,
+    mask_id=50284,
+    special_ids=tuple(range(50279, 50285)),
+    length=1024,
+    mask_ratio=0.3,
+    replaced=(0.8, 0.1),
+    dropout=0.0,
+  )
+  config.objective.encoder = dict(kind="modernbert", width=768, depth=22, heads=12)
+  config.optimizer.update(
+    learning_rate=8e-4, warmup_steps=650, b2=0.98, weight_decay=1e-5
+  )
+  return config

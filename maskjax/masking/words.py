@@ -1,0 +1,155 @@
+"""Mask samplers of text: `sample(key, text, count) -> bool [N]`, one example each.
+
+`text` is a `maskjax.tokens.Text` of one row, and `count` how many of its tokens to
+hide, an int32 scalar, since rows are not equally full. No sampler hides more, and none
+hides what is no word.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from maskjax.masking.informed import highest
+from maskjax.tokens.text import Text
+
+__all__ = ["spans", "tokens", "whole_words"]
+
+TextSampler = Callable[[Array, Text, Array], Array]
+
+
+def tokens(key: Array, text: Text, count: Array) -> Array:
+  """Hides tokens uniformly at random, without replacement, as BERT does.
+
+  https://arxiv.org/abs/1810.04805, section 3.1.
+
+  Args:
+    key: the example's key.
+    text: one row.
+    count: how many tokens to hide.
+
+  Returns:
+    bool [N].
+  """
+  noise = jax.random.uniform(key, text.word.shape)
+  return most(noise, text.is_word, count)
+
+
+def whole_words(key: Array, text: Text, count: Array) -> Array:
+  """Hides whole words uniformly at random, without replacement.
+
+  As BERT's later models do: a word that no longer fits is passed over.
+
+  Args:
+    key: the example's key.
+    text: one row.
+    count: how many tokens to hide; fewer where no word fits the rest.
+
+  Returns:
+    bool [N].
+  """
+  units = words(text)
+  return in_order(jax.random.uniform(key, units.shape), units, count)
+
+
+def spans(
+  key: Array, text: Text, count: Array, *, p: float = 0.2, longest: int = 10
+) -> Array:
+  """Hides runs of whole words, their lengths from a geometric distribution.
+
+  As SpanBERT does (https://arxiv.org/abs/1907.10529, section 3.1): a run begins at the
+  word of a token drawn uniformly among the visible ones, and ends with its document;
+  the last run is cut where the count is reached.
+
+  Args:
+    key: the example's key.
+    text: one row.
+    count: how many tokens to hide.
+    p: parameter of the distribution.
+    longest: words of a run at most; the distribution is cut there, to a mean of 3.8.
+
+  Returns:
+    bool [N].
+  """
+  units = words(text)
+  lengths = jnp.arange(1, longest + 1)
+  likely = jnp.log1p(-p) * lengths
+
+  def more(state: tuple[Array, Array]) -> tuple[Array, Array]:
+    hidden, key = state
+    key, of_length, of_start = jax.random.split(key, 3)
+    length = lengths[jax.random.categorical(of_length, likely)]
+    free = text.is_word & ~hidden
+    start = jax.random.categorical(of_start, jnp.where(free, 0.0, -jnp.inf))
+    run = (units >= units[start]) & (units < units[start] + length)
+    run &= (text.segment == text.segment[start]) & free
+    left = count - hidden.sum()
+    return hidden | (run & (jnp.cumsum(run) <= left)), key
+
+  # Each run hides at least the token that was drawn.
+  most_hidden = jnp.minimum(count, text.is_word.sum())
+  nothing = jnp.zeros(units.shape, bool)
+  hidden, _ = jax.lax.while_loop(
+    lambda state: state[0].sum() < most_hidden, more, (nothing, key)
+  )
+  return hidden
+
+
+def words(text: Text) -> Array:
+  """Numbers the words of a row from 0 on: int32 [N]; -1 for what is no word.
+
+  Example:
+    >>> row = dict(token=[2, 9, 9, 9, 3], segment=[1] * 5, position=[0, 1, 2, 3, 4])
+    >>> row = {name: jnp.array(values) for name, values in row.items()}
+    >>> words(Text(**row, word=jnp.array([-1, 0, 0, 1, -1]))).tolist()
+    [-1, 0, 0, 1, -1]
+  """
+
+  def differs(values: Array) -> Array:
+    return jnp.pad(values[1:] != values[:-1], (1, 0), constant_values=True)
+
+  begins = text.is_word & (differs(text.word) | differs(text.segment))
+  return jnp.where(text.is_word, jnp.cumsum(begins) - 1, -1)
+
+
+def most(scores: Array, where: Array, count: Array) -> Array:
+  """Picks the tokens with the highest scores: float [N], bool [N] to bool [N].
+
+  Args:
+    scores: of the tokens.
+    where: which of them may be picked.
+    count: how many, or all where there are fewer.
+
+  Example:
+    >>> most(jnp.array([3.0, 1.0, 2.0]), jnp.array([False, True, True]), 1).tolist()
+    [False, False, True]
+  """
+  return where & highest(jnp.where(where, scores, -jnp.inf), count)
+
+
+def in_order(scores: Array, units: Array, count: Array) -> Array:
+  """Picks whole units by their scores, the highest first, and passes over what is long.
+
+  Args:
+    scores: of the units, by their numbers: [N], of which the first ones are used.
+    units: of each token, int [N]; -1 for none.
+    count: how many tokens at most.
+
+  Returns:
+    bool [N].
+
+  Example:
+    >>> in_order(jnp.array([0.5, 0.9, 0.1]), jnp.array([0, 1, 1]), 1).tolist()
+    [True, False, False]
+  """
+  sizes = jnp.zeros(units.shape, jnp.int32).at[units].add(units >= 0)
+  order = jnp.argsort(-jnp.where(sizes > 0, scores, -jnp.inf))
+
+  def take(left: Array, unit: Array) -> tuple[Array, Array]:
+    fits = (sizes[unit] > 0) & (sizes[unit] <= left)
+    return left - fits * sizes[unit], fits
+
+  _, taken = jax.lax.scan(take, jnp.int32(count), order)
+  picked = jnp.zeros(units.shape, bool).at[order].set(taken)
+  return picked[units] & (units >= 0)

@@ -1,0 +1,18 @@
+"""Networks of text."""
+
+from maskjax.models.text.encoder import (
+  TEXT_SIZES,
+  TextEncoder,
+  attention_bias,
+  text_encoder,
+)
+from maskjax.models.text.masked_lm import MaskedLM, VocabularyHead
+
+__all__ = [
+  "TEXT_SIZES",
+  "MaskedLM",
+  "TextEncoder",
+  "VocabularyHead",
+  "attention_bias",
+  "text_encoder",
+]

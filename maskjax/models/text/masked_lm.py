@@ -1,0 +1,75 @@
+"""Masked language models: an encoder, and a head that knows its table of tokens."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from maskjax.masking.mask import gather
+from maskjax.models.dense import Dense
+from maskjax.models.gelu import gelu
+from maskjax.models.text.encoder import TextEncoder
+from maskjax.models.transformer import LayerNorm
+from maskjax.tokens import Text
+
+
+class VocabularyHead(nn.Module):
+  """From codes to logits of tokens, by the encoder's own table.
+
+  A dense layer, GELU and normalisation stand before the table, as in BERT.
+
+  Attributes:
+    encoder: has the table, and says what the layers here are like.
+    use_bias: give the dense layer a bias, as all but ModernBERT do.
+  """
+
+  encoder: TextEncoder
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """[..., D] to float32 [..., V]."""
+    encoder = self.encoder
+    dense = Dense(
+      encoder.embed_width or encoder.width,
+      use_bias=encoder.use_bias,
+      dtype=encoder.dtype,
+      name="dense",
+    )
+    norm = LayerNorm(
+      epsilon=encoder.norm_epsilon,
+      use_bias=encoder.use_bias,
+      dtype=encoder.dtype,
+      name="norm",
+    )
+    logits = encoder.likeness(norm(gelu(dense(x))))
+    init = nn.initializers.zeros_init()
+    return logits + self.param("bias", init, (encoder.vocab_size,), jnp.float32)
+
+
+class MaskedLM(nn.Module):
+  """Tells the tokens at some places of a text.
+
+  Attributes:
+    encoder: of the text.
+  """
+
+  encoder: TextEncoder
+
+  def setup(self) -> None:
+    """Makes the head."""
+    self.head = VocabularyHead(encoder=self.encoder)
+
+  def __call__(self, text: Text, ids: Array) -> Array:
+    """Logits at the places `ids` alone.
+
+    Args:
+      text: [B, N], with mask tokens where tokens are hidden.
+      ids: int [B, M].
+
+    Returns:
+      float32 [B, M, V].
+    """
+    return self.head(gather(self.encoder(text), ids))
+
+  def encode(self, text: Text) -> Array:
+    """Codes of all tokens: [B, N, D]."""
+    return self.encoder(text)

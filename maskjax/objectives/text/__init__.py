@@ -1,0 +1,1 @@
+"""The games on text: one file for each system."""

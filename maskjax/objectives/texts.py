@@ -1,0 +1,335 @@
+"""What the systems that hide tokens of text have in common."""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from maskjax import keys, resolve
+from maskjax.errors import UserError
+from maskjax.losses import Loss, Mean
+from maskjax.masking import Mask, words
+from maskjax.masking.words import TextSampler
+from maskjax.models.text import TextEncoder, text_encoder
+from maskjax.objectives.objective import Batch, Variables, valid
+from maskjax.tokens import Text
+
+# Of the tokens that a held-out text is judged by, whatever a system hides in training.
+HELD_OUT_RATIO = 0.15
+
+
+class TextKeywords(TypedDict, total=False):
+  """Hyperparameters that all text systems take as keywords.
+
+  Attributes:
+    length: tokens of a row at most; 512 when left out.
+    encoder: see `maskjax.models.text.text_encoder`; BERT-base when left out.
+    pad_id: the token that rows are filled up with; 0 when left out.
+    mask_id: the token that stands for hidden ones; 3 when left out.
+    special_ids: the tokens that no text has; 0 to 3 when left out.
+    dropout: share of each branch, and of embedded tokens, that training drops at
+      random; 0 when left out.
+    dtype: `float32` or `bfloat16`, type of the computation; parameters are float32.
+    mlp_ratio: hidden width of the blocks' networks by their width.
+    norm_epsilon: added to the variance in layer normalisation.
+    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
+    remat: `none`, `dots` or `full`: which activations are computed again in the
+      backward pass, see `maskjax.models.Transformer`.
+  """
+
+  length: int
+  encoder: Mapping[str, Any] | str
+  pad_id: int
+  mask_id: int
+  special_ids: Sequence[int]
+  dropout: float
+  dtype: str
+  mlp_ratio: float
+  norm_epsilon: float
+  scan: bool
+  remat: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tokens:
+  """What a system has to know of the vocabulary.
+
+  Attributes:
+    size: number of tokens V.
+    pad: the token that rows are filled up with.
+    mask: the token that stands for hidden ones.
+    special: those that no text has; none is drawn at random.
+  """
+
+  size: int
+  pad: int
+  mask: int
+  special: tuple[int, ...]
+
+  @property
+  def ordinary(self) -> np.ndarray:
+    """The tokens that a text may have, ascending."""
+    return np.setdiff1d(np.arange(self.size), self.special)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextObjective(abc.ABC):
+  """A system that sees rows of tokens; each adds `loss`.
+
+  Batches are rows of `maskjax.data.text`.
+
+  Attributes:
+    model: a module of `maskjax.models.text`. Its `encoder` has a `length`; it is called
+      with a text and places, int [B, M], and its method `encode` gives codes of texts.
+    tokens: of the vocabulary.
+    sampler: draws masks.
+    mask_ratio: share of a row's tokens, less filling, that is hidden.
+    replaced: shares of the hidden tokens that a mask token stands for, and a random
+      one; the rest stays as it is.
+  """
+
+  model: Any
+  tokens: Tokens
+  sampler: TextSampler
+  mask_ratio: float
+  replaced: tuple[float, float]
+
+  @abc.abstractmethod
+  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+    """See `maskjax.objectives.Objective`."""
+
+  def init(self, key: Array, batch: Batch) -> Variables:
+    """Parameters for rows of the batch's length."""
+    one = {name: rows[:1] for name, rows in batch.items()}
+    text = self.text(one)
+    ids = jnp.zeros((1, 1), jnp.int32)
+    return Variables(self.model.init(key, text, ids)["params"])
+
+  def text(self, batch: Batch) -> Text:
+    """The rows of a batch.
+
+    Raises:
+      UserError: they are longer than the model can read.
+    """
+    found, most = batch["token"].shape[1], self.model.encoder.length
+    if found > most:
+      raise UserError(
+        f"the data has rows of {found} tokens: expected at most objective.length={most}"
+      )
+    return Text.of(batch)
+
+  def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a batch of this many rows."""
+    row = jax.ShapeDtypeStruct((batch_size, self.model.encoder.length), jnp.int32)
+    return {
+      **dict.fromkeys(("token", "segment", "position", "word", "characters"), row),
+      "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+    }
+
+  def check_vocabulary(self, vocabulary: Any) -> None:
+    """Checks that the data's tokens are those of the model.
+
+    Args:
+      vocabulary: a `maskjax.tokens.vocabulary.Vocabulary`.
+
+    Raises:
+      UserError: names the difference.
+    """
+    if len(vocabulary) > self.tokens.size:
+      raise UserError(
+        f"the data's vocabulary has {len(vocabulary)} tokens: expected at most "
+        f"objective.vocab_size={self.tokens.size}"
+      )
+    if vocabulary.mask != self.tokens.mask:
+      raise UserError(
+        f"the data's vocabulary masks by token {vocabulary.mask}: expected "
+        f"objective.mask_id={self.tokens.mask}"
+      )
+
+  def hides(self, ratio: Array | float, text: Text) -> Array:
+    """How many tokens of each row a ratio hides: int32 [B], rounded as BERT does."""
+    filled = (~text.is_filling).sum(axis=-1)
+    return jnp.maximum(jnp.round(ratio * filled), 1).astype(jnp.int32)
+
+  def most_hidden(self, ratio: float, length: int) -> int:
+    """How many tokens of a row a ratio hides at most."""
+    return max(1, math.ceil(ratio * length - 1e-6))
+
+  def mask(self, batch: Batch, key: Array) -> Mask:
+    """The masks of a batch's rows under a step's key."""
+    return self.draw(self.sampler, self.mask_ratio, batch, key)
+
+  def draw(
+    self,
+    sampler: TextSampler,
+    ratio: Array | float,
+    batch: Batch,
+    key: Array,
+    *,
+    highest: float | None = None,
+  ) -> Mask:
+    """Draws one mask a row.
+
+    Args:
+      sampler: see `maskjax.masking.words`.
+      ratio: share of the tokens that is hidden.
+      batch: the rows.
+      key: the step's.
+      highest: what `ratio` is at most, where it is an array.
+    """
+    text = self.text(batch)
+    most = float(ratio) if highest is None else highest  # type: ignore[arg-type]
+    num_hidden = self.most_hidden(most, text.token.shape[1])
+    row_keys = keys.example_keys(keys.named(key, "mask"), batch)
+    count = jnp.minimum(self.hides(ratio, text), num_hidden)
+    hidden = jax.vmap(sampler)(row_keys, text, count)
+    return Mask.at_most(hidden, num_hidden=num_hidden, spare=text.is_filling)
+
+  def seen(self, batch: Batch, mask: Mask, key: Array) -> Text:
+    """The rows with other tokens where they are hidden, as `replaced` says."""
+    text = self.text(batch)
+    masked, at_random = self.replaced
+    ordinary = jnp.asarray(self.tokens.ordinary)
+
+    def replace(key: Array, tokens: Array) -> Array:
+      of_kind, of_token = jax.random.split(key)
+      kind = jax.random.uniform(of_kind, tokens.shape)
+      drawn = jax.random.choice(of_token, ordinary, tokens.shape)
+      other = jnp.where(kind < masked + at_random, drawn, tokens)
+      return jnp.where(kind < masked, self.tokens.mask, other)
+
+    row_keys = keys.example_keys(keys.named(key, "replace"), batch)
+    tokens = jax.vmap(replace)(row_keys, text.token)
+    return text.saying(jnp.where(mask.hidden, tokens, text.token))
+
+  def masked(self, batch: Batch, mask: Mask) -> Text:
+    """The rows with mask tokens wherever they are hidden."""
+    text = self.text(batch)
+    return text.saying(jnp.where(mask.hidden, self.tokens.mask, text.token))
+
+  def predict(
+    self,
+    params: Any,
+    text: Text,
+    mask: Mask,
+    rngs: Mapping[str, Array] | None = None,
+  ) -> Array:
+    """Logits of the tokens at `mask.hidden_ids`: float32 [B, M, V].
+
+    Args:
+      params: see `Variables`.
+      text: rows, with mask tokens where they are hidden.
+      mask: where that is.
+      rngs: generators of the model.
+    """
+    return self.model.apply({"params": params}, text, mask.hidden_ids, rngs=rngs)
+
+  def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+    """Fills in 15 % of the tokens, drawn and masked alike for all systems."""
+    del extra
+    mask = self.draw(words.tokens, HELD_OUT_RATIO, batch, key)
+    logits = self.predict(params, self.masked(batch, mask), mask)
+    where = mask.is_hidden & valid(batch)[:, None]
+    metrics = {}
+    if "characters" in batch:
+      bits = token_errors(logits, mask.masked(batch["token"])) / math.log(2)
+      characters = jnp.where(where, mask.masked(batch["characters"]), 0)
+      metrics["bits_per_character"] = Mean(
+        jnp.where(where, bits, 0).sum(), characters.sum(dtype=jnp.float32)
+      )
+    judged = filled_in(logits, mask.masked(batch["token"]), where)
+    return dataclasses.replace(judged, metrics={**judged.metrics, **metrics})
+
+  def features(self, params: Any, batch: Batch) -> Array:
+    """Codes of all tokens, nothing hidden: [B, N, D]."""
+    return self.model.apply({"params": params}, self.text(batch), method="encode")
+
+  def rngs(self, batch: Batch, key: Array) -> dict[str, Array]:
+    """What the model needs to drop numbers at random; nothing where it drops none."""
+    if not self.model.encoder.dropout:
+      return {}
+    # The first row's key, so that microbatches drop different ones.
+    return {"dropout": keys.example_keys(keys.named(key, "dropout"), batch)[0]}
+
+
+def token_errors(logits: Array, tokens: Array) -> Array:
+  """Cross-entropy of logits [..., V] with tokens, int [...]: float32 [...], in nats."""
+  logits = logits.astype(jnp.float32)
+  return optax.softmax_cross_entropy_with_integer_labels(logits, tokens)
+
+
+def filled_in(logits: Array, tokens: Array, where: Array) -> Loss:
+  """The cross-entropy of predicted tokens, and how many are right.
+
+  Args:
+    logits: [B, M, V].
+    tokens: what they should be, int [B, M].
+    where: bool [B, M], which of them count.
+  """
+  return Loss.of(
+    Mean.of(token_errors(logits, tokens), where),
+    accuracy=Mean.of(logits.argmax(axis=-1) == tokens, where),
+  )
+
+
+def text_parts(
+  *,
+  vocab_size: int,
+  mask: str | Mapping[str, Any],
+  mask_ratio: float,
+  replaced: Sequence[float],
+  length: int = 512,
+  encoder: Mapping[str, Any] | str = "B",
+  pad_id: int = 0,
+  mask_id: int = 3,
+  special_ids: Sequence[int] = (0, 1, 2, 3),
+  **network: Any,
+) -> tuple[TextEncoder, dict[str, Any]]:
+  """Makes an encoder, and the fields of a `TextObjective` but its model.
+
+  Args:
+    vocab_size: number of tokens.
+    mask: name of a sampler of `maskjax.masking.words`, or an import path.
+    mask_ratio: share of the tokens that is hidden.
+    replaced: shares of the hidden tokens that become mask tokens, and random ones.
+    length: see `TextKeywords`.
+    encoder: see `TextKeywords`.
+    pad_id: see `TextKeywords`.
+    mask_id: see `TextKeywords`.
+    special_ids: see `TextKeywords`.
+    **network: the rest of `TextKeywords`.
+
+  Raises:
+    UserError: no such sampler, or numbers that cannot be.
+  """
+  if not 0 < mask_ratio < 1:
+    raise UserError(
+      f"mask_ratio={mask_ratio}: expected a number between 0 and 1, both excluded"
+    )
+  if len(replaced) != 2 or min(replaced) < 0 or sum(replaced) > 1:
+    raise UserError(
+      f"replaced={tuple(replaced)}: expected two shares, of mask tokens and of random "
+      "ones, that add to at most 1"
+    )
+  special = tuple(sorted({*special_ids, pad_id, mask_id}))
+  for token in special:
+    if not 0 <= token < vocab_size:
+      raise UserError(
+        f"pad_id, mask_id or special_ids has {token}: expected tokens below vocab_size="
+        f"{vocab_size}"
+      )
+  return text_encoder(
+    vocab_size=vocab_size, length=length, encoder=encoder, **network
+  ), {
+    "tokens": Tokens(size=vocab_size, pad=pad_id, mask=mask_id, special=special),
+    "sampler": resolve.bind(words, mask),
+    "mask_ratio": mask_ratio,
+    "replaced": (replaced[0], replaced[1]),
+  }
