@@ -81,6 +81,11 @@ class Vocabulary:
       for found in encodings
     ]
 
+  @property
+  def mask_text(self) -> str:
+    """What stands in a text for a hidden token, for example `[MASK]`."""
+    return self.tokenizer.id_to_token(self.mask)
+
   def decode(self, ids: Iterable[int]) -> str:
     """The text of ids, without those of a role."""
     return self.tokenizer.decode([int(id) for id in ids])
@@ -129,7 +134,14 @@ def train_bpe(texts: Iterable[str], *, size: int = 4096) -> Vocabulary:
     >>> words.decode(found.ids), found.words.tolist(), found.characters.tolist()
     ('to be', [0, 1], [2, 3])
   """
-  from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+  from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    pre_tokenizers,
+    trainers,
+  )
 
   least = 256 + len(ROLES)
   if size < least:
@@ -139,7 +151,11 @@ def train_bpe(texts: Iterable[str], *, size: int = 4096) -> Vocabulary:
   tokenizer.decoder = decoders.ByteLevel()
   trainer = trainers.BpeTrainer(
     vocab_size=size,
-    special_tokens=[names[0] for names in ROLES.values()],
+    # The space before a mask is the hidden token's.
+    special_tokens=[
+      AddedToken(names[0], special=True, lstrip=role == "mask")
+      for role, names in ROLES.items()
+    ],
     initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     show_progress=False,
   )
