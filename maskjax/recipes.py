@@ -78,8 +78,8 @@ def epoch(config: ConfigDict, examples: int = 1281167) -> object:
   return examples // config.get_ref("batch_size")
 
 
-def python_reference(*, length: int = 128, vocab_size: int = 2048) -> ConfigDict:
-  """English text inside of Python itself: 373,000 characters, and a tenth held out.
+def python_reference(*, length: int = 128, vocab_size: int = 512) -> ConfigDict:
+  """English text inside of Python itself: 376,000 characters, and a tenth held out.
 
   Args:
     length: tokens of a row.
@@ -87,15 +87,17 @@ def python_reference(*, length: int = 128, vocab_size: int = 2048) -> ConfigDict
   """
   config = configs.defaults()
   config.batch_size = 32
-  topics = dict(name="python_topics", split="train")
-  config.data.train = dict(
-    name="text",
-    documents=topics,
-    tokenizer=dict(documents=topics, size=vocab_size),
-    length=length,
-  )
-  config.data.test = config.data.train.copy_and_resolve_references()
-  config.data.test.documents.split = "test"
+
+  def rows(split: str) -> dict[str, Any]:
+    learnt_from = dict(name="python_reference", split="train")
+    return dict(
+      name="text",
+      documents=dict(name="python_reference", split=split),
+      tokenizer=dict(documents=learnt_from, size=vocab_size),
+      length=length,
+    )
+
+  config.data.train, config.data.test = rows("train"), rows("test")
   config.data.num_threads = 1
   config.log_every = 100
   config.checkpoint.every = 1000
@@ -134,9 +136,9 @@ def small_text(**objective: Any) -> ConfigDict:
   config = python_reference()
   config.num_steps = 2000
   config.objective = dict(
-    vocab_size=2048,
+    vocab_size=512,
     length=128,
-    encoder=dict(width=128, depth=3, heads=4, norm_last=False),
+    encoder=dict(kind="modernbert", width=128, depth=3, heads=4, windows=(0,)),
     dropout=0.1,
     dtype="float32",
   )

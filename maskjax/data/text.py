@@ -63,10 +63,10 @@ def text(
     UserError: no such documents or tokenizer, or one that has not what rows need.
 
   Example:
-    >>> topics = dict(name="python_topics", split="test")
-    >>> rows = text(documents=topics, tokenizer=dict(documents=topics, size=512))
-    >>> rows[0]["token"].shape, rows.vocabulary.decode(rows[0]["token"]).split()[:3]
-    ((512,), ['The', '"assert"', 'statement'])
+    >>> english = dict(name="python_reference", split="test")
+    >>> rows = text(documents=english, tokenizer=dict(documents=english, size=512))
+    >>> sorted(rows[0]), rows[0]["token"].shape
+    (['characters', 'position', 'segment', 'token', 'word'], (512,))
   """
   found = _documents(documents)
   vocabulary = _vocabulary(tokenizer)
