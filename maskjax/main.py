@@ -38,6 +38,8 @@ usage: maskjax COMMAND [flags]
       trains anew, and compares what it writes with what runs before it wrote
   maskjax plan --config FILE[:ARG] --topology v5p:4x4x4 [--json]
       compiles the training step for TPUs that are not here: does it fit, how fast
+  maskjax pack --config FILE[:ARG] --out DIR
+      tokenizes and packs the config's texts, training and held-out ones, once for all
   maskjax convert --from_hf DIR --config FILE[:ARG] --workdir DIR
   maskjax convert --workdir DIR [--step N] --to_hf DIR
       reads or writes weights in the Hugging Face layout
@@ -135,6 +137,22 @@ def plan(given: Arguments) -> None:
     print(planning.report(found))
 
 
+def pack(given: Arguments) -> None:
+  """`maskjax pack`."""
+  from maskjax.data import shards
+
+  config = _given("config", given.config)
+  folder = _given("out", given.options.out)
+  for split in ("train", "test"):
+    source = config.data[split].to_dict() if config.data[split] else {}
+    if not source and split == "test":
+      continue
+    if source.pop("name", None) != "text":
+      raise UserError(f"config.data.{split}.name: expected 'text', which can be packed")
+    count = shards.write(folder, split=split, **source)
+    print(f"{split}: {count} rows of {source.get('length', 512)} tokens in {folder}")
+
+
 def convert(given: Arguments) -> None:
   """`maskjax convert`."""
   from maskjax.convert import weights
@@ -174,6 +192,7 @@ COMMANDS = {
   "fill": fill,
   "check": check,
   "plan": plan,
+  "pack": pack,
   "convert": convert,
   "list": list_systems,
 }
@@ -245,6 +264,7 @@ def _parse(arguments: Sequence[str]) -> Arguments:
   options = flags.FlagValues()
   flags.DEFINE_string("workdir", None, "where a run lives", flag_values=options)
   flags.DEFINE_integer("step", None, "which checkpoint", flag_values=options)
+  flags.DEFINE_string("out", None, "a folder to write", flag_values=options)
   flags.DEFINE_multi_string("text", None, "with masks", flag_values=options)
   flags.DEFINE_integer("top", 5, "guesses of a mask", flag_values=options)
   flags.DEFINE_string("topology", None, "chips to plan for", flag_values=options)

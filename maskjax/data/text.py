@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, final
 
-import numpy as np
-
 from maskjax import resolve
 from maskjax.data import documents as rooms
 from maskjax.data.documents import Documents
@@ -22,12 +20,12 @@ class Rows:
   """A source of rows of tokens.
 
   Attributes:
-    columns: int32 [R, L] each, see `maskjax.data.packing.packed`.
+    columns: of R rows int32 [L] each, see `maskjax.data.packing.packed`.
     vocabulary: of the tokens.
     name: what a message calls it.
   """
 
-  columns: Mapping[str, np.ndarray]
+  columns: Mapping[str, Any]
   vocabulary: Vocabulary
   name: str
 
@@ -68,20 +66,22 @@ def text(
     >>> sorted(rows[0]), rows[0]["token"].shape
     (['characters', 'position', 'segment', 'token', 'word'], (512,))
   """
-  found = _documents(documents)
-  vocabulary = _vocabulary(tokenizer)
+  found = documents_of(documents)
+  vocabulary = vocabulary_of(tokenizer)
   columns = packed(found, vocabulary, length=length, alone=not pack)
   if not len(columns["token"]):
     raise UserError(f"{found!r}: expected documents that have tokens")
   return Rows(columns, vocabulary, f"text(documents={found!r})")
 
 
-def _documents(spec: str | Mapping[str, Any]) -> Documents:
+def documents_of(spec: str | Mapping[str, Any]) -> Documents:
+  """The documents that a config names, see `text`."""
   found = resolve.build(rooms, spec)
   return found if isinstance(found, Documents) else rooms.iterable(found)
 
 
-def _vocabulary(spec: str | Mapping[str, Any]) -> Vocabulary:
+def vocabulary_of(spec: str | Mapping[str, Any]) -> Vocabulary:
+  """The vocabulary that a config names, see `text`."""
   if isinstance(spec, str):
     return vocabularies.load(spec)
   spec = dict(spec)
@@ -89,7 +89,7 @@ def _vocabulary(spec: str | Mapping[str, Any]) -> Vocabulary:
     raise UserError(
       "tokenizer: expected the path of a tokenizer.json, or documents to learn from"
     )
-  texts = _documents(spec.pop("documents"))
+  texts = documents_of(spec.pop("documents"))
   unknown = [key for key in spec if key != "size"]
   if unknown:
     raise UserError(f"tokenizer takes no {unknown[0]!r}: expected documents and size")
