@@ -27,6 +27,7 @@ from maskjax.objectives.selfie import selfie
 from maskjax.objectives.simmim import simmim
 from maskjax.objectives.spark import spark
 from maskjax.objectives.text.mask40 import mask40
+from maskjax.objectives.text.masking_rate_schedule import masking_rate_schedule
 from maskjax.objectives.text.mlm import mlm
 from maskjax.objectives.vit import vit
 from maskjax.objectives.vqkd import vqkd
@@ -56,6 +57,7 @@ __all__ = [
   "maskalign",
   "maskdistill",
   "maskfeat",
+  "masking_rate_schedule",
   "mfm",
   "mlm",
   "mp3",
