@@ -29,6 +29,7 @@ from maskjax.objectives.spark import spark
 from maskjax.objectives.text.mask40 import mask40
 from maskjax.objectives.text.masking_rate_schedule import masking_rate_schedule
 from maskjax.objectives.text.mlm import mlm
+from maskjax.objectives.text.spanbert import spanbert
 from maskjax.objectives.vit import vit
 from maskjax.objectives.vqkd import vqkd
 
@@ -63,6 +64,7 @@ __all__ = [
   "mp3",
   "selfie",
   "simmim",
+  "spanbert",
   "spark",
   "vit",
   "vqkd",
