@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import json
+import re
+import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, final
 
@@ -11,7 +13,14 @@ from maskjax.data.files import tfds_examples
 from maskjax.errors import UserError
 from maskjax.resolve import did_you_mean
 
-__all__ = ["hf_dataset", "jsonl", "python_reference", "text_files", "tfds_texts"]
+__all__ = [
+  "hf_dataset",
+  "jsonl",
+  "python_docstrings",
+  "python_reference",
+  "text_files",
+  "tfds_texts",
+]
 
 _UNITS = ("file", "paragraph", "line")
 
@@ -257,6 +266,32 @@ def _sections(place: str, paragraphs: Iterable[str]) -> Iterator[_Entry]:
       section, number = [], number + 1
   if section:
     yield _Entry(f"{place}, section {number}", "\n\n".join(section))
+
+
+def python_docstrings() -> Documents:
+  """What the modules of Python's library say of themselves, one document a module.
+
+  English on programming like `python_reference`, but of other things. The text is that of
+  the Python that runs.
+
+  Raises:
+    UserError: this Python has no such files.
+
+  Example:
+    >>> len(python_docstrings()) > 50
+    True
+  """
+  folder = sysconfig.get_paths()["stdlib"]
+  quoted = re.compile(r'^[ \t]*[rR]?"""(.*?)"""', re.DOTALL | re.MULTILINE)
+
+  def entries() -> Iterator[_Entry]:
+    for file in sorted(storage.path(folder).glob("*.py")):
+      read = _decoded(str(file), file.read_bytes())
+      text = "\n\n".join(part.strip() for part in quoted.findall(read.text))
+      if text.strip():
+        yield _Entry(str(file), text)
+
+  return _gathered(entries(), "raise", "python_docstrings()")
 
 
 def _decoded(place: str, data: bytes) -> _Entry:

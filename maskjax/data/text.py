@@ -6,6 +6,7 @@ from typing import Any, final
 
 from maskjax import resolve
 from maskjax.data import documents as rooms
+from maskjax.data import statistics
 from maskjax.data.documents import Documents
 from maskjax.data.packing import packed
 from maskjax.data.records import Record
@@ -20,7 +21,8 @@ class Rows:
   """A source of rows of tokens.
 
   Attributes:
-    columns: of R rows int32 [L] each, see `maskjax.data.packing.packed`.
+    columns: of R rows int32 [L] each, see `maskjax.data.packing.packed`; and `score`,
+      float32 [L], where there is a statistic.
     vocabulary: of the tokens.
     name: what a message calls it.
   """
@@ -45,6 +47,7 @@ def text(
   tokenizer: str | Mapping[str, Any],
   length: int = 512,
   pack: bool = True,
+  statistic: str | Mapping[str, Any] | None = None,
 ) -> Rows:
   """Rows of tokens of documents, nearly without filling.
 
@@ -56,9 +59,14 @@ def text(
     length: tokens of a row.
     pack: put several documents into a row, which do not attend to each other; without
       it each has rows of its own.
+    statistic: name of a function of `maskjax.data.statistics`, or an import path, and
+      its keywords: gives each token a `score`, for systems that ask for one. `training`
+      and `reference` among its keywords are documents, as above; held-out rows should
+      be scored by those that are trained on.
 
   Raises:
-    UserError: no such documents or tokenizer, or one that has not what rows need.
+    UserError: no such documents, tokenizer or statistic, or one that has not what rows
+      need.
 
   Example:
     >>> english = dict(name="python_reference", split="test")
@@ -71,7 +79,24 @@ def text(
   columns = packed(found, vocabulary, length=length, alone=not pack)
   if not len(columns["token"]):
     raise UserError(f"{found!r}: expected documents that have tokens")
+  if statistic is not None:
+    given: dict[str, Any]
+    given = {"name": statistic} if isinstance(statistic, str) else dict(statistic)
+    for key in given.keys() & _CORPORA:
+      texts = documents_of(given[key])
+      given[key] = packed(texts, vocabulary, length=length, alone=not pack)
+    scores = resolve.build(statistics, given, rows=columns, vocabulary=vocabulary)
+    if scores.shape != columns["token"].shape or scores.dtype != np.float32:
+      raise UserError(
+        f"statistic={given['name']!r} gave {scores.dtype} {list(scores.shape)}: "
+        f"expected float32 {list(columns['token'].shape)}"
+      )
+    columns = {**columns, "score": scores}
   return Rows(columns, vocabulary, f"text(documents={found!r})")
+
+
+# The keywords of statistics that are documents.
+_CORPORA = {"training", "reference"}
 
 
 def documents_of(spec: str | Mapping[str, Any]) -> Documents:

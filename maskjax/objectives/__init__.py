@@ -27,7 +27,9 @@ from maskjax.objectives.selfie import selfie
 from maskjax.objectives.simmim import simmim
 from maskjax.objectives.spark import spark
 from maskjax.objectives.text.mask40 import mask40
+from maskjax.objectives.text.masking_rate_schedule import masking_rate_schedule
 from maskjax.objectives.text.mlm import mlm
+from maskjax.objectives.text.spanbert import spanbert
 from maskjax.objectives.vit import vit
 from maskjax.objectives.vqkd import vqkd
 
@@ -56,11 +58,13 @@ __all__ = [
   "maskalign",
   "maskdistill",
   "maskfeat",
+  "masking_rate_schedule",
   "mfm",
   "mlm",
   "mp3",
   "selfie",
   "simmim",
+  "spanbert",
   "spark",
   "vit",
   "vqkd",

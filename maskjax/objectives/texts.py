@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +93,10 @@ class TextObjective(abc.ABC):
     mask_ratio: share of a row's tokens, less filling, that is hidden.
     replaced: shares of the hidden tokens that a mask token stands for, and a random
       one; the rest stays as it is.
+    reads_score: whether the rows have to have a `score`, see `maskjax.data.text`.
   """
+
+  reads_score: ClassVar[bool] = False
 
   model: Any
   tokens: Tokens
@@ -110,7 +113,12 @@ class TextObjective(abc.ABC):
     one = {name: rows[:1] for name, rows in batch.items()}
     text = self.text(one)
     ids = jnp.zeros((1, 1), jnp.int32)
-    return Variables(self.model.init(key, text, ids)["params"])
+    params = self.model.init(key, text, ids)["params"]
+    return Variables(params, self.first_extra())
+
+  def first_extra(self) -> Any:
+    """What `extra` holds before the first step; nothing but where a system says so."""
+    return ()
 
   def text(self, batch: Batch) -> Text:
     """The rows of a batch.
@@ -128,8 +136,10 @@ class TextObjective(abc.ABC):
   def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a batch of this many rows."""
     row = jax.ShapeDtypeStruct((batch_size, self.model.encoder.length), jnp.int32)
+    scored = self.reads_score
     return {
       **dict.fromkeys(("token", "segment", "position", "word", "characters"), row),
+      **({"score": jax.ShapeDtypeStruct(row.shape, jnp.float32)} if scored else {}),
       "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     }
 
@@ -198,21 +208,37 @@ class TextObjective(abc.ABC):
     masked, at_random = self.replaced
     ordinary = jnp.asarray(self.tokens.ordinary)
 
-    def replace(key: Array, tokens: Array) -> Array:
+    def replace(key: Array, tokens: Array, together: Array) -> Array:
       of_kind, of_token = jax.random.split(key)
-      kind = jax.random.uniform(of_kind, tokens.shape)
+      kind = jax.random.uniform(of_kind, tokens.shape)[together]
       drawn = jax.random.choice(of_token, ordinary, tokens.shape)
       other = jnp.where(kind < masked + at_random, drawn, tokens)
       return jnp.where(kind < masked, self.tokens.mask, other)
 
     row_keys = keys.example_keys(keys.named(key, "replace"), batch)
-    tokens = jax.vmap(replace)(row_keys, text.token)
+    tokens = jax.vmap(replace)(row_keys, text.token, self.together(mask))
     return text.saying(jnp.where(mask.hidden, tokens, text.token))
+
+  def together(self, mask: Mask) -> Array:
+    """Which hidden tokens are replaced in the same way: those of equal numbers.
+
+    Returns:
+      int32 [B, N], from 0 to N - 1; of each token its own but where a system says so.
+    """
+    places = jnp.arange(mask.hidden.shape[-1], dtype=jnp.int32)
+    return jnp.broadcast_to(places, mask.hidden.shape)
 
   def masked(self, batch: Batch, mask: Mask) -> Text:
     """The rows with mask tokens wherever they are hidden."""
     text = self.text(batch)
     return text.saying(jnp.where(mask.hidden, self.tokens.mask, text.token))
+
+  def loss_under(self, mask: Mask, params: Any, batch: Batch, key: Array) -> Loss:
+    """The cross-entropy of the tokens that a mask hides, replaced as `seen` says."""
+    text = self.seen(batch, mask, key)
+    logits = self.predict(params, text, mask, self.rngs(batch, key))
+    where = mask.is_hidden & valid(batch)[:, None]
+    return filled_in(logits, mask.masked(batch["token"]), where)
 
   def predict(
     self,

@@ -1,5 +1,6 @@
 """Networks of text."""
 
+from maskjax.models.text.boundaries import BoundaryHead, SpanLM
 from maskjax.models.text.encoder import (
   TEXT_SIZES,
   TextEncoder,
@@ -10,7 +11,9 @@ from maskjax.models.text.masked_lm import MaskedLM, VocabularyHead
 
 __all__ = [
   "TEXT_SIZES",
+  "BoundaryHead",
   "MaskedLM",
+  "SpanLM",
   "TextEncoder",
   "VocabularyHead",
   "attention_bias",
