@@ -26,8 +26,10 @@ from maskjax.objectives.objective import Batch, Objective, Variables
 from maskjax.objectives.selfie import selfie
 from maskjax.objectives.simmim import simmim
 from maskjax.objectives.spark import spark
+from maskjax.objectives.text.mae_lm import mae_lm
 from maskjax.objectives.text.mask40 import mask40
 from maskjax.objectives.text.mlm import mlm
+from maskjax.objectives.text.three_ml import three_ml
 from maskjax.objectives.vit import vit
 from maskjax.objectives.vqkd import vqkd
 
@@ -52,6 +54,7 @@ __all__ = [
   "latent_mim",
   "localmim",
   "mae",
+  "mae_lm",
   "mask40",
   "maskalign",
   "maskdistill",
@@ -62,6 +65,7 @@ __all__ = [
   "selfie",
   "simmim",
   "spark",
+  "three_ml",
   "vit",
   "vqkd",
 ]

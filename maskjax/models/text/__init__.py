@@ -6,10 +6,12 @@ from maskjax.models.text.encoder import (
   attention_bias,
   text_encoder,
 )
+from maskjax.models.text.late_mask_lm import LateMaskLM
 from maskjax.models.text.masked_lm import MaskedLM, VocabularyHead
 
 __all__ = [
   "TEXT_SIZES",
+  "LateMaskLM",
   "MaskedLM",
   "TextEncoder",
   "VocabularyHead",
