@@ -26,6 +26,7 @@ from maskjax.objectives.objective import Batch, Objective, Variables
 from maskjax.objectives.selfie import selfie
 from maskjax.objectives.simmim import simmim
 from maskjax.objectives.spark import spark
+from maskjax.objectives.text.drbert import drbert
 from maskjax.objectives.text.mae_lm import mae_lm
 from maskjax.objectives.text.mask40 import mask40
 from maskjax.objectives.text.mlm import mlm
@@ -49,6 +50,7 @@ __all__ = [
   "dbot",
   "dmae",
   "dmt_jepa",
+  "drbert",
   "hpm",
   "ijepa",
   "latent_mim",

@@ -8,11 +8,13 @@ from maskjax.models.text.encoder import (
 )
 from maskjax.models.text.late_mask_lm import LateMaskLM
 from maskjax.models.text.masked_lm import MaskedLM, VocabularyHead
+from maskjax.models.text.refined_lm import RefinedLM
 
 __all__ = [
   "TEXT_SIZES",
   "LateMaskLM",
   "MaskedLM",
+  "RefinedLM",
   "TextEncoder",
   "VocabularyHead",
   "attention_bias",
