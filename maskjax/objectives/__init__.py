@@ -29,6 +29,7 @@ from maskjax.objectives.spark import spark
 from maskjax.objectives.text.drbert import drbert
 from maskjax.objectives.text.mae_lm import mae_lm
 from maskjax.objectives.text.mask40 import mask40
+from maskjax.objectives.text.meap import meap
 from maskjax.objectives.text.mlm import mlm
 from maskjax.objectives.text.three_ml import three_ml
 from maskjax.objectives.vit import vit
@@ -61,6 +62,7 @@ __all__ = [
   "maskalign",
   "maskdistill",
   "maskfeat",
+  "meap",
   "mfm",
   "mlm",
   "mp3",

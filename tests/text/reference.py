@@ -54,9 +54,26 @@ def attention(p, x, sees, heads, turn=lambda x: x, context=None):
   return dense(p["out"], np.concatenate(outputs, axis=-1))
 
 
-def block(p, x, sees, heads, *, epsilon, norm_last, turn=lambda x: x):
+def silu(x):
+  return x / (1 + np.exp(-x))
+
+
+def rotary(places, base):
+  """Turns queries and keys [N, D] by the angles of their places [N]."""
+
+  def turn(x):
+    half = x.shape[-1] // 2
+    angles = np.outer(places, base ** -(np.arange(half) / half))
+    # Two channels are a complex number, which is multiplied by one of length 1.
+    turned = (x[:, :half] + 1j * x[:, half:]) * np.exp(1j * angles)
+    return np.concatenate([turned.real, turned.imag], axis=-1)
+
+  return turn
+
+
+def block(p, x, sees, heads, *, epsilon, norm_last, turn=lambda x: x, activation=gelu):
   def mlp(x):
-    y = gelu(dense(p["mlp"]["up"], x))
+    y = activation(dense(p["mlp"]["up"], x))
     if "gate" in p["mlp"]:
       y = y * dense(p["mlp"]["gate"], x)
     return dense(p["mlp"]["down"], y)
@@ -67,17 +84,21 @@ def block(p, x, sees, heads, *, epsilon, norm_last, turn=lambda x: x):
   for name, branch in (("attention", attend), ("mlp", mlp)):
     if norm_last:
       x = norm(p[f"{name}_norm"], x + branch(x), epsilon)
+    elif f"{name}_norm" not in p:
+      x = x + branch(x)
     else:
       x = x + branch(norm(p[f"{name}_norm"], x, epsilon))
   return x
 
 
-def blocks(p, x, sees, encoder, turn=lambda x: x):
+def blocks(p, x, sees, encoder, turn=lambda x: x, activation=gelu):
   """All blocks of a `Transformer`; `sees` is one for all, or one for each."""
   for i in range(len(p)):
     seen = sees[i] if isinstance(sees, list) else sees
     shape = dict(epsilon=encoder.norm_epsilon, norm_last=encoder.norm_last)
-    x = block(p[f"block_{i}"], x, seen, encoder.heads, turn=turn, **shape)
+    x = block(
+      p[f"block_{i}"], x, seen, encoder.heads, turn=turn, activation=activation, **shape
+    )
   return x
 
 

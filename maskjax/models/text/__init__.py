@@ -1,5 +1,6 @@
 """Networks of text."""
 
+from maskjax.models.text.causal_lm import CausalLM
 from maskjax.models.text.encoder import (
   TEXT_SIZES,
   TextEncoder,
@@ -12,6 +13,7 @@ from maskjax.models.text.refined_lm import RefinedLM
 
 __all__ = [
   "TEXT_SIZES",
+  "CausalLM",
   "LateMaskLM",
   "MaskedLM",
   "RefinedLM",
