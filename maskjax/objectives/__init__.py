@@ -31,6 +31,7 @@ from maskjax.objectives.text.mae_lm import mae_lm
 from maskjax.objectives.text.mask40 import mask40
 from maskjax.objectives.text.meap import meap
 from maskjax.objectives.text.mlm import mlm
+from maskjax.objectives.text.pmlm import pmlm
 from maskjax.objectives.text.three_ml import three_ml
 from maskjax.objectives.vit import vit
 from maskjax.objectives.vqkd import vqkd
@@ -66,6 +67,7 @@ __all__ = [
   "mfm",
   "mlm",
   "mp3",
+  "pmlm",
   "selfie",
   "simmim",
   "spark",
