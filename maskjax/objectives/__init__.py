@@ -26,10 +26,15 @@ from maskjax.objectives.objective import Batch, Objective, Variables
 from maskjax.objectives.selfie import selfie
 from maskjax.objectives.simmim import simmim
 from maskjax.objectives.spark import spark
+from maskjax.objectives.text.drbert import drbert
+from maskjax.objectives.text.mae_lm import mae_lm
 from maskjax.objectives.text.mask40 import mask40
 from maskjax.objectives.text.masking_rate_schedule import masking_rate_schedule
+from maskjax.objectives.text.meap import meap
 from maskjax.objectives.text.mlm import mlm
+from maskjax.objectives.text.pmlm import pmlm
 from maskjax.objectives.text.spanbert import spanbert
+from maskjax.objectives.text.three_ml import three_ml
 from maskjax.objectives.vit import vit
 from maskjax.objectives.vqkd import vqkd
 
@@ -49,23 +54,28 @@ __all__ = [
   "dbot",
   "dmae",
   "dmt_jepa",
+  "drbert",
   "hpm",
   "ijepa",
   "latent_mim",
   "localmim",
   "mae",
+  "mae_lm",
   "mask40",
   "maskalign",
   "maskdistill",
   "maskfeat",
   "masking_rate_schedule",
+  "meap",
   "mfm",
   "mlm",
   "mp3",
+  "pmlm",
   "selfie",
   "simmim",
   "spanbert",
   "spark",
+  "three_ml",
   "vit",
   "vqkd",
 ]

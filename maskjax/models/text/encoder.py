@@ -51,6 +51,18 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "windows": (0, 64, 64),
     "rotary_bases": (160_000.0, 10_000.0, 10_000.0),
   },
+  # https://arxiv.org/abs/2302.13971, section 2.2, but that normalisation takes means.
+  "llama": {
+    "positions": "rotary",
+    "types": 0,
+    "norm_epsilon": 1e-5,
+    "norm_first": False,
+    "use_bias": False,
+    "activation": "silu",
+    "gated": True,
+    "mlp_ratio": 2.75,
+    "rotary_bases": (10_000.0,),
+  },
 }
 
 POSITIONS = ("disentangled", "learned", "rotary")
@@ -229,8 +241,9 @@ def text_encoder(
     vocab_size: number of tokens.
     length: tokens of a row.
     encoder: a name in `TEXT_SIZES`, or a mapping with `size`, or with `width`, `depth`
-      and `heads`; a mapping may have a `kind`, `bert` (the default), `roberta` or
-      `modernbert`, and fields of `TextEncoder` and `Transformer` that differ from it.
+      and `heads`; a mapping may have a `kind`, `bert` (the default), `roberta`,
+      `modernbert` or `llama`, and fields of `TextEncoder` and `Transformer` that differ
+      from it.
     dtype: `float32` or `bfloat16`, type of the computation.
     **options: further fields of `TextEncoder` and `Transformer`.
 
