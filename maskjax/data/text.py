@@ -68,20 +68,22 @@ def text(
     >>> rows[0]["token"].shape, rows.vocabulary.decode(rows[0]["token"]).split()[:3]
     ((512,), ['The', '"assert"', 'statement'])
   """
-  found = _documents(documents)
-  vocabulary = _vocabulary(tokenizer)
+  found = read_documents(documents)
+  vocabulary = read_vocabulary(tokenizer)
   columns = packed(found, vocabulary, length=length, alone=not pack)
   if not len(columns["token"]):
     raise UserError(f"{found!r}: expected documents that have tokens")
   return Rows(columns, vocabulary, f"text(documents={found!r})")
 
 
-def _documents(spec: str | Mapping[str, Any]) -> Documents:
+def read_documents(spec: str | Mapping[str, Any]) -> Documents:
+  """The documents that a config names, see `text`."""
   found = resolve.build(rooms, spec)
   return found if isinstance(found, Documents) else rooms.iterable(found)
 
 
-def _vocabulary(spec: str | Mapping[str, Any]) -> Vocabulary:
+def read_vocabulary(spec: str | Mapping[str, Any]) -> Vocabulary:
+  """The vocabulary that a config names, see `text`."""
   if isinstance(spec, str):
     return vocabularies.load(spec)
   spec = dict(spec)
@@ -89,7 +91,7 @@ def _vocabulary(spec: str | Mapping[str, Any]) -> Vocabulary:
     raise UserError(
       "tokenizer: expected the path of a tokenizer.json, or documents to learn from"
     )
-  texts = _documents(spec.pop("documents"))
+  texts = read_documents(spec.pop("documents"))
   unknown = [key for key in spec if key != "size"]
   if unknown:
     raise UserError(f"tokenizer takes no {unknown[0]!r}: expected documents and size")

@@ -28,6 +28,7 @@ from maskjax.objectives.simmim import simmim
 from maskjax.objectives.spark import spark
 from maskjax.objectives.text.mask40 import mask40
 from maskjax.objectives.text.mlm import mlm
+from maskjax.objectives.text.token_substitution import token_substitution
 from maskjax.objectives.vit import vit
 from maskjax.objectives.vqkd import vqkd
 
@@ -62,6 +63,7 @@ __all__ = [
   "selfie",
   "simmim",
   "spark",
+  "token_substitution",
   "vit",
   "vqkd",
 ]

@@ -110,7 +110,12 @@ class TextObjective(abc.ABC):
     one = {name: rows[:1] for name, rows in batch.items()}
     text = self.text(one)
     ids = jnp.zeros((1, 1), jnp.int32)
-    return Variables(self.model.init(key, text, ids)["params"])
+    params = self.model.init(key, text, ids)["params"]
+    return Variables(params, self.first_extra())
+
+  def first_extra(self) -> Any:
+    """What `extra` is before the first step; a hook for systems that keep some."""
+    return ()
 
   def text(self, batch: Batch) -> Text:
     """The rows of a batch.
@@ -222,6 +227,8 @@ class TextObjective(abc.ABC):
     rngs: Mapping[str, Array] | None = None,
   ) -> Array:
     """Logits of the tokens at `mask.hidden_ids`: float32 [B, M, V].
+
+    A hook, like `evaluate`, for systems that tell no tokens.
 
     Args:
       params: see `Variables`.

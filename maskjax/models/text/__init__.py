@@ -7,11 +7,13 @@ from maskjax.models.text.encoder import (
   text_encoder,
 )
 from maskjax.models.text.masked_lm import MaskedLM, VocabularyHead
+from maskjax.models.text.token_detector import TokenDetector
 
 __all__ = [
   "TEXT_SIZES",
   "MaskedLM",
   "TextEncoder",
+  "TokenDetector",
   "VocabularyHead",
   "attention_bias",
   "text_encoder",
