@@ -26,6 +26,7 @@ from maskjax.objectives.objective import Batch, Objective, Variables
 from maskjax.objectives.selfie import selfie
 from maskjax.objectives.simmim import simmim
 from maskjax.objectives.spark import spark
+from maskjax.objectives.text.bow_pretrain import bow_pretrain
 from maskjax.objectives.text.mask40 import mask40
 from maskjax.objectives.text.mlm import mlm
 from maskjax.objectives.text.token_substitution import token_substitution
@@ -38,6 +39,7 @@ __all__ = [
   "Variables",
   "attmask",
   "beit_v2",
+  "bow_pretrain",
   "cae",
   "capi",
   "ccvit",

@@ -37,7 +37,7 @@ def make(task, **options):
 
 @functools.cache
 def variables(task):
-  return make(task).init(KEY, BATCH)
+  return jax.jit(make(task).init)(KEY, BATCH)
 
 
 def seen(task, ratio=0.15):

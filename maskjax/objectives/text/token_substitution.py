@@ -3,7 +3,7 @@
 No token becomes a mask token; 15 % are substituted by others. RTS asks of each token
 whether it is the original; C-RTS, too, but draws substitutes from the clusters of
 tokens that passed for tokens of the original's cluster before; and SLM substitutes at
-random and asks what the originals were (https://arxiv.org/abs/2309.08272, chapter 3;
+random and asks what the originals were (https://arxiv.org/abs/2309.08272;
 https://arxiv.org/abs/2210.13536). Config: `configs/text/token_substitution.py`.
 """
 
