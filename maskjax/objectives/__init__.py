@@ -27,6 +27,7 @@ from maskjax.objectives.selfie import selfie
 from maskjax.objectives.simmim import simmim
 from maskjax.objectives.spark import spark
 from maskjax.objectives.text.bow_pretrain import bow_pretrain
+from maskjax.objectives.text.dupmae import dupmae
 from maskjax.objectives.text.mask40 import mask40
 from maskjax.objectives.text.mlm import mlm
 from maskjax.objectives.text.token_substitution import token_substitution
@@ -50,6 +51,7 @@ __all__ = [
   "dbot",
   "dmae",
   "dmt_jepa",
+  "dupmae",
   "hpm",
   "ijepa",
   "latent_mim",

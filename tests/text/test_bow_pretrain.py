@@ -7,17 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from text.documents import two_documents
 from text.rows import batch
 
 from maskjax.errors import UserError
-from maskjax.masking import Mask
 from maskjax.objectives import bow_pretrain, mlm
 from maskjax.targets.bag_of_words import bags
 from maskjax.tokens import Text
 
 KEY = jax.random.key(5)
 BATCH = batch(count=4)
-# Of a packed row of 32, and of rows that hold its documents alone.
 LENGTHS = (12, 20)
 SHAPE = dict(
   vocab_size=300, length=32, encoder=dict(width=8, depth=1, heads=2, norm_last=False)
@@ -28,31 +27,6 @@ def make(**options):
   return bow_pretrain(**{**SHAPE, "num_steps": 100, **options})
 
 
-def rows(lengths, alone):
-  """Two documents in a row, or in one each; every third token hidden."""
-  rng = np.random.default_rng(0)
-  parts = [rng.integers(4, 12, size=n) for n in lengths]
-  columns = {name: np.zeros((2 if alone else 1, 32), np.int32) for name in COLUMNS}
-  columns["word"] -= 1
-  hidden, start = np.zeros(columns["token"].shape, bool), 0
-  for number, part in enumerate(parts):
-    row = number if alone else 0
-    at = slice(start, start + len(part))
-    part[0], part[-1] = 1, 2
-    columns["token"][row, at] = part
-    columns["segment"][row, at] = 1 if alone else number + 1
-    columns["position"][row, at] = np.arange(len(part))
-    columns["word"][row, at] = np.r_[-1, np.arange(len(part) - 2), -1]
-    hidden[row, at] = np.arange(len(part)) % 3 == 1
-    start = 0 if alone else start + len(part)
-  columns = {name: jnp.asarray(column) for name, column in columns.items()}
-  spare = columns["segment"] == 0
-  return columns, Mask.at_most(jnp.asarray(hidden), num_hidden=12, spare=spare)
-
-
-COLUMNS = ("token", "segment", "position", "word")
-
-
 @functools.cache
 def untrained():
   return jax.jit(make().init)(KEY, BATCH)
@@ -61,7 +35,7 @@ def untrained():
 @functools.cache
 def judged(alone, documents=2, weight=0.7):
   objective = make(documents=documents)
-  columns, mask = rows(LENGTHS, alone)
+  columns, mask, _ = two_documents(alone)
   seen = objective.masked(columns, mask)
   judge = jax.jit(lambda p: objective.loss_under(mask, p, seen, columns, weight))
   return judge(untrained().params), untrained().params
@@ -71,7 +45,7 @@ def test_the_loss_is_the_papers():
   """In NumPy: -1/|bag| sum of log-probabilities of the words, each of them once."""
   found, params = judged(alone=True, documents=1)
   objective = make()
-  columns, mask = rows(LENGTHS, alone=True)
+  columns, mask, _ = two_documents(alone=True)
   seen = objective.masked(columns, mask)
   everywhere = jnp.tile(jnp.arange(32), (2, 1))
   logits = jax.jit(objective.model.apply)({"params": params}, seen, everywhere)
@@ -100,7 +74,7 @@ def test_documents_of_a_packed_row_have_bags_of_their_own():
 
 
 def test_bags_have_words_and_no_others():
-  text = Text.of(rows(LENGTHS, alone=False)[0])
+  text = Text.of(two_documents(alone=False)[0])
   ordinary = jnp.arange(300) > 3
   found = np.asarray(bags(text, ordinary, documents=3))
   for number in range(3):

@@ -1,5 +1,6 @@
 """Networks of text."""
 
+from maskjax.models.text.duplex import DuplexAutoencoder, EnhancedDecoder
 from maskjax.models.text.encoder import (
   TEXT_SIZES,
   TextEncoder,
@@ -11,6 +12,8 @@ from maskjax.models.text.token_detector import TokenDetector
 
 __all__ = [
   "TEXT_SIZES",
+  "DuplexAutoencoder",
+  "EnhancedDecoder",
   "MaskedLM",
   "TextEncoder",
   "TokenDetector",
