@@ -271,8 +271,8 @@ def _sections(place: str, paragraphs: Iterable[str]) -> Iterator[_Entry]:
 def python_docstrings() -> Documents:
   """What the modules of Python's library say of themselves, one document a module.
 
-  English on programming like `python_reference`, but of other things. The text is that of
-  the Python that runs.
+  English on programming like `python_reference`, but of other things. The text is that
+  of the Python that runs.
 
   Raises:
     UserError: this Python has no such files.

@@ -2,6 +2,7 @@
 
 from maskjax.models.text.boundaries import BoundaryHead, SpanLM
 from maskjax.models.text.causal_lm import CausalLM
+from maskjax.models.text.duplex import DuplexAutoencoder, EnhancedDecoder
 from maskjax.models.text.encoder import (
   TEXT_SIZES,
   TextEncoder,
@@ -17,10 +18,17 @@ __all__ = [
   "BoundaryHead",
   "CausalLM",
   "LateMaskLM",
+from maskjax.models.text.token_detector import TokenDetector
+
+__all__ = [
+  "TEXT_SIZES",
+  "DuplexAutoencoder",
+  "EnhancedDecoder",
   "MaskedLM",
   "RefinedLM",
   "SpanLM",
   "TextEncoder",
+  "TokenDetector",
   "VocabularyHead",
   "attention_bias",
   "text_encoder",
