@@ -12,18 +12,15 @@ from maskjax.models.text.encoder import (
 from maskjax.models.text.late_mask_lm import LateMaskLM
 from maskjax.models.text.masked_lm import MaskedLM, VocabularyHead
 from maskjax.models.text.refined_lm import RefinedLM
+from maskjax.models.text.token_detector import TokenDetector
 
 __all__ = [
   "TEXT_SIZES",
   "BoundaryHead",
   "CausalLM",
-  "LateMaskLM",
-from maskjax.models.text.token_detector import TokenDetector
-
-__all__ = [
-  "TEXT_SIZES",
   "DuplexAutoencoder",
   "EnhancedDecoder",
+  "LateMaskLM",
   "MaskedLM",
   "RefinedLM",
   "SpanLM",
