@@ -32,6 +32,7 @@ TEXT_SIZES: Mapping[str, Mapping[str, int]] = {
 # ModernBERT: https://arxiv.org/abs/2412.13663, section 2.1 and appendix A.
 KINDS: Mapping[str, Mapping[str, Any]] = {
   "bert": {"types": 2, "norm_epsilon": 1e-12, "norm_last": True},
+  "electra": {"types": 2, "norm_epsilon": 1e-12, "norm_last": True},
   "roberta": {"types": 1, "norm_epsilon": 1e-5, "norm_last": True},
   # As DeBERTa-v3: https://arxiv.org/abs/2111.09543, section 3 and appendix A.
   "deberta-v2": {
