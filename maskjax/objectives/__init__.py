@@ -26,9 +26,12 @@ from maskjax.objectives.objective import Batch, Objective, Variables
 from maskjax.objectives.selfie import selfie
 from maskjax.objectives.simmim import simmim
 from maskjax.objectives.spark import spark
+from maskjax.objectives.text.difference_masking import difference_masking
+from maskjax.objectives.text.informask import informask
 from maskjax.objectives.text.mask40 import mask40
 from maskjax.objectives.text.masking_rate_schedule import masking_rate_schedule
 from maskjax.objectives.text.mlm import mlm
+from maskjax.objectives.text.mslm import mslm
 from maskjax.objectives.text.spanbert import spanbert
 from maskjax.objectives.vit import vit
 from maskjax.objectives.vqkd import vqkd
@@ -47,10 +50,12 @@ __all__ = [
   "croco",
   "crossmae",
   "dbot",
+  "difference_masking",
   "dmae",
   "dmt_jepa",
   "hpm",
   "ijepa",
+  "informask",
   "latent_mim",
   "localmim",
   "mae",
@@ -62,6 +67,7 @@ __all__ = [
   "mfm",
   "mlm",
   "mp3",
+  "mslm",
   "selfie",
   "simmim",
   "spanbert",

@@ -112,6 +112,8 @@ class TextObjective(abc.ABC):
     """Parameters for rows of the batch's length."""
     one = {name: rows[:1] for name, rows in batch.items()}
     text = self.text(one)
+    if self.reads_score:
+      words.scores(text)
     ids = jnp.zeros((1, 1), jnp.int32)
     params = self.model.init(key, text, ids)["params"]
     return Variables(params, self.first_extra())
