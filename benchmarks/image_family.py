@@ -70,6 +70,11 @@ def train(spec: str, folder: Path, seed: int = 0) -> float:
     quiet = ["--config.eval.probes=()", f"--config.checkpoint.every={10**6}"]
     subprocess.run([*command, *quiet], check=True)
     clock.write_text(str((processor_seconds() - before) / 60))
+  found, wanted = workdir.read_config(folder), configs.load(spec)
+  wanted.seed = seed
+  changed = configs.differences(*(configs.plain(c) for c in (found, wanted)))
+  if changed:
+    raise SystemExit(f"{folder} is a run of another config: {'; '.join(changed)}")
   return float(clock.read_text())
 
 

@@ -1,6 +1,5 @@
 """Masked language models against transformers, padded and packed; weights both ways."""
 
-import dataclasses
 import functools
 import tempfile
 
@@ -11,7 +10,7 @@ import pytest
 from models.arrays import assert_close
 
 from maskjax import config as configs
-from maskjax.convert import bert, modernbert, roberta, safetensors, weights
+from maskjax.convert import bert, deberta_v2, modernbert, roberta, safetensors, weights
 from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models import stack_blocks
@@ -38,7 +37,26 @@ CASES = {
     dict(max_position_embeddings=LENGTH, norm_eps=1e-3, local_attention=6),
   ),
 }
-CLASSES = {"bert": "Bert", "roberta": "Roberta", "modernbert": "ModernBert"}
+DEBERTA = dict(
+  max_position_embeddings=LENGTH,
+  layer_norm_eps=1e-3,
+  relative_attention=True,
+  norm_rel_ebd="layer_norm",
+  share_att_key=True,
+  pos_att_type=["c2p", "p2c"],
+  position_biased_input=False,
+)
+CASES |= {
+  "deberta-v2": (deberta_v2, dict(**DEBERTA, position_buckets=4)),
+  "deberta-v2, all distances": (deberta_v2, DEBERTA),
+}
+CLASSES = {
+  "bert": "Bert",
+  "roberta": "Roberta",
+  "modernbert": "ModernBert",
+  "deberta-v2": "DebertaV2",
+  "deberta-v2, all distances": "DebertaV2",
+}
 # Documents of these lengths: packed into one row, and one in each.
 PACKED = (5, 9)
 RNG = np.random.default_rng(0)
@@ -160,7 +178,7 @@ def test_a_folder_of_ours_loads_there_and_comes_back(case, tmp_path):
     name="mask40",
     vocab_size=VOCAB,
     length=LENGTH,
-    encoder=dict(kind=case, width=8, depth=3, heads=2),
+    encoder=dict(kind=case.split(",")[0], width=8, depth=3, heads=2),
   )
   theirs = tmp_path / "theirs"
   make_theirs(case).save_pretrained(theirs)
@@ -194,10 +212,12 @@ def test_only_documents_of_their_own_are_seen():
   shape = dict(width=8, depth=2, heads=2)
   objective = mlm(vocab_size=VOCAB, length=LENGTH, encoder=shape)
   text = text_of(PACKED)
-  params = objective.init(jax.random.key(0), dataclasses.asdict(text)).params
+
+  def batch(text):
+    return {name: column for name, column in vars(text).items() if name != "score"}
+
+  params = objective.init(jax.random.key(0), batch(text)).params
   other = text.saying(text.token.at[:, 7].add(-1))
-  first, second = (
-    objective.features(params, dataclasses.asdict(t)) for t in (text, other)
-  )
+  first, second = (objective.features(params, batch(t)) for t in (text, other))
   np.testing.assert_array_equal(first[:, :5], second[:, :5])
   assert (first[:, 5:] != second[:, 5:]).any(axis=-1).all()

@@ -24,7 +24,7 @@ def small():
   )
   statistic = dict(
     name="anchor_likeness",
-    training=dict(name="python_topics", split="train"),
+    training=dict(name="python_reference", split="train"),
     reference="python_docstrings",
     anchors=20,
   )
@@ -81,5 +81,6 @@ def paper():
     b1=0.9,
     b2=0.98,
     weight_decay=0.01,
+    falls="line",
   )
   return config

@@ -20,7 +20,7 @@ def small():
   config = recipes.small_text(name="informask", mask_ratio=0.3, replaced=(1.0, 0.0))
   statistic = dict(
     name="informative_rates",
-    training=dict(name="python_topics", split="train"),
+    training=dict(name="python_reference", split="train"),
     mask_ratio=0.15,
     window=11,
     candidates=30,
@@ -57,5 +57,6 @@ def paper():
     b1=0.9,
     b2=0.999,
     weight_decay=0.0,
+    falls="line",
   )
   return config

@@ -27,7 +27,7 @@ def small():
   )
   statistic = dict(
     name="terms",
-    training=dict(name="python_topics", split="train"),
+    training=dict(name="python_reference", split="train"),
     reference="python_docstrings",
     count=200,
   )
@@ -76,5 +76,6 @@ def paper():
     b1=0.9,
     b2=0.999,
     weight_decay=0.0,
+    falls="line",
   )
   return config

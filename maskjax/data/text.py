@@ -23,13 +23,13 @@ class Rows:
   """A source of rows of tokens.
 
   Attributes:
-    columns: int32 [R, L] each, see `maskjax.data.packing.packed`; and `score`, float32
-      [R, L], where there is a statistic.
+    columns: of R rows int32 [L] each, see `maskjax.data.packing.packed`; and `score`,
+      float32 [L], where there is a statistic.
     vocabulary: of the tokens.
     name: what a message calls it.
   """
 
-  columns: Mapping[str, np.ndarray]
+  columns: Mapping[str, Any]
   vocabulary: Vocabulary
   name: str
 
@@ -71,13 +71,13 @@ def text(
       need.
 
   Example:
-    >>> topics = dict(name="python_topics", split="test")
-    >>> rows = text(documents=topics, tokenizer=dict(documents=topics, size=512))
-    >>> rows[0]["token"].shape, rows.vocabulary.decode(rows[0]["token"]).split()[:3]
-    ((512,), ['The', '"assert"', 'statement'])
+    >>> english = dict(name="python_reference", split="test")
+    >>> rows = text(documents=english, tokenizer=dict(documents=english, size=512))
+    >>> sorted(rows[0]), rows[0]["token"].shape
+    (['characters', 'position', 'segment', 'token', 'word'], (512,))
   """
-  found = _documents(documents)
-  vocabulary = _vocabulary(tokenizer)
+  found = documents_of(documents)
+  vocabulary = vocabulary_of(tokenizer)
   columns = packed(found, vocabulary, length=length, alone=not pack)
   if not len(columns["token"]):
     raise UserError(f"{found!r}: expected documents that have tokens")
@@ -85,7 +85,7 @@ def text(
     given: dict[str, Any]
     given = {"name": statistic} if isinstance(statistic, str) else dict(statistic)
     for key in given.keys() & _CORPORA:
-      texts = _documents(given[key])
+      texts = documents_of(given[key])
       given[key] = packed(texts, vocabulary, length=length, alone=not pack)
     scores = resolve.build(statistics, given, rows=columns, vocabulary=vocabulary)
     if scores.shape != columns["token"].shape or scores.dtype != np.float32:
@@ -101,12 +101,14 @@ def text(
 _CORPORA = {"training", "reference"}
 
 
-def _documents(spec: str | Mapping[str, Any]) -> Documents:
+def documents_of(spec: str | Mapping[str, Any]) -> Documents:
+  """The documents that a config names, see `text`."""
   found = resolve.build(rooms, spec)
   return found if isinstance(found, Documents) else rooms.iterable(found)
 
 
-def _vocabulary(spec: str | Mapping[str, Any]) -> Vocabulary:
+def vocabulary_of(spec: str | Mapping[str, Any]) -> Vocabulary:
+  """The vocabulary that a config names, see `text`."""
   if isinstance(spec, str):
     return vocabularies.load(spec)
   spec = dict(spec)
@@ -114,7 +116,7 @@ def _vocabulary(spec: str | Mapping[str, Any]) -> Vocabulary:
     raise UserError(
       "tokenizer: expected the path of a tokenizer.json, or documents to learn from"
     )
-  texts = _documents(spec.pop("documents"))
+  texts = documents_of(spec.pop("documents"))
   unknown = [key for key in spec if key != "size"]
   if unknown:
     raise UserError(f"tokenizer takes no {unknown[0]!r}: expected documents and size")

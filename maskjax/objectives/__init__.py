@@ -27,12 +27,17 @@ from maskjax.objectives.selfie import selfie
 from maskjax.objectives.simmim import simmim
 from maskjax.objectives.spark import spark
 from maskjax.objectives.text.difference_masking import difference_masking
+from maskjax.objectives.text.drbert import drbert
 from maskjax.objectives.text.informask import informask
+from maskjax.objectives.text.mae_lm import mae_lm
 from maskjax.objectives.text.mask40 import mask40
 from maskjax.objectives.text.masking_rate_schedule import masking_rate_schedule
+from maskjax.objectives.text.meap import meap
 from maskjax.objectives.text.mlm import mlm
 from maskjax.objectives.text.mslm import mslm
+from maskjax.objectives.text.pmlm import pmlm
 from maskjax.objectives.text.spanbert import spanbert
+from maskjax.objectives.text.three_ml import three_ml
 from maskjax.objectives.vit import vit
 from maskjax.objectives.vqkd import vqkd
 
@@ -53,25 +58,30 @@ __all__ = [
   "difference_masking",
   "dmae",
   "dmt_jepa",
+  "drbert",
   "hpm",
   "ijepa",
   "informask",
   "latent_mim",
   "localmim",
   "mae",
+  "mae_lm",
   "mask40",
   "maskalign",
   "maskdistill",
   "maskfeat",
   "masking_rate_schedule",
+  "meap",
   "mfm",
   "mlm",
   "mp3",
   "mslm",
+  "pmlm",
   "selfie",
   "simmim",
   "spanbert",
   "spark",
+  "three_ml",
   "vit",
   "vqkd",
 ]

@@ -235,7 +235,7 @@ class TextObjective(abc.ABC):
     text = self.text(batch)
     return text.saying(jnp.where(mask.hidden, self.tokens.mask, text.token))
 
-  def loss_under(self, mask: Mask, params: Any, batch: Batch, key: Array) -> Loss:
+  def fill_in(self, mask: Mask, params: Any, batch: Batch, key: Array) -> Loss:
     """The cross-entropy of the tokens that a mask hides, replaced as `seen` says."""
     text = self.seen(batch, mask, key)
     logits = self.predict(params, text, mask, self.rngs(batch, key))

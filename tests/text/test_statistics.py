@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from text.rows import TOPICS, source
+from text.rows import REFERENCE, source
 
 from maskjax.data import lexicon, statistics
 from maskjax.data.documents import iterable
@@ -282,7 +282,7 @@ def test_english_words():
 def rows_of(documents, **statistic):
   return text(
     documents=f"{__name__}:{documents}",
-    tokenizer=dict(documents=TOPICS, size=300),
+    tokenizer=dict(documents=REFERENCE, size=300),
     length=40,
     statistic=statistic,
   )

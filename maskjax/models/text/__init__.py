@@ -1,18 +1,24 @@
 """Networks of text."""
 
 from maskjax.models.text.boundaries import BoundaryHead, SpanLM
+from maskjax.models.text.causal_lm import CausalLM
 from maskjax.models.text.encoder import (
   TEXT_SIZES,
   TextEncoder,
   attention_bias,
   text_encoder,
 )
+from maskjax.models.text.late_mask_lm import LateMaskLM
 from maskjax.models.text.masked_lm import MaskedLM, VocabularyHead
+from maskjax.models.text.refined_lm import RefinedLM
 
 __all__ = [
   "TEXT_SIZES",
   "BoundaryHead",
+  "CausalLM",
+  "LateMaskLM",
   "MaskedLM",
+  "RefinedLM",
   "SpanLM",
   "TextEncoder",
   "VocabularyHead",

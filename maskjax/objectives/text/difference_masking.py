@@ -3,8 +3,9 @@
 Goes on training a model on the texts of a domain, and hides what makes these differ
 from what it was trained on before: anchors are the words that the domain has and the
 other corpus has not, and the more a word is like the nearest anchor, the more often it
-is hidden (https://arxiv.org/abs/2305.14577, section 3). The likeness is `anchor_likeness`
-of `maskjax.data.statistics`. Config: `configs/text/difference_masking.py`.
+is hidden (https://arxiv.org/abs/2305.14577, section 3). How like it is, says
+`anchor_likeness` of `maskjax.data.statistics`. Config:
+`configs/text/difference_masking.py`.
 """
 
 import dataclasses

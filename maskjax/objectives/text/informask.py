@@ -4,8 +4,8 @@ Hides the tokens of which the visible ones say most, by their pointwise mutual
 information. Twice it saves work: of all masks of a row only some are drawn, and the
 best of these are used to find once how often each token of the vocabulary should be
 hidden; while it trains, each is then hidden as often, by itself
-(https://arxiv.org/abs/2210.11771, section 3). The rates are `informative_rates` of `maskjax.data.statistics`. Config:
-`configs/text/informask.py`.
+(https://arxiv.org/abs/2210.11771, section 3). The rates are `informative_rates` of
+`maskjax.data.statistics`. Config: `configs/text/informask.py`.
 """
 
 import dataclasses

@@ -1,0 +1,108 @@
+"""Texts one token at a time, in any order of their places.
+
+A model that has learnt with all shares of hidden tokens alike is a language model of
+any order (u-PMLM, https://arxiv.org/abs/2004.11579, section 3): each token is told by
+those that stand already, while mask tokens stand for all others.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+# Rows of tokens, int [B, N], and places, int [B, 1], to logits, float [B, 1, V].
+Fill = Callable[[Array, Array], Array]
+
+
+def generate(
+  key: Array,
+  fill: Fill,
+  tokens: Array,
+  order: Array,
+  *,
+  mask_id: int,
+  never: Sequence[int] = (),
+  temperature: float = 1.0,
+) -> Array:
+  """Writes tokens in a given order of their places.
+
+  Args:
+    key: one for all rows.
+    fill: tells the tokens at a place, for example
+      `lambda tokens, ids: objective.model.apply(variables, text.saying(tokens), ids)`.
+    tokens: int [B, N]; what is not in `order` is given and stays.
+    order: int [B, K], which places to write, the first one first; none twice.
+    mask_id: the token that stands at places that are not written yet.
+    never: tokens that are not written, such as special ones.
+    temperature: of the softmax that tokens are drawn from; 0 for the likeliest token.
+
+  Returns:
+    int [B, N].
+
+  Example:
+    >>> def counts_up(tokens, ids):
+    ...   left = jnp.take_along_axis(tokens, ids - 1, axis=1)
+    ...   return 99.0 * jax.nn.one_hot(left + 1, 9)
+    >>> tokens, order = jnp.array([[4, 0, 0, 0]]), jnp.array([[1, 2, 3]])
+    >>> generate(jax.random.key(0), counts_up, tokens, order, mask_id=0).tolist()
+    [[4, 5, 6, 7]]
+  """
+
+  def write(tokens: Array, step: tuple[Array, Array]) -> tuple[Array, None]:
+    key, places = step
+    logits = _likely(fill, tokens, places, never)
+    if temperature > 0:
+      token = jax.random.categorical(key, logits / temperature)
+    else:
+      token = logits.argmax(axis=-1)
+    return _put(tokens, places[:, None], token[:, None]), None
+
+  steps = jax.random.split(key, order.shape[1]), order.T
+  masked = _put(tokens, order, jnp.full_like(order, mask_id))
+  return jax.lax.scan(write, masked, steps)[0]
+
+
+def log_likelihood(
+  fill: Fill,
+  tokens: Array,
+  order: Array,
+  *,
+  mask_id: int,
+  never: Sequence[int] = (),
+) -> Array:
+  """How likely a model writes a text in an order of its places; exact.
+
+  The sum, along the order, of the logarithms of each token's probability, given the
+  tokens before it in the order and those that are not in it.
+
+  Args:
+    fill: see `generate`.
+    tokens: int [B, N].
+    order: see `generate`; what is not in it is given.
+    mask_id: see `generate`.
+    never: see `generate`.
+
+  Returns:
+    float32 [B], in nats.
+  """
+
+  def read(seen: Array, places: Array) -> tuple[Array, Array]:
+    likely = jax.nn.log_softmax(_likely(fill, seen, places, never))
+    token = jnp.take_along_axis(tokens, places[:, None], axis=1)
+    seen = _put(seen, places[:, None], token)
+    return seen, jnp.take_along_axis(likely, token, axis=1)[:, 0]
+
+  masked = _put(tokens, order, jnp.full_like(order, mask_id))
+  return jax.lax.scan(read, masked, order.T)[1].sum(axis=0)
+
+
+def _likely(fill: Fill, tokens: Array, places: Array, never: Sequence[int]) -> Array:
+  """Logits of the tokens at one place of each row: float32 [B, V]."""
+  logits = fill(tokens, places[:, None])[:, 0].astype(jnp.float32)
+  return logits.at[:, jnp.array(never, jnp.int32)].set(-jnp.inf)
+
+
+def _put(tokens: Array, places: Array, values: Array) -> Array:
+  """Rows with other tokens at some places."""
+  return jax.vmap(lambda row, at, new: row.at[at].set(new))(tokens, places, values)

@@ -1,0 +1,86 @@
+"""Masked language models whose mask tokens enter late, after most blocks."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from maskjax.masking.mask import Mask, gather
+from maskjax.models.text.around import blocks_like, norm_like, whole_documents
+from maskjax.models.text.encoder import TextEncoder
+from maskjax.models.text.masked_lm import VocabularyHead
+from maskjax.tokens import Text
+
+
+class LateMaskLM(nn.Module):
+  """An encoder of visible tokens, and further blocks that mask tokens enter as well.
+
+  Attributes:
+    encoder: of the visible tokens.
+    depth: number of further blocks.
+    begins_anew: add further positions to all that enters the further blocks, and
+      normalise it, as MAE-LM does; else late tokens are embedded as the encoder's are.
+    dropout: of the further blocks; the encoder's when None.
+  """
+
+  encoder: TextEncoder
+  depth: int
+  begins_anew: bool = False
+  dropout: float | None = None
+
+  def setup(self) -> None:
+    """Makes the further blocks and the head."""
+    encoder = self.encoder
+    dropout = encoder.dropout if self.dropout is None else self.dropout
+    self.decoder = blocks_like(encoder, self.depth, dropout=dropout)
+    if self.begins_anew:
+      init = nn.initializers.normal(0.02)
+      self.places = self.param("positions", init, (encoder.length, encoder.width))
+      self.enter_norm = norm_like(encoder)
+    if not encoder.norm_last:
+      self.norm = norm_like(encoder)
+    self.head = VocabularyHead(encoder=encoder)
+
+  def __call__(self, text: Text, ids: Array, late: Mask | None = None) -> Array:
+    """Logits at the places `ids` alone.
+
+    Args:
+      text: [B, N], with mask tokens where tokens are hidden.
+      ids: int [B, M], ascending.
+      late: hides what the encoder does not see; `ids` when None.
+
+    Returns:
+      float32 [B, M, V].
+    """
+    asked = None
+    if late is None:
+      asked = ids.shape[1]
+      hidden = jax.vmap(lambda row, at: row.at[at].set(True))(
+        jnp.zeros(text.token.shape, bool), ids
+      )
+      late = Mask.from_hidden(hidden, num_hidden=asked)
+    # Late tokens stand last, so that the last block need not compute the others.
+    order = jnp.concatenate([late.visible_ids, late.hidden_ids], axis=1)
+    codes = self.encoder(text.pick(late.visible_ids))
+    x = jnp.concatenate([codes, self.enter(text.pick(late.hidden_ids))], axis=1)
+    text = text.pick(order)
+    if self.begins_anew:
+      x = self.enter_norm(x + self.places[text.position].astype(x.dtype))
+    where = whole_documents(self.encoder, text)
+    x = self.decoder(x, asked, **where)[-1]
+    x = x if self.encoder.norm_last else self.norm(x)
+    if asked is None:
+      x = gather(x, jnp.take_along_axis(late.restore_ids, ids, axis=1))
+    return self.head(x)
+
+  def enter(self, late: Text) -> Array:
+    """What late tokens are as they enter: [B, L] to [B, L, D]."""
+    encoder = self.encoder
+    if not self.begins_anew:
+      return encoder.embed(late)
+    x = encoder.table[late.token].astype(encoder.dtype)
+    return x if x.shape[-1] == encoder.width else encoder.embed_up(x)
+
+  def encode(self, text: Text) -> Array:
+    """Codes of all tokens, without the further blocks: [B, N, D]."""
+    return self.encoder(text)

@@ -1,0 +1,86 @@
+"""Masked language models with further blocks that come to trust hidden tokens."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from maskjax.masking import words
+from maskjax.masking.mask import gather
+from maskjax.models.text.around import blocks_like, norm_like, whole_documents
+from maskjax.models.text.encoder import TextEncoder
+from maskjax.models.text.masked_lm import VocabularyHead
+from maskjax.tokens import Text
+
+# What it adds to a fraction never comes back to where it was.
+_GOLDEN = 0.6180339887498949
+
+
+class RefinedLM(nn.Module):
+  """An encoder, and further blocks in which hidden tokens are seen little by little.
+
+  Attributes:
+    encoder: of the text.
+    unmasked: of each further block, which share of the hidden tokens others may look
+      at; those of a block are among those of the next one, where the share grows.
+  """
+
+  encoder: TextEncoder
+  unmasked: tuple[float, ...]
+
+  def setup(self) -> None:
+    """Makes the further blocks and the head."""
+    self.decoder = blocks_like(self.encoder, len(self.unmasked))
+    if not self.encoder.norm_last:
+      self.norm = norm_like(self.encoder)
+    self.head = VocabularyHead(encoder=self.encoder)
+
+  def __call__(
+    self,
+    text: Text,
+    ids: Array,
+    order: Array | None = None,
+    unrefined: Array | None = None,
+  ) -> Array:
+    """Logits at the places `ids` alone.
+
+    Args:
+      text: [B, N], with mask tokens where tokens are hidden.
+      ids: int [B, M], where that is.
+      order: float [B, N]; of hidden tokens those with the highest are seen first. When
+        None, an order of places that spreads over the row.
+      unrefined: bool [B, M], where the encoder's codes are read in place of those after
+        the further blocks; nowhere when None.
+
+    Returns:
+      float32 [B, M, V].
+    """
+    codes = self.encoder(text)
+    if order is None:
+      places = jnp.arange(text.token.shape[1])
+      order = jnp.broadcast_to((places * _GOLDEN) % 1.0, text.token.shape)
+    where = whole_documents(self.encoder, text)
+    unseen = [self.not_seen(text, ids, order, share) for share in self.unmasked]
+    where["bias"] = [
+      jnp.where(hidden[:, None, None], -jnp.inf, where["bias"]) for hidden in unseen
+    ]
+    x = self.decoder(codes, **where)[-1]
+    x = gather(x if self.encoder.norm_last else self.norm(x), ids)
+    if unrefined is not None:
+      x = jnp.where(unrefined[..., None], gather(codes, ids), x)
+    return self.head(x)
+
+  def not_seen(self, text: Text, ids: Array, order: Array, share: float) -> Array:
+    """Which hidden tokens no other looks at in a block of this share: bool [B, N]."""
+
+    def one(ids: Array, filling: Array, order: Array) -> Array:
+      # Filling sees nothing but filling, and has to see something.
+      hidden = jnp.zeros(filling.shape, bool).at[ids].set(True) & ~filling
+      count = jnp.round(share * hidden.sum()).astype(jnp.int32)
+      return hidden & ~words.most(order, hidden, count)
+
+    return jax.vmap(one)(ids, text.is_filling, order)
+
+  def encode(self, text: Text) -> Array:
+    """Codes of all tokens, without the further blocks: [B, N, D]."""
+    return self.encoder(text)
