@@ -10,7 +10,7 @@ import numpy as np
 from maskjax import storage
 from maskjax.data.documents import Documents
 from maskjax.data.packing import packed
-from maskjax.data.text import Rows, documents_of, vocabulary_of
+from maskjax.data.text import Rows, read_documents, read_vocabulary
 from maskjax.errors import UserError
 from maskjax.resolve import did_you_mean
 from maskjax.tokens import vocabulary as vocabularies
@@ -47,12 +47,12 @@ def write(
     UserError: the folder has such a split, or another vocabulary; or see `text`.
   """
   root = storage.path(folder)
-  vocabulary = vocabulary_of(tokenizer)
+  vocabulary = read_vocabulary(tokenizer)
   if (root / split / INDEX).is_file():
     raise UserError(f"{folder} has the split {split!r}: expected a new one")
   if (root / TOKENIZER).is_file() and vocabularies.load(str(root)) != vocabulary:
     raise UserError(f"{folder} has rows of another vocabulary: expected the same")
-  texts = documents_of(documents)
+  texts = read_documents(documents)
   (root / split).mkdir(parents=True, exist_ok=True)
   vocabulary.save(root / TOKENIZER)
   counts = []

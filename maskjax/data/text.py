@@ -16,6 +16,9 @@ from maskjax.errors import UserError
 from maskjax.tokens import vocabulary as vocabularies
 from maskjax.tokens.vocabulary import Vocabulary
 
+# The keywords of statistics that are documents.
+_CORPORA = {"training", "reference"}
+
 
 @final
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -76,8 +79,8 @@ def text(
     >>> sorted(rows[0]), rows[0]["token"].shape
     (['characters', 'position', 'segment', 'token', 'word'], (512,))
   """
-  found = documents_of(documents)
-  vocabulary = vocabulary_of(tokenizer)
+  found = read_documents(documents)
+  vocabulary = read_vocabulary(tokenizer)
   columns = packed(found, vocabulary, length=length, alone=not pack)
   if not len(columns["token"]):
     raise UserError(f"{found!r}: expected documents that have tokens")
@@ -85,7 +88,7 @@ def text(
     given: dict[str, Any]
     given = {"name": statistic} if isinstance(statistic, str) else dict(statistic)
     for key in given.keys() & _CORPORA:
-      texts = documents_of(given[key])
+      texts = read_documents(given[key])
       given[key] = packed(texts, vocabulary, length=length, alone=not pack)
     scores = resolve.build(statistics, given, rows=columns, vocabulary=vocabulary)
     if scores.shape != columns["token"].shape or scores.dtype != np.float32:
@@ -97,17 +100,13 @@ def text(
   return Rows(columns, vocabulary, f"text(documents={found!r})")
 
 
-# The keywords of statistics that are documents.
-_CORPORA = {"training", "reference"}
-
-
-def documents_of(spec: str | Mapping[str, Any]) -> Documents:
+def read_documents(spec: str | Mapping[str, Any]) -> Documents:
   """The documents that a config names, see `text`."""
   found = resolve.build(rooms, spec)
   return found if isinstance(found, Documents) else rooms.iterable(found)
 
 
-def vocabulary_of(spec: str | Mapping[str, Any]) -> Vocabulary:
+def read_vocabulary(spec: str | Mapping[str, Any]) -> Vocabulary:
   """The vocabulary that a config names, see `text`."""
   if isinstance(spec, str):
     return vocabularies.load(spec)
@@ -116,7 +115,7 @@ def vocabulary_of(spec: str | Mapping[str, Any]) -> Vocabulary:
     raise UserError(
       "tokenizer: expected the path of a tokenizer.json, or documents to learn from"
     )
-  texts = documents_of(spec.pop("documents"))
+  texts = read_documents(spec.pop("documents"))
   unknown = [key for key in spec if key != "size"]
   if unknown:
     raise UserError(f"tokenizer takes no {unknown[0]!r}: expected documents and size")

@@ -26,8 +26,10 @@ from maskjax.objectives.objective import Batch, Objective, Variables
 from maskjax.objectives.selfie import selfie
 from maskjax.objectives.simmim import simmim
 from maskjax.objectives.spark import spark
+from maskjax.objectives.text.bow_pretrain import bow_pretrain
 from maskjax.objectives.text.difference_masking import difference_masking
 from maskjax.objectives.text.drbert import drbert
+from maskjax.objectives.text.dupmae import dupmae
 from maskjax.objectives.text.informask import informask
 from maskjax.objectives.text.mae_lm import mae_lm
 from maskjax.objectives.text.mask40 import mask40
@@ -38,6 +40,7 @@ from maskjax.objectives.text.mslm import mslm
 from maskjax.objectives.text.pmlm import pmlm
 from maskjax.objectives.text.spanbert import spanbert
 from maskjax.objectives.text.three_ml import three_ml
+from maskjax.objectives.text.token_substitution import token_substitution
 from maskjax.objectives.vit import vit
 from maskjax.objectives.vqkd import vqkd
 
@@ -47,6 +50,7 @@ __all__ = [
   "Variables",
   "attmask",
   "beit_v2",
+  "bow_pretrain",
   "cae",
   "capi",
   "ccvit",
@@ -59,6 +63,7 @@ __all__ = [
   "dmae",
   "dmt_jepa",
   "drbert",
+  "dupmae",
   "hpm",
   "ijepa",
   "informask",
@@ -82,6 +87,7 @@ __all__ = [
   "spanbert",
   "spark",
   "three_ml",
+  "token_substitution",
   "vit",
   "vqkd",
 ]

@@ -251,6 +251,8 @@ class TextObjective(abc.ABC):
   ) -> Array:
     """Logits of the tokens at `mask.hidden_ids`: float32 [B, M, V].
 
+    A hook, like `evaluate`, for systems that tell no tokens.
+
     Args:
       params: see `Variables`.
       text: rows, with mask tokens where they are hidden.

@@ -2,6 +2,7 @@
 
 from maskjax.models.text.boundaries import BoundaryHead, SpanLM
 from maskjax.models.text.causal_lm import CausalLM
+from maskjax.models.text.duplex import DuplexAutoencoder, EnhancedDecoder
 from maskjax.models.text.encoder import (
   TEXT_SIZES,
   TextEncoder,
@@ -11,16 +12,20 @@ from maskjax.models.text.encoder import (
 from maskjax.models.text.late_mask_lm import LateMaskLM
 from maskjax.models.text.masked_lm import MaskedLM, VocabularyHead
 from maskjax.models.text.refined_lm import RefinedLM
+from maskjax.models.text.token_detector import TokenDetector
 
 __all__ = [
   "TEXT_SIZES",
   "BoundaryHead",
   "CausalLM",
+  "DuplexAutoencoder",
+  "EnhancedDecoder",
   "LateMaskLM",
   "MaskedLM",
   "RefinedLM",
   "SpanLM",
   "TextEncoder",
+  "TokenDetector",
   "VocabularyHead",
   "attention_bias",
   "text_encoder",

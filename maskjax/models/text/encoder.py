@@ -159,9 +159,14 @@ class TextEncoder(nn.Module):
     outputs = self.transformer(self.embed(text), **self.where(text))
     return [*outputs[:-1], self.finish(outputs[-1])]
 
-  def embed(self, text: Text) -> Array:
-    """What the first block reads: [B, N, D]."""
-    x = self.table[text.token]
+  def embed(self, text: Text, vectors: Array | None = None) -> Array:
+    """What the first block reads: [B, N, D].
+
+    Args:
+      text: the tokens and their places.
+      vectors: [B, N, E], what stands for the tokens; those of the table when None.
+    """
+    x = self.table[text.token] if vectors is None else vectors
     if self.positions == "learned":
       x = x + self.places[text.position]
     if self.types:
