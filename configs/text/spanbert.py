@@ -52,5 +52,6 @@ def paper():
     b1=0.9,
     b2=0.999,
     weight_decay=0.01,
+    falls="line",
   )
   return config

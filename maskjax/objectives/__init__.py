@@ -27,13 +27,16 @@ from maskjax.objectives.selfie import selfie
 from maskjax.objectives.simmim import simmim
 from maskjax.objectives.spark import spark
 from maskjax.objectives.text.bow_pretrain import bow_pretrain
+from maskjax.objectives.text.difference_masking import difference_masking
 from maskjax.objectives.text.drbert import drbert
 from maskjax.objectives.text.dupmae import dupmae
+from maskjax.objectives.text.informask import informask
 from maskjax.objectives.text.mae_lm import mae_lm
 from maskjax.objectives.text.mask40 import mask40
 from maskjax.objectives.text.masking_rate_schedule import masking_rate_schedule
 from maskjax.objectives.text.meap import meap
 from maskjax.objectives.text.mlm import mlm
+from maskjax.objectives.text.mslm import mslm
 from maskjax.objectives.text.pmlm import pmlm
 from maskjax.objectives.text.spanbert import spanbert
 from maskjax.objectives.text.three_ml import three_ml
@@ -56,12 +59,14 @@ __all__ = [
   "croco",
   "crossmae",
   "dbot",
+  "difference_masking",
   "dmae",
   "dmt_jepa",
   "drbert",
   "dupmae",
   "hpm",
   "ijepa",
+  "informask",
   "latent_mim",
   "localmim",
   "mae",
@@ -75,6 +80,7 @@ __all__ = [
   "mfm",
   "mlm",
   "mp3",
+  "mslm",
   "pmlm",
   "selfie",
   "simmim",

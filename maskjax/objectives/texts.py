@@ -112,6 +112,8 @@ class TextObjective(abc.ABC):
     """Parameters for rows of the batch's length."""
     one = {name: rows[:1] for name, rows in batch.items()}
     text = self.text(one)
+    if self.reads_score:
+      words.scores(text)
     ids = jnp.zeros((1, 1), jnp.int32)
     params = self.model.init(key, text, ids)["params"]
     return Variables(params, self.first_extra())
@@ -233,7 +235,7 @@ class TextObjective(abc.ABC):
     text = self.text(batch)
     return text.saying(jnp.where(mask.hidden, self.tokens.mask, text.token))
 
-  def loss_under(self, mask: Mask, params: Any, batch: Batch, key: Array) -> Loss:
+  def fill_in(self, mask: Mask, params: Any, batch: Batch, key: Array) -> Loss:
     """The cross-entropy of the tokens that a mask hides, replaced as `seen` says."""
     text = self.seen(batch, mask, key)
     logits = self.predict(params, text, mask, self.rngs(batch, key))

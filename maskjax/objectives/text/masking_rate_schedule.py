@@ -67,7 +67,7 @@ class ScheduledMasking(TextObjective):
       key,
       highest=max(self.mask_ratios),
     )
-    return self.loss_under(mask, params, batch, key)
+    return self.fill_in(mask, params, batch, key)
 
 
 def masking_rate_schedule(

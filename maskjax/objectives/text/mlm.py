@@ -34,7 +34,7 @@ class MaskedLanguageModel(TextObjective):
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """The cross-entropy of the hidden tokens."""
     del extra
-    return self.loss_under(self.mask(batch, key), params, batch, key)
+    return self.fill_in(self.mask(batch, key), params, batch, key)
 
 
 def mlm(
