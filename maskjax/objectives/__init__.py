@@ -27,6 +27,7 @@ from maskjax.objectives.selfie import selfie
 from maskjax.objectives.simmim import simmim
 from maskjax.objectives.spark import spark
 from maskjax.objectives.text.drbert import drbert
+from maskjax.objectives.text.exlm import exlm
 from maskjax.objectives.text.mae_lm import mae_lm
 from maskjax.objectives.text.mask40 import mask40
 from maskjax.objectives.text.meap import meap
@@ -53,6 +54,7 @@ __all__ = [
   "dmae",
   "dmt_jepa",
   "drbert",
+  "exlm",
   "hpm",
   "ijepa",
   "latent_mim",

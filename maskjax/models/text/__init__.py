@@ -7,6 +7,7 @@ from maskjax.models.text.encoder import (
   attention_bias,
   text_encoder,
 )
+from maskjax.models.text.expanded_lm import ExpandedLM
 from maskjax.models.text.late_mask_lm import LateMaskLM
 from maskjax.models.text.masked_lm import MaskedLM, VocabularyHead
 from maskjax.models.text.refined_lm import RefinedLM
@@ -14,6 +15,7 @@ from maskjax.models.text.refined_lm import RefinedLM
 __all__ = [
   "TEXT_SIZES",
   "CausalLM",
+  "ExpandedLM",
   "LateMaskLM",
   "MaskedLM",
   "RefinedLM",
