@@ -30,6 +30,7 @@ from maskjax.objectives.text.bow_pretrain import bow_pretrain
 from maskjax.objectives.text.difference_masking import difference_masking
 from maskjax.objectives.text.drbert import drbert
 from maskjax.objectives.text.dupmae import dupmae
+from maskjax.objectives.text.exlm import exlm
 from maskjax.objectives.text.informask import informask
 from maskjax.objectives.text.mae_lm import mae_lm
 from maskjax.objectives.text.mask40 import mask40
@@ -64,6 +65,7 @@ __all__ = [
   "dmt_jepa",
   "drbert",
   "dupmae",
+  "exlm",
   "hpm",
   "ijepa",
   "informask",

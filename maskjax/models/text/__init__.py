@@ -9,6 +9,7 @@ from maskjax.models.text.encoder import (
   attention_bias,
   text_encoder,
 )
+from maskjax.models.text.expanded_lm import ExpandedLM
 from maskjax.models.text.late_mask_lm import LateMaskLM
 from maskjax.models.text.masked_lm import MaskedLM, VocabularyHead
 from maskjax.models.text.refined_lm import RefinedLM
@@ -20,6 +21,7 @@ __all__ = [
   "CausalLM",
   "DuplexAutoencoder",
   "EnhancedDecoder",
+  "ExpandedLM",
   "LateMaskLM",
   "MaskedLM",
   "RefinedLM",
