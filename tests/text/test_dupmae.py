@@ -102,7 +102,7 @@ def judged(alone, documents=2):
   else:
     hidden = unseen(text)
   judge = jax.jit(
-    lambda p: objective.loss_under(mask, jnp.asarray(hidden), p, seen, columns)
+    lambda p: objective.tasks_under(mask, jnp.asarray(hidden), p, seen, columns)
   )
   return judge(params()), hidden
 
