@@ -37,11 +37,7 @@ def judged(alone, documents=2, weight=0.7):
   objective = make(documents=documents)
   columns, mask, _ = two_documents(alone)
   seen = objective.masked(columns, mask)
-<<<<<<< HEAD
-  judge = jax.jit(lambda p: objective.loss_of(mask, p, seen, columns, weight))
-=======
   judge = jax.jit(lambda p: objective.tasks_under(mask, p, seen, columns, weight))
->>>>>>> textC
   return judge(untrained().params), untrained().params
 
 
@@ -101,11 +97,7 @@ def test_the_bag_teaches_the_first_token():
   @jax.jit
   @functools.partial(jax.grad, argnums=1)
   def gradients(weight, params):
-<<<<<<< HEAD
-    return objective.loss_of(mask, params, seen, BATCH, weight).sum
-=======
     return objective.tasks_under(mask, params, seen, BATCH, weight).sum
->>>>>>> textC
 
   def gradient(weight):
     return gradients(weight, params)["encoder"]["positions"][0]

@@ -102,11 +102,7 @@ def judged(alone, documents=2):
   else:
     hidden = unseen(text)
   judge = jax.jit(
-<<<<<<< HEAD
-    lambda p: objective.loss_of(mask, jnp.asarray(hidden), p, seen, columns)
-=======
     lambda p: objective.tasks_under(mask, jnp.asarray(hidden), p, seen, columns)
->>>>>>> textC
   )
   return judge(params()), hidden
 

@@ -72,15 +72,9 @@ class BagOfWords(TextObjective):
     mask = self.mask(batch, key)
     seen = self.seen(batch, mask, key)
     rngs = self.rngs(batch, key)
-<<<<<<< HEAD
-    return self.loss_of(mask, params, seen, batch, self.weight(extra["step"]), rngs)
-
-  def loss_of(
-=======
     return self.tasks_under(mask, params, seen, batch, self.weight(extra["step"]), rngs)
 
   def tasks_under(
->>>>>>> textC
     self,
     mask: Mask,
     params: Any,

@@ -68,11 +68,7 @@ class DuplexMae(TextObjective):
     mask = self.mask(batch, key)
     seen, hidden = self.seen(batch, mask, key), self.hidden_from(batch, key)
     rngs = self.rngs(batch, key)
-<<<<<<< HEAD
-    return self.loss_of(mask, hidden, params, seen, batch, rngs)
-=======
     return self.tasks_under(mask, hidden, params, seen, batch, rngs)
->>>>>>> textC
 
   def hidden_from(self, batch: Batch, key: Array) -> Array:
     """Which tokens each place of the decoder does not see: bool [B, N, N]."""
@@ -90,11 +86,7 @@ class DuplexMae(TextObjective):
     row_keys = keys.example_keys(keys.named(key, "decoder"), batch)
     return jax.vmap(of_row)(row_keys, text, self.hides(self.decoder_ratio, text))
 
-<<<<<<< HEAD
-  def loss_of(
-=======
   def tasks_under(
->>>>>>> textC
     self,
     mask: Mask,
     hidden: Array,
