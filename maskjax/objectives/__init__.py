@@ -31,6 +31,11 @@ from maskjax.objectives.text.difference_masking import difference_masking
 from maskjax.objectives.text.drbert import drbert
 from maskjax.objectives.text.dupmae import dupmae
 from maskjax.objectives.text.exlm import exlm
+from maskjax.objectives.text.finetuning import (
+  span_extraction,
+  tagging,
+  text_classification,
+)
 from maskjax.objectives.text.informask import informask
 from maskjax.objectives.text.mae_lm import mae_lm
 from maskjax.objectives.text.mask40 import mask40
@@ -86,8 +91,11 @@ __all__ = [
   "pmlm",
   "selfie",
   "simmim",
+  "span_extraction",
   "spanbert",
   "spark",
+  "tagging",
+  "text_classification",
   "three_ml",
   "token_substitution",
   "vit",

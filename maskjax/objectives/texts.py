@@ -219,32 +219,57 @@ def filled_in(logits: Array, tokens: Array, where: Array) -> Loss:
   )
 
 
-def text_parts(
+def row_parts(
   *,
   vocab_size: int,
-  mask: str | Mapping[str, Any],
-  mask_ratio: float,
-  replaced: Sequence[float],
   length: int = 512,
   encoder: Mapping[str, Any] | str = "B",
   pad_id: int = 0,
   mask_id: int = 3,
   special_ids: Sequence[int] = (0, 1, 2, 3),
   **network: Any,
-) -> tuple[TextEncoder, dict[str, Any]]:
-  """Makes an encoder, and the fields of a `TextObjective` but its model.
+) -> tuple[TextEncoder, Tokens]:
+  """Makes an encoder, and what a system has to know of the vocabulary.
 
   Args:
     vocab_size: number of tokens.
-    mask: name of a sampler of `maskjax.masking.words`, or an import path.
-    mask_ratio: share of the tokens that is hidden.
-    replaced: shares of the hidden tokens that become mask tokens, and random ones.
     length: see `TextKeywords`.
     encoder: see `TextKeywords`.
     pad_id: see `TextKeywords`.
     mask_id: see `TextKeywords`.
     special_ids: see `TextKeywords`.
     **network: the rest of `TextKeywords`.
+
+  Raises:
+    UserError: numbers that cannot be.
+  """
+  special = tuple(sorted({*special_ids, pad_id, mask_id}))
+  for token in special:
+    if not 0 <= token < vocab_size:
+      raise UserError(
+        f"pad_id, mask_id or special_ids has {token}: expected tokens below vocab_size="
+        f"{vocab_size}"
+      )
+  return (
+    text_encoder(vocab_size=vocab_size, length=length, encoder=encoder, **network),
+    Tokens(size=vocab_size, pad=pad_id, mask=mask_id, special=special),
+  )
+
+
+def text_parts(
+  *,
+  mask: str | Mapping[str, Any],
+  mask_ratio: float,
+  replaced: Sequence[float],
+  **text: Any,
+) -> tuple[TextEncoder, dict[str, Any]]:
+  """Makes an encoder, and the fields of a `TextObjective` but its model.
+
+  Args:
+    mask: name of a sampler of `maskjax.masking.words`, or an import path.
+    mask_ratio: share of the tokens that is hidden.
+    replaced: shares of the hidden tokens that become mask tokens, and random ones.
+    **text: see `row_parts`.
 
   Raises:
     UserError: no such sampler, or numbers that cannot be.
@@ -258,17 +283,9 @@ def text_parts(
       f"replaced={tuple(replaced)}: expected two shares, of mask tokens and of random "
       "ones, that add to at most 1"
     )
-  special = tuple(sorted({*special_ids, pad_id, mask_id}))
-  for token in special:
-    if not 0 <= token < vocab_size:
-      raise UserError(
-        f"pad_id, mask_id or special_ids has {token}: expected tokens below vocab_size="
-        f"{vocab_size}"
-      )
-  return text_encoder(
-    vocab_size=vocab_size, length=length, encoder=encoder, **network
-  ), {
-    "tokens": Tokens(size=vocab_size, pad=pad_id, mask=mask_id, special=special),
+  encoder, tokens = row_parts(**text)
+  return encoder, {
+    "tokens": tokens,
     "sampler": resolve.bind(words, mask),
     "mask_ratio": mask_ratio,
     "replaced": (replaced[0], replaced[1]),

@@ -10,6 +10,7 @@ from maskjax.models.text.encoder import (
   text_encoder,
 )
 from maskjax.models.text.expanded_lm import ExpandedLM
+from maskjax.models.text.labels import TextClassifier, TokenClassifier
 from maskjax.models.text.late_mask_lm import LateMaskLM
 from maskjax.models.text.masked_lm import MaskedLM, VocabularyHead
 from maskjax.models.text.refined_lm import RefinedLM
@@ -26,7 +27,9 @@ __all__ = [
   "MaskedLM",
   "RefinedLM",
   "SpanLM",
+  "TextClassifier",
   "TextEncoder",
+  "TokenClassifier",
   "TokenDetector",
   "VocabularyHead",
   "attention_bias",

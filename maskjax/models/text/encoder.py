@@ -86,8 +86,8 @@ class TextEncoder(nn.Module):
       `disentangled`, see `maskjax.models.relative`.
     buckets: numbers of distances in either direction, of disentangled positions; 0
       numbers each by itself.
-    types: kinds of a document (BERT's first and second sentence), of which the first
-      one is added to all tokens; 0 adds none.
+    types: kinds of a document's parts (BERT's first and second sentence), which are
+      added to tokens, the first one where there are no parts; 0 adds none.
     windows: of each block, in turn from the first on, how far a token looks to either
       side; 0 for all of its document.
     norm_epsilon: added to the variance in layer normalisation.
@@ -171,7 +171,7 @@ class TextEncoder(nn.Module):
     if self.positions == "learned":
       x = x + self.places[text.position]
     if self.types:
-      x = x + self.kinds[0]
+      x = x + self.kinds[0 if text.kind is None else text.kind]
     x = drop_some(self, self.embed_norm(x.astype(self.dtype)), self.dropout)
     return x if x.shape[-1] == self.width else self.embed_up(x)
 
