@@ -28,7 +28,7 @@ LOSS = jax.jit(OBJECTIVE.loss)
 
 @functools.cache
 def params():
-  return OBJECTIVE.init(KEY, BATCH).params
+  return jax.jit(OBJECTIVE.init)(KEY, BATCH).params
 
 
 def at(step):

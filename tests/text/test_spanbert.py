@@ -24,7 +24,7 @@ OBJECTIVE = spanbert(**SHAPE, place_width=5)
 @functools.cache
 def variables():
   """Parameters, every one of them random."""
-  params = OBJECTIVE.init(KEY, BATCH).params
+  params = jax.jit(OBJECTIVE.init)(KEY, BATCH).params
   leaves, shape = jax.tree.flatten(params)
   rng = np.random.default_rng(0)
   noise = [jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32) for x in leaves]
@@ -73,7 +73,7 @@ def test_the_loss_is_that_of_the_paper():
   assert count == found.weight and max(b - a for a, b in runs(hidden)) > 0
   assert_close(found.metrics["boundary"].sum, np.float32(total))
   # By their own codes they are told as BERT does.
-  logits = OBJECTIVE.predict(params, text, mask)
+  logits = jax.jit(OBJECTIVE.predict)(params, text, mask)
   likely = torch.log_softmax(tensor(logits), dim=-1)
   tokens = tensor(mask.masked(BATCH["token"])).long()
   errors = -likely.gather(-1, tokens[..., None])[..., 0]
