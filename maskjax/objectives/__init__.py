@@ -33,6 +33,7 @@ from maskjax.objectives.text.mask40 import mask40
 from maskjax.objectives.text.meap import meap
 from maskjax.objectives.text.mlm import mlm
 from maskjax.objectives.text.pmlm import pmlm
+from maskjax.objectives.text.structformer import structformer
 from maskjax.objectives.text.three_ml import three_ml
 from maskjax.objectives.vit import vit
 from maskjax.objectives.vqkd import vqkd
@@ -73,6 +74,7 @@ __all__ = [
   "selfie",
   "simmim",
   "spark",
+  "structformer",
   "three_ml",
   "vit",
   "vqkd",

@@ -11,6 +11,7 @@ from maskjax.models.text.expanded_lm import ExpandedLM
 from maskjax.models.text.late_mask_lm import LateMaskLM
 from maskjax.models.text.masked_lm import MaskedLM, VocabularyHead
 from maskjax.models.text.refined_lm import RefinedLM
+from maskjax.models.text.structformer import StructFormer
 
 __all__ = [
   "TEXT_SIZES",
@@ -19,6 +20,7 @@ __all__ = [
   "LateMaskLM",
   "MaskedLM",
   "RefinedLM",
+  "StructFormer",
   "TextEncoder",
   "VocabularyHead",
   "attention_bias",
