@@ -45,6 +45,7 @@ from maskjax.objectives.text.mlm import mlm
 from maskjax.objectives.text.mslm import mslm
 from maskjax.objectives.text.pmlm import pmlm
 from maskjax.objectives.text.spanbert import spanbert
+from maskjax.objectives.text.structformer import structformer
 from maskjax.objectives.text.three_ml import three_ml
 from maskjax.objectives.text.token_substitution import token_substitution
 from maskjax.objectives.vit import vit
@@ -94,6 +95,7 @@ __all__ = [
   "span_extraction",
   "spanbert",
   "spark",
+  "structformer",
   "tagging",
   "text_classification",
   "three_ml",

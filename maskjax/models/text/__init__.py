@@ -14,6 +14,7 @@ from maskjax.models.text.labels import TextClassifier, TokenClassifier
 from maskjax.models.text.late_mask_lm import LateMaskLM
 from maskjax.models.text.masked_lm import MaskedLM, VocabularyHead
 from maskjax.models.text.refined_lm import RefinedLM
+from maskjax.models.text.structformer import StructFormer
 from maskjax.models.text.token_detector import TokenDetector
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
   "MaskedLM",
   "RefinedLM",
   "SpanLM",
+  "StructFormer",
   "TextClassifier",
   "TextEncoder",
   "TokenClassifier",
