@@ -14,7 +14,7 @@ from jax import Array
 from maskjax.masking.informed import highest
 from maskjax.tokens.text import Text
 
-__all__ = ["spans", "tokens", "whole_words"]
+__all__ = ["ngrams", "spans", "tokens", "whole_words"]
 
 TextSampler = Callable[[Array, Text, Array], Array]
 
@@ -94,6 +94,23 @@ def spans(
     lambda state: state[0].sum() < most_hidden, more, (nothing, key)
   )
   return hidden
+
+
+def ngrams(key: Array, text: Text, count: Array) -> Array:
+  """Hides n-grams and single tokens uniformly at random, without replacement.
+
+  Args:
+    key: the example's key.
+    text: one row, its `score` that of `maskjax.data.statistics.ngrams`.
+    count: how many tokens to hide; fewer where no n-gram and no token fits the rest.
+
+  Returns:
+    bool [N].
+  """
+  assert text.score is not None
+  begins = text.is_word & (text.score >= 0)
+  units = jnp.where(text.is_word, jnp.cumsum(begins) - 1, -1)
+  return in_order(jax.random.uniform(key, units.shape), units, count)
 
 
 def words(text: Text) -> Array:

@@ -29,6 +29,7 @@ from maskjax.objectives.spark import spark
 from maskjax.objectives.text.bow_pretrain import bow_pretrain
 from maskjax.objectives.text.drbert import drbert
 from maskjax.objectives.text.dupmae import dupmae
+from maskjax.objectives.text.ernie_gram import ernie_gram
 from maskjax.objectives.text.mae_lm import mae_lm
 from maskjax.objectives.text.mask40 import mask40
 from maskjax.objectives.text.masking_rate_schedule import masking_rate_schedule
@@ -60,6 +61,7 @@ __all__ = [
   "dmt_jepa",
   "drbert",
   "dupmae",
+  "ernie_gram",
   "hpm",
   "ijepa",
   "latent_mim",

@@ -11,6 +11,7 @@ from maskjax.models.text.encoder import (
 )
 from maskjax.models.text.late_mask_lm import LateMaskLM
 from maskjax.models.text.masked_lm import MaskedLM, VocabularyHead
+from maskjax.models.text.ngram_lm import IdentityHead, NgramLM
 from maskjax.models.text.refined_lm import RefinedLM
 from maskjax.models.text.token_detector import TokenDetector
 
@@ -20,8 +21,10 @@ __all__ = [
   "CausalLM",
   "DuplexAutoencoder",
   "EnhancedDecoder",
+  "IdentityHead",
   "LateMaskLM",
   "MaskedLM",
+  "NgramLM",
   "RefinedLM",
   "SpanLM",
   "TextEncoder",
