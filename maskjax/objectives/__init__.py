@@ -30,6 +30,7 @@ from maskjax.objectives.text.bow_pretrain import bow_pretrain
 from maskjax.objectives.text.difference_masking import difference_masking
 from maskjax.objectives.text.drbert import drbert
 from maskjax.objectives.text.dupmae import dupmae
+from maskjax.objectives.text.ernie_gram import ernie_gram
 from maskjax.objectives.text.exlm import exlm
 from maskjax.objectives.text.finetuning import (
   span_extraction,
@@ -71,6 +72,7 @@ __all__ = [
   "dmt_jepa",
   "drbert",
   "dupmae",
+  "ernie_gram",
   "exlm",
   "hpm",
   "ijepa",

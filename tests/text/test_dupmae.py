@@ -239,6 +239,10 @@ def test_the_projection_waits_for_finetuning():
       dict(encoder=dict(width=8, depth=1, heads=2, embed_width=4)),
       "encoder.embed_width=4: expected encoder.width=8",
     ),
+    (
+      dict(encoder=dict(kind="deberta-v2", width=8, depth=1, heads=2)),
+      "positions='disentangled': expected 'learned' or 'rotary'",
+    ),
   ],
 )
 def test_mistakes(options, message):

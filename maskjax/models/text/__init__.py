@@ -13,6 +13,7 @@ from maskjax.models.text.expanded_lm import ExpandedLM
 from maskjax.models.text.labels import TextClassifier, TokenClassifier
 from maskjax.models.text.late_mask_lm import LateMaskLM
 from maskjax.models.text.masked_lm import MaskedLM, VocabularyHead
+from maskjax.models.text.ngram_lm import IdentityHead, NgramLM
 from maskjax.models.text.refined_lm import RefinedLM
 from maskjax.models.text.structformer import StructFormer
 from maskjax.models.text.token_detector import TokenDetector
@@ -24,8 +25,10 @@ __all__ = [
   "DuplexAutoencoder",
   "EnhancedDecoder",
   "ExpandedLM",
+  "IdentityHead",
   "LateMaskLM",
   "MaskedLM",
+  "NgramLM",
   "RefinedLM",
   "SpanLM",
   "StructFormer",

@@ -195,6 +195,21 @@ class TextEncoder(nn.Module):
       where["relative"] = Relative(self.relative_norm(self.relative), ids)
     return where
 
+  def read(self, x: Array, text: Text, bias: Array | float = 0.0) -> Array:
+    """What all blocks make of what the first one reads: [B, N, D] to the same.
+
+    Args:
+      x: for example what `embed` gives.
+      text: the places, and which documents they are of.
+      bias: added to that of all blocks, of a shape that spreads to [B, 1, N, N].
+    """
+    where = self.where(text)
+    if isinstance(where["bias"], list):
+      where["bias"] = [of_block + bias for of_block in where["bias"]]
+    else:
+      where["bias"] = where["bias"] + bias
+    return self.finish(self.transformer(x, **where)[-1])
+
   def finish(self, x: Array) -> Array:
     """What follows the last block: [B, N, D] to the same."""
     return x if self.norm_last else self.norm(x)

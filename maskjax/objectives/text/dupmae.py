@@ -229,6 +229,11 @@ def dupmae(
       f"encoder.embed_width={encoder.embed_width}: expected encoder.width="
       f"{encoder.width}, since codes stand among the tokens that the decoder sees"
     )
+  if encoder.positions == "disentangled":
+    raise UserError(
+      "encoder.positions='disentangled': expected 'learned' or 'rotary', which tell "
+      "the decoder where its places are"
+    )
   for name, value, most in (
     ("embed_dim", embed_dim, encoder.width),
     ("top_k", top_k, vocab_size),
