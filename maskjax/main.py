@@ -96,7 +96,9 @@ def fill(given: Arguments) -> None:
   for text, masks in zip(texts, found, strict=True):
     print(text)
     for number, guesses in enumerate(masks, start=1):
-      shown = "  ".join(f"{g.text.strip()!r} {g.probability:.1%}" for g in guesses)
+      shown = "  ".join(
+        f"{(g.text.strip() or g.text)!r} {g.probability:.1%}" for g in guesses
+      )
       print(f"  {number}: {shown}")
 
 

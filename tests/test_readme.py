@@ -57,6 +57,17 @@ def test_config_of_ones_own_images(tmp_path, monkeypatch):
   assert prepared.example["image"].shape == (256, 224, 224, 3)
 
 
+def test_config_of_ones_own_texts(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  Path("my_texts").mkdir()
+  for i in range(9):
+    Path(f"my_texts/{i}.txt").write_text(f"the text of file {i}, and more of it\n" * 90)
+  names: dict = {}
+  exec(block("my_texts"), names)
+  prepared = experiment.prepare(names["get_config"]())
+  assert prepared.example["token"].shape == (32, 128)
+
+
 def test_custom_objective_by_its_import_path(tmp_path, monkeypatch):
   code = block("class HalfHidden")
   (tmp_path / "my_lab").mkdir()
