@@ -7,15 +7,12 @@ candidates take turns in one process tree, each a process of its own, so that a 
 machine disturbs them alike; ratios are of the median step.
 """
 
-import argparse
-import json
+import functools
 import statistics
-import subprocess
-import sys
-import time
+
+from turns import compare
 
 BATCH = 32
-CANDIDATES = ("torch", "maskjax", "maskjax-unmasked")
 
 
 def torch_step():
@@ -51,7 +48,6 @@ def torch_step():
 
 def maskjax_step(unmasked):
   import dataclasses
-  import functools
 
   import jax
 
@@ -92,44 +88,13 @@ def maskjax_step(unmasked):
   return step
 
 
-def work(name):
-  """Takes one step for each line on standard input, and prints its seconds."""
-  step = torch_step() if name == "torch" else maskjax_step(name != "maskjax")
-  step()
-  step()
-  print("ready", flush=True)
-  for _ in sys.stdin:
-    start = time.perf_counter()
-    loss = step()
-    print(json.dumps([time.perf_counter() - start, loss]), flush=True)
-
-
 def main():
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--turns", type=int, default=10)
-  parser.add_argument("--worker", choices=CANDIDATES)
-  options = parser.parse_args()
-  if options.worker:
-    work(options.worker)
-    return
-  workers = {}
-  for name in CANDIDATES:
-    workers[name] = subprocess.Popen(
-      [sys.executable, __file__, "--worker", name],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-    )
-    while workers[name].stdout.readline() != "ready\n":
-      assert workers[name].poll() is None, f"{name} ended"
-  seconds = {name: [] for name in workers}
-  for _ in range(options.turns):
-    for name, worker in workers.items():
-      worker.stdin.write("\n")
-      worker.stdin.flush()
-      seconds[name].append(json.loads(worker.stdout.readline())[0])
-  for worker in workers.values():
-    worker.stdin.close()
+  candidates = {
+    "torch": torch_step,
+    "maskjax": functools.partial(maskjax_step, unmasked=False),
+    "maskjax-unmasked": functools.partial(maskjax_step, unmasked=True),
+  }
+  seconds = compare(__file__, candidates, __doc__)
   median = {name: statistics.median(times) for name, times in seconds.items()}
   for name, value in median.items():
     best = min(seconds[name])

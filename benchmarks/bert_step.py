@@ -1,0 +1,133 @@
+"""Times a training step of BERT, beside PyTorch, and with logits of all tokens.
+
+  pip install '.[test]' && python benchmarks/bert_step.py
+
+BERT-base's shapes with 2 blocks of 12, a vocabulary of 30,522, 8 rows of 512 tokens,
+15 % hidden, float32, AdamW, no dropout. `torch` is `BertForMaskedLM` of transformers in
+eager mode, which computes logits of all tokens, as `maskjax-everywhere` does; `maskjax`
+computes those of hidden ones. They take turns, each a process of its own, so that a
+noisy machine disturbs them alike; ratios are of the median step.
+"""
+
+import functools
+import statistics
+
+from turns import compare
+
+ROWS, LENGTH, VOCAB, DEPTH = 8, 512, 30522, 2
+HIDDEN = 77  # of a row
+
+
+def tokens():
+  import numpy as np
+
+  rng = np.random.default_rng(0)
+  token = rng.integers(1000, VOCAB, size=(ROWS, LENGTH))
+  hidden = np.zeros((ROWS, LENGTH), bool)
+  hidden[:, 1 : HIDDEN + 1] = True
+  return token, rng.permuted(hidden, axis=1)
+
+
+def torch_step():
+  import torch
+  from transformers import BertConfig, BertForMaskedLM
+
+  config = BertConfig(
+    num_hidden_layers=DEPTH, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+  )
+  model = BertForMaskedLM(config).train()
+  optimizer = torch.optim.AdamW(
+    model.parameters(), lr=1e-4, betas=(0.9, 0.999), weight_decay=0.01
+  )
+  token, hidden = (torch.from_numpy(array) for array in tokens())
+  given = torch.where(hidden, 103, token)
+  labels = torch.where(hidden, token, -100)
+
+  def step():
+    optimizer.zero_grad()
+    loss = model(input_ids=given, labels=labels).loss
+    loss.backward()
+    optimizer.step()
+    return float(loss.detach())
+
+  return step
+
+
+def maskjax_step(everywhere):
+  import dataclasses
+
+  import jax
+  import jax.numpy as jnp
+
+  import maskjax as mj
+  from maskjax.objectives.text.mlm import MaskedLanguageModel
+  from maskjax.objectives.texts import filled_in
+
+  class Everywhere(MaskedLanguageModel):
+    """The same game, but logits are computed of all tokens."""
+
+    def loss(self, params, extra, batch, key):
+      mask = self.mask(batch, key)
+      text = self.seen(batch, mask, key)
+      ids = jnp.broadcast_to(jnp.arange(LENGTH), mask.hidden.shape)
+      logits = self.model.apply({"params": params}, text, ids)
+      return filled_in(logits, batch["token"], mask.hidden)
+
+  objective = mj.objectives.mlm(
+    vocab_size=VOCAB, mask_id=103, length=LENGTH, encoder=dict(size="B", depth=DEPTH)
+  )
+  if everywhere:
+    fields = dataclasses.fields(objective)
+    objective = Everywhere(**{f.name: getattr(objective, f.name) for f in fields})
+  optimizer = mj.training.adamw(
+    learning_rate=1e-4, num_steps=1000, b2=0.999, weight_decay=0.01
+  )
+  token, _ = tokens()
+  place = jnp.broadcast_to(jnp.arange(LENGTH), token.shape)
+  ones = jnp.ones_like(place)
+  batch = dict(
+    token=jnp.asarray(token),
+    segment=ones,
+    position=place,
+    word=place,
+    characters=ones,
+    index=jnp.arange(ROWS),
+  )
+  key = jax.random.key(0)
+  make = functools.partial(mj.training.init_state, objective, optimizer)
+  state = jax.jit(make)(batch, key)
+  advance = jax.jit(
+    functools.partial(
+      mj.training.train_step, objective=objective, optimizer=optimizer, key=key
+    ),
+    donate_argnums=0,
+  )
+
+  def step():
+    nonlocal state
+    state, metrics = advance(state, batch)
+    jax.block_until_ready(state)
+    return float(metrics["loss"].value())
+
+  return step
+
+
+def main():
+  candidates = {
+    "torch": torch_step,
+    "maskjax": functools.partial(maskjax_step, everywhere=False),
+    "maskjax-everywhere": functools.partial(maskjax_step, everywhere=True),
+  }
+  seconds = compare(__file__, candidates, __doc__)
+  median = {name: statistics.median(times) for name, times in seconds.items()}
+  count = ROWS * LENGTH
+  for name, value in median.items():
+    best = min(seconds[name])
+    print(f"{name:<19} {count / value:7.0f} tokens/s (best {count / best:7.0f})")
+  print(f"maskjax / torch                   {median['torch'] / median['maskjax']:.2f}")
+  ratio = median["maskjax-everywhere"] / median["maskjax"]
+  print(f"logits of hidden tokens / of all   {ratio:.2f}")
+
+
+if __name__ == "__main__":
+  main()
