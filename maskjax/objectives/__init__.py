@@ -40,6 +40,7 @@ from maskjax.objectives.text.mslm import mslm
 from maskjax.objectives.text.pmlm import pmlm
 from maskjax.objectives.text.spanbert import spanbert
 from maskjax.objectives.text.three_ml import three_ml
+from maskjax.objectives.text.time_variant_masking import time_variant_masking
 from maskjax.objectives.text.token_substitution import token_substitution
 from maskjax.objectives.vit import vit
 from maskjax.objectives.vqkd import vqkd
@@ -87,6 +88,7 @@ __all__ = [
   "spanbert",
   "spark",
   "three_ml",
+  "time_variant_masking",
   "token_substitution",
   "vit",
   "vqkd",

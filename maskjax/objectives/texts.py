@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypedDict
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -93,10 +93,7 @@ class TextObjective(abc.ABC):
     mask_ratio: share of a row's tokens, less filling, that is hidden.
     replaced: shares of the hidden tokens that a mask token stands for, and a random
       one; the rest stays as it is.
-    reads_score: whether the rows have to have a `score`, see `maskjax.data.text`.
   """
-
-  reads_score: ClassVar[bool] = False
 
   model: Any
   tokens: Tokens
@@ -117,6 +114,11 @@ class TextObjective(abc.ABC):
     ids = jnp.zeros((1, 1), jnp.int32)
     params = self.model.init(key, text, ids)["params"]
     return Variables(params, self.first_extra())
+
+  @property
+  def reads_score(self) -> bool:
+    """Whether rows need a `score`, see `maskjax.data.text`: where a system says so."""
+    return False
 
   def first_extra(self) -> Any:
     """What `extra` holds before the first step; nothing but where a system says so."""
