@@ -137,7 +137,7 @@ def small_text(**objective: Any) -> ConfigDict:
     **objective: its name, and where it differs from all others.
   """
   config = python_reference()
-  config.num_steps = 800
+  config.num_steps = 1000
   config.objective = dict(
     vocab_size=512,
     length=128,

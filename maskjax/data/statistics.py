@@ -14,12 +14,19 @@ import numpy as np
 from maskjax import storage
 from maskjax.data import word_classes as taggers
 from maskjax.data.lexicon import Columns, Lexicon, Words, documents
+from maskjax.data.ngrams import ngrams
 from maskjax.data.word_vectors import cosines, from_contexts, of_tokens
 from maskjax.errors import UserError
 from maskjax.resolve import find
 from maskjax.tokens.vocabulary import Vocabulary
 
-__all__ = ["anchor_likeness", "informative_rates", "terms", "word_classes"]
+__all__ = [
+  "anchor_likeness",
+  "informative_rates",
+  "ngrams",
+  "terms",
+  "word_classes",
+]
 
 
 def informative_rates(

@@ -19,6 +19,7 @@ __all__ = [
   "by_class",
   "by_likeness",
   "by_rate",
+  "ngrams",
   "spans",
   "terms_and_words",
   "tokens",
@@ -103,6 +104,22 @@ def spans(
     lambda state: state[0].sum() < most_hidden, more, (nothing, key)
   )
   return hidden
+
+
+def ngrams(key: Array, text: Text, count: Array) -> Array:
+  """Hides n-grams and single tokens uniformly at random, without replacement.
+
+  Args:
+    key: the example's key.
+    text: one row, its `score` that of `maskjax.data.statistics.ngrams`.
+    count: how many tokens to hide; fewer where no n-gram and no token fits the rest.
+
+  Returns:
+    bool [N].
+  """
+  begins = text.is_word & (scores(text) >= 0)
+  units = jnp.where(text.is_word, jnp.cumsum(begins) - 1, -1)
+  return in_order(jax.random.uniform(key, units.shape), units, count)
 
 
 def by_rate(key: Array, text: Text, count: Array) -> Array:

@@ -57,4 +57,9 @@ def quick_gelu(x: Array) -> Array:
   return x * jax.nn.sigmoid(1.702 * x)
 
 
-ACTIVATIONS = {"gelu": gelu, "quick_gelu": quick_gelu, "silu": jax.nn.silu}
+ACTIVATIONS = {
+  "gelu": gelu,
+  "leaky_relu": jax.nn.leaky_relu,
+  "quick_gelu": quick_gelu,
+  "silu": jax.nn.silu,
+}

@@ -30,6 +30,13 @@ from maskjax.objectives.text.bow_pretrain import bow_pretrain
 from maskjax.objectives.text.difference_masking import difference_masking
 from maskjax.objectives.text.drbert import drbert
 from maskjax.objectives.text.dupmae import dupmae
+from maskjax.objectives.text.ernie_gram import ernie_gram
+from maskjax.objectives.text.exlm import exlm
+from maskjax.objectives.text.finetuning import (
+  span_extraction,
+  tagging,
+  text_classification,
+)
 from maskjax.objectives.text.informask import informask
 from maskjax.objectives.text.mae_lm import mae_lm
 from maskjax.objectives.text.mask40 import mask40
@@ -39,6 +46,7 @@ from maskjax.objectives.text.mlm import mlm
 from maskjax.objectives.text.mslm import mslm
 from maskjax.objectives.text.pmlm import pmlm
 from maskjax.objectives.text.spanbert import spanbert
+from maskjax.objectives.text.structformer import structformer
 from maskjax.objectives.text.three_ml import three_ml
 from maskjax.objectives.text.time_variant_masking import time_variant_masking
 from maskjax.objectives.text.token_substitution import token_substitution
@@ -65,6 +73,8 @@ __all__ = [
   "dmt_jepa",
   "drbert",
   "dupmae",
+  "ernie_gram",
+  "exlm",
   "hpm",
   "ijepa",
   "informask",
@@ -85,8 +95,12 @@ __all__ = [
   "pmlm",
   "selfie",
   "simmim",
+  "span_extraction",
   "spanbert",
   "spark",
+  "structformer",
+  "tagging",
+  "text_classification",
   "three_ml",
   "time_variant_masking",
   "token_substitution",

@@ -1,6 +1,5 @@
 """What the systems that hide tokens of text have in common."""
 
-import abc
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,6 @@ from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 
@@ -19,6 +17,7 @@ from maskjax.masking import Mask, words
 from maskjax.masking.words import TextSampler
 from maskjax.models.text import TextEncoder, text_encoder
 from maskjax.objectives.objective import Batch, Variables, valid
+from maskjax.objectives.rows import RowObjective, Tokens
 from maskjax.tokens import Text
 
 # Of the tokens that a held-out text is judged by, whatever a system hides in training.
@@ -58,52 +57,20 @@ class TextKeywords(TypedDict, total=False):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Tokens:
-  """What a system has to know of the vocabulary.
+class TextObjective(RowObjective):
+  """A system that hides tokens; each adds `loss`.
 
   Attributes:
-    size: number of tokens V.
-    pad: the token that rows are filled up with.
-    mask: the token that stands for hidden ones.
-    special: those that no text has; none is drawn at random.
-  """
-
-  size: int
-  pad: int
-  mask: int
-  special: tuple[int, ...]
-
-  @property
-  def ordinary(self) -> np.ndarray:
-    """The tokens that a text may have, ascending."""
-    return np.setdiff1d(np.arange(self.size), self.special)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TextObjective(abc.ABC):
-  """A system that sees rows of tokens; each adds `loss`.
-
-  Batches are rows of `maskjax.data.text`.
-
-  Attributes:
-    model: a module of `maskjax.models.text`. Its `encoder` has a `length`; it is called
-      with a text and places, int [B, M], and its method `encode` gives codes of texts.
-    tokens: of the vocabulary.
+    model: is called with a text and places, int [B, M].
     sampler: draws masks.
     mask_ratio: share of a row's tokens, less filling, that is hidden.
     replaced: shares of the hidden tokens that a mask token stands for, and a random
       one; the rest stays as it is.
   """
 
-  model: Any
-  tokens: Tokens
   sampler: TextSampler
   mask_ratio: float
   replaced: tuple[float, float]
-
-  @abc.abstractmethod
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """See `maskjax.objectives.Objective`."""
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters for rows of the batch's length."""
@@ -115,57 +82,9 @@ class TextObjective(abc.ABC):
     params = self.model.init(key, text, ids)["params"]
     return Variables(params, self.first_extra())
 
-  @property
-  def reads_score(self) -> bool:
-    """Whether rows need a `score`, see `maskjax.data.text`: where a system says so."""
-    return False
-
   def first_extra(self) -> Any:
     """What `extra` holds before the first step; nothing but where a system says so."""
     return ()
-
-  def text(self, batch: Batch) -> Text:
-    """The rows of a batch.
-
-    Raises:
-      UserError: they are longer than the model can read.
-    """
-    found, most = batch["token"].shape[1], self.model.encoder.length
-    if found > most:
-      raise UserError(
-        f"the data has rows of {found} tokens: expected at most objective.length={most}"
-      )
-    return Text.of(batch)
-
-  def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of a batch of this many rows."""
-    row = jax.ShapeDtypeStruct((batch_size, self.model.encoder.length), jnp.int32)
-    scored = self.reads_score
-    return {
-      **dict.fromkeys(("token", "segment", "position", "word", "characters"), row),
-      **({"score": jax.ShapeDtypeStruct(row.shape, jnp.float32)} if scored else {}),
-      "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-    }
-
-  def check_vocabulary(self, vocabulary: Any) -> None:
-    """Checks that the data's tokens are those of the model.
-
-    Args:
-      vocabulary: a `maskjax.tokens.vocabulary.Vocabulary`.
-
-    Raises:
-      UserError: names the difference.
-    """
-    if len(vocabulary) > self.tokens.size:
-      raise UserError(
-        f"the data's vocabulary has {len(vocabulary)} tokens: expected at most "
-        f"objective.vocab_size={self.tokens.size}"
-      )
-    if vocabulary.mask != self.tokens.mask:
-      raise UserError(
-        f"the data's vocabulary masks by token {vocabulary.mask}: expected "
-        f"objective.mask_id={self.tokens.mask}"
-      )
 
   def hides(self, ratio: Array | float, text: Text) -> Array:
     """How many tokens of each row a ratio hides: int32 [B], rounded as BERT does."""
@@ -279,17 +198,6 @@ class TextObjective(abc.ABC):
     judged = filled_in(logits, mask.masked(batch["token"]), where)
     return dataclasses.replace(judged, metrics={**judged.metrics, **metrics})
 
-  def features(self, params: Any, batch: Batch) -> Array:
-    """Codes of all tokens, nothing hidden: [B, N, D]."""
-    return self.model.apply({"params": params}, self.text(batch), method="encode")
-
-  def rngs(self, batch: Batch, key: Array) -> dict[str, Array]:
-    """What the model needs to drop numbers at random; nothing where it drops none."""
-    if not self.model.encoder.dropout:
-      return {}
-    # The first row's key, so that microbatches drop different ones.
-    return {"dropout": keys.example_keys(keys.named(key, "dropout"), batch)[0]}
-
 
 def token_errors(logits: Array, tokens: Array) -> Array:
   """Cross-entropy of logits [..., V] with tokens, int [...]: float32 [...], in nats."""
@@ -311,32 +219,57 @@ def filled_in(logits: Array, tokens: Array, where: Array) -> Loss:
   )
 
 
-def text_parts(
+def row_parts(
   *,
   vocab_size: int,
-  mask: str | Mapping[str, Any],
-  mask_ratio: float,
-  replaced: Sequence[float],
   length: int = 512,
   encoder: Mapping[str, Any] | str = "B",
   pad_id: int = 0,
   mask_id: int = 3,
   special_ids: Sequence[int] = (0, 1, 2, 3),
   **network: Any,
-) -> tuple[TextEncoder, dict[str, Any]]:
-  """Makes an encoder, and the fields of a `TextObjective` but its model.
+) -> tuple[TextEncoder, Tokens]:
+  """Makes an encoder, and what a system has to know of the vocabulary.
 
   Args:
     vocab_size: number of tokens.
-    mask: name of a sampler of `maskjax.masking.words`, or an import path.
-    mask_ratio: share of the tokens that is hidden.
-    replaced: shares of the hidden tokens that become mask tokens, and random ones.
     length: see `TextKeywords`.
     encoder: see `TextKeywords`.
     pad_id: see `TextKeywords`.
     mask_id: see `TextKeywords`.
     special_ids: see `TextKeywords`.
     **network: the rest of `TextKeywords`.
+
+  Raises:
+    UserError: numbers that cannot be.
+  """
+  special = tuple(sorted({*special_ids, pad_id, mask_id}))
+  for token in special:
+    if not 0 <= token < vocab_size:
+      raise UserError(
+        f"pad_id, mask_id or special_ids has {token}: expected tokens below vocab_size="
+        f"{vocab_size}"
+      )
+  return (
+    text_encoder(vocab_size=vocab_size, length=length, encoder=encoder, **network),
+    Tokens(size=vocab_size, pad=pad_id, mask=mask_id, special=special),
+  )
+
+
+def text_parts(
+  *,
+  mask: str | Mapping[str, Any],
+  mask_ratio: float,
+  replaced: Sequence[float],
+  **text: Any,
+) -> tuple[TextEncoder, dict[str, Any]]:
+  """Makes an encoder, and the fields of a `TextObjective` but its model.
+
+  Args:
+    mask: name of a sampler of `maskjax.masking.words`, or an import path.
+    mask_ratio: share of the tokens that is hidden.
+    replaced: shares of the hidden tokens that become mask tokens, and random ones.
+    **text: see `row_parts`.
 
   Raises:
     UserError: no such sampler, or numbers that cannot be.
@@ -350,17 +283,9 @@ def text_parts(
       f"replaced={tuple(replaced)}: expected two shares, of mask tokens and of random "
       "ones, that add to at most 1"
     )
-  special = tuple(sorted({*special_ids, pad_id, mask_id}))
-  for token in special:
-    if not 0 <= token < vocab_size:
-      raise UserError(
-        f"pad_id, mask_id or special_ids has {token}: expected tokens below vocab_size="
-        f"{vocab_size}"
-      )
-  return text_encoder(
-    vocab_size=vocab_size, length=length, encoder=encoder, **network
-  ), {
-    "tokens": Tokens(size=vocab_size, pad=pad_id, mask=mask_id, special=special),
+  encoder, tokens = row_parts(**text)
+  return encoder, {
+    "tokens": tokens,
     "sampler": resolve.bind(words, mask),
     "mask_ratio": mask_ratio,
     "replaced": (replaced[0], replaced[1]),

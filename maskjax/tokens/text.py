@@ -20,6 +20,8 @@ class Text:
     position: int32 [B, N], the place in its document.
     word: int32 [B, N], the number of its word in the document; -1 for what is no word
       and is never hidden: filling, and the tokens around a document.
+    kind: int32 [B, N], 0 or 1: whether a token is of the first or the second part of
+      its document, as questions and contexts are; None where there are no such parts.
     score: float32 [B, N], what a statistic of the data says of the token, for samplers
       that ask for it; None in other data.
   """
@@ -28,6 +30,7 @@ class Text:
   segment: Array
   position: Array
   word: Array
+  kind: Array | None = None
   score: Array | None = None
 
   @classmethod

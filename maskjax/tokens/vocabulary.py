@@ -27,11 +27,13 @@ class Encoded(NamedTuple):
     words: int32 [T], of each token the number of its word; -1 for a token of a role
       that stands in the text, such as a mask.
     characters: int32 [T], how many characters of the text each token stands for.
+    starts: int32 [T], the character of the text where each token begins.
   """
 
   ids: np.ndarray
   words: np.ndarray
   characters: np.ndarray
+  starts: np.ndarray
 
   def part(self, start: int, stop: int) -> "Encoded":
     """Some neighbouring tokens."""
@@ -85,6 +87,7 @@ class Vocabulary:
         ids=np.array(found.ids, np.int32),
         words=np.array([-1 if w is None else w for w in found.word_ids], np.int32),
         characters=_lengths(found.offsets),
+        starts=np.array([first for first, _ in found.offsets], np.int32),
       )
       for found in encodings
     ]

@@ -37,7 +37,7 @@ def judged(alone, documents=2, weight=0.7):
   objective = make(documents=documents)
   columns, mask, _ = two_documents(alone)
   seen = objective.masked(columns, mask)
-  judge = jax.jit(lambda p: objective.loss_under(mask, p, seen, columns, weight))
+  judge = jax.jit(lambda p: objective.tasks_under(mask, p, seen, columns, weight))
   return judge(untrained().params), untrained().params
 
 
@@ -97,7 +97,7 @@ def test_the_bag_teaches_the_first_token():
   @jax.jit
   @functools.partial(jax.grad, argnums=1)
   def gradients(weight, params):
-    return objective.loss_under(mask, params, seen, BATCH, weight).sum
+    return objective.tasks_under(mask, params, seen, BATCH, weight).sum
 
   def gradient(weight):
     return gradients(weight, params)["encoder"]["positions"][0]

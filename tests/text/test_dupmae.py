@@ -102,7 +102,7 @@ def judged(alone, documents=2):
   else:
     hidden = unseen(text)
   judge = jax.jit(
-    lambda p: objective.loss_under(mask, jnp.asarray(hidden), p, seen, columns)
+    lambda p: objective.tasks_under(mask, jnp.asarray(hidden), p, seen, columns)
   )
   return judge(params()), hidden
 
@@ -238,6 +238,10 @@ def test_the_projection_waits_for_finetuning():
     (
       dict(encoder=dict(width=8, depth=1, heads=2, embed_width=4)),
       "encoder.embed_width=4: expected encoder.width=8",
+    ),
+    (
+      dict(encoder=dict(kind="deberta-v2", width=8, depth=1, heads=2)),
+      "positions='disentangled': expected 'learned' or 'rotary'",
     ),
   ],
 )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import chisquare
-from text.rows import TOPICS, batch
+from text.rows import REFERENCE, batch
 
 from maskjax.data.token_vectors import mutual_information, vectors_of
 from maskjax.errors import UserError
@@ -24,7 +24,7 @@ SHAPE = dict(
   vocab_size=300, length=32, encoder=dict(width=8, depth=1, heads=2, norm_last=False)
 )
 CLUSTERS = dict(
-  documents=TOPICS, tokenizer=dict(documents=TOPICS, size=300), count=12, width=16
+  documents=REFERENCE, tokenizer=dict(documents=REFERENCE, size=300), count=12, width=16
 )
 
 

@@ -9,9 +9,13 @@ from maskjax.models.text.encoder import (
   attention_bias,
   text_encoder,
 )
+from maskjax.models.text.expanded_lm import ExpandedLM
+from maskjax.models.text.labels import TextClassifier, TokenClassifier
 from maskjax.models.text.late_mask_lm import LateMaskLM
 from maskjax.models.text.masked_lm import MaskedLM, VocabularyHead
+from maskjax.models.text.ngram_lm import IdentityHead, NgramLM
 from maskjax.models.text.refined_lm import RefinedLM
+from maskjax.models.text.structformer import StructFormer
 from maskjax.models.text.token_detector import TokenDetector
 
 __all__ = [
@@ -20,11 +24,17 @@ __all__ = [
   "CausalLM",
   "DuplexAutoencoder",
   "EnhancedDecoder",
+  "ExpandedLM",
+  "IdentityHead",
   "LateMaskLM",
   "MaskedLM",
+  "NgramLM",
   "RefinedLM",
   "SpanLM",
+  "StructFormer",
+  "TextClassifier",
   "TextEncoder",
+  "TokenClassifier",
   "TokenDetector",
   "VocabularyHead",
   "attention_bias",

@@ -32,6 +32,7 @@ TEXT_SIZES: Mapping[str, Mapping[str, int]] = {
 # ModernBERT: https://arxiv.org/abs/2412.13663, section 2.1 and appendix A.
 KINDS: Mapping[str, Mapping[str, Any]] = {
   "bert": {"types": 2, "norm_epsilon": 1e-12, "norm_last": True},
+  "electra": {"types": 2, "norm_epsilon": 1e-12, "norm_last": True},
   "roberta": {"types": 1, "norm_epsilon": 1e-5, "norm_last": True},
   # As DeBERTa-v3: https://arxiv.org/abs/2111.09543, section 3 and appendix A.
   "deberta-v2": {
@@ -85,8 +86,8 @@ class TextEncoder(nn.Module):
       `disentangled`, see `maskjax.models.relative`.
     buckets: numbers of distances in either direction, of disentangled positions; 0
       numbers each by itself.
-    types: kinds of a document (BERT's first and second sentence), of which the first
-      one is added to all tokens; 0 adds none.
+    types: kinds of a document's parts (BERT's first and second sentence), which are
+      added to tokens, the first one where there are no parts; 0 adds none.
     windows: of each block, in turn from the first on, how far a token looks to either
       side; 0 for all of its document.
     norm_epsilon: added to the variance in layer normalisation.
@@ -170,7 +171,7 @@ class TextEncoder(nn.Module):
     if self.positions == "learned":
       x = x + self.places[text.position]
     if self.types:
-      x = x + self.kinds[0]
+      x = x + self.kinds[0 if text.kind is None else text.kind]
     x = drop_some(self, self.embed_norm(x.astype(self.dtype)), self.dropout)
     return x if x.shape[-1] == self.width else self.embed_up(x)
 
@@ -193,6 +194,21 @@ class TextEncoder(nn.Module):
       ids = buckets(apart, count=self.buckets, most=self.length)
       where["relative"] = Relative(self.relative_norm(self.relative), ids)
     return where
+
+  def read(self, x: Array, text: Text, bias: Array | float = 0.0) -> Array:
+    """What all blocks make of what the first one reads: [B, N, D] to the same.
+
+    Args:
+      x: for example what `embed` gives.
+      text: the places, and which documents they are of.
+      bias: added to that of all blocks, of a shape that spreads to [B, 1, N, N].
+    """
+    where = self.where(text)
+    if isinstance(where["bias"], list):
+      where["bias"] = [of_block + bias for of_block in where["bias"]]
+    else:
+      where["bias"] = where["bias"] + bias
+    return self.finish(self.transformer(x, **where)[-1])
 
   def finish(self, x: Array) -> Array:
     """What follows the last block: [B, N, D] to the same."""

@@ -19,15 +19,19 @@ class TokenDetector(nn.Module):
 
   Attributes:
     encoder: of the text.
+    normalises: whether there is that normalisation; ELECTRA has none
+      (https://arxiv.org/abs/2003.10555).
   """
 
   encoder: TextEncoder
+  normalises: bool = True
 
   def setup(self) -> None:
     """Makes the head."""
     encoder = self.encoder
     self.dense = Dense(encoder.width, dtype=encoder.dtype)
-    self.norm = LayerNorm(epsilon=encoder.norm_epsilon, dtype=encoder.dtype)
+    if self.normalises:
+      self.norm = LayerNorm(epsilon=encoder.norm_epsilon, dtype=encoder.dtype)
     self.head = Dense(1, dtype=encoder.dtype)
 
   def __call__(self, text: Text, ids: Array | None = None) -> Array:
@@ -42,7 +46,8 @@ class TokenDetector(nn.Module):
     """
     x = self.encoder(text)
     x = x if ids is None else gather(x, ids)
-    x = self.head(self.norm(gelu(self.dense(x))))
+    x = gelu(self.dense(x))
+    x = self.head(self.norm(x) if self.normalises else x)
     return x[..., 0].astype(jnp.float32)
 
   def encode(self, text: Text) -> Array:

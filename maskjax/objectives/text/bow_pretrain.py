@@ -72,9 +72,9 @@ class BagOfWords(TextObjective):
     mask = self.mask(batch, key)
     seen = self.seen(batch, mask, key)
     rngs = self.rngs(batch, key)
-    return self.loss_under(mask, params, seen, batch, self.weight(extra["step"]), rngs)
+    return self.tasks_under(mask, params, seen, batch, self.weight(extra["step"]), rngs)
 
-  def loss_under(
+  def tasks_under(
     self,
     mask: Mask,
     params: Any,

@@ -68,7 +68,7 @@ class DuplexMae(TextObjective):
     mask = self.mask(batch, key)
     seen, hidden = self.seen(batch, mask, key), self.hidden_from(batch, key)
     rngs = self.rngs(batch, key)
-    return self.loss_under(mask, hidden, params, seen, batch, rngs)
+    return self.tasks_under(mask, hidden, params, seen, batch, rngs)
 
   def hidden_from(self, batch: Batch, key: Array) -> Array:
     """Which tokens each place of the decoder does not see: bool [B, N, N]."""
@@ -86,7 +86,7 @@ class DuplexMae(TextObjective):
     row_keys = keys.example_keys(keys.named(key, "decoder"), batch)
     return jax.vmap(of_row)(row_keys, text, self.hides(self.decoder_ratio, text))
 
-  def loss_under(
+  def tasks_under(
     self,
     mask: Mask,
     hidden: Array,
@@ -228,6 +228,11 @@ def dupmae(
     raise UserError(
       f"encoder.embed_width={encoder.embed_width}: expected encoder.width="
       f"{encoder.width}, since codes stand among the tokens that the decoder sees"
+    )
+  if encoder.positions == "disentangled":
+    raise UserError(
+      "encoder.positions='disentangled': expected 'learned' or 'rotary', which tell "
+      "the decoder where its places are"
     )
   for name, value, most in (
     ("embed_dim", embed_dim, encoder.width),

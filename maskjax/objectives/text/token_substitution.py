@@ -150,6 +150,7 @@ def token_substitution(
   clusters: str | Mapping[str, Any] | None = None,
   beta: float = 2.0,
   loss_weight: float = 50.0,
+  head_norm: bool = True,
   **text: Unpack[TextKeywords],
 ) -> TokenDetection | MaskedLanguageModel:
   """Makes one of the three from hyperparameters.
@@ -165,6 +166,7 @@ def token_substitution(
       `maskjax.targets.token_clusters`.
     beta: of C-RTS: how much it prefers clusters that confuse; 0 draws all alike.
     loss_weight: of RTS and C-RTS: what the loss is multiplied by.
+    head_norm: of RTS and C-RTS: normalise before the last layer, as ELECTRA does not.
     **text: see `maskjax.objectives.texts.TextKeywords`.
 
   Raises:
@@ -184,7 +186,7 @@ def token_substitution(
   encoder, fields = text_parts(replaced=(0.0, 1.0), **parts)
   tokens = fields["tokens"]
   return TokenDetection(
-    model=TokenDetector(encoder=encoder),
+    model=TokenDetector(encoder=encoder, normalises=head_norm),
     clusters=None
     if clusters is None
     else token_clusters(clusters, tokens.ordinary, size=tokens.size),

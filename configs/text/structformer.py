@@ -1,0 +1,65 @@
+"""StructFormer (arXiv:2310.20589): attention along the tree that a parser induces.
+
+small: Python's reference, see maskjax/recipes.py; on two CPU cores.
+  maskjax train --config configs/text/structformer.py:small --workdir runs/struct_small
+
+paper: twelve blocks, the parser before the first of them (variant s1), rows of 512
+tokens.
+  maskjax train --config configs/text/structformer.py:paper --workdir DIR
+middle: four blocks before the parser, and eight after it (variant s2).
+"""
+
+from maskjax import config as configs
+from maskjax import recipes
+
+
+def get_config(setting=None):
+  settings = {"small": small, "paper": paper, "middle": middle}
+  return configs.setting(setting, settings)
+
+
+def small():
+  config = recipes.small_text(
+    name="structformer", mask_ratio=0.3, replaced=(1.0, 0.0), parser_depth=2
+  )
+  return config
+
+
+def paper():
+  config = recipes.packed_text()
+  config.batch_size = 96
+  config.num_steps = 62_000
+  config.objective = dict(
+    name="structformer",
+    vocab_size=32000,
+    pad_id=1,
+    mask_id=4,
+    special_ids=(0, 1, 2, 3, 4),
+    length=512,
+    encoder=dict(size="B"),
+    context_depth=0,
+    parser_depth=4,
+    conv_size=9,
+    mask="tokens",
+    mask_ratio=0.3,
+    replaced=(1.0, 0.0),
+    dropout=0.1,
+    dtype="bfloat16",
+    remat="none",  # or "dots", "full"
+  )
+  config.optimizer = dict(
+    name="adamw",
+    learning_rate=3e-4,
+    warmup_steps=0,
+    b1=0.9,
+    b2=0.999,
+    weight_decay=1.2e-6,
+    clip_norm=0.25,
+  )
+  return config
+
+
+def middle():
+  config = paper()
+  config.objective.context_depth = 4
+  return config

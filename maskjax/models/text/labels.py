@@ -1,0 +1,62 @@
+"""Networks that label texts and tokens, for finetuning."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from maskjax.models.dense import Dense
+from maskjax.models.text.encoder import TextEncoder
+from maskjax.models.transformer import drop_some
+from maskjax.tokens import Text
+
+_INIT = nn.initializers.normal(0.02)
+
+
+class TextClassifier(nn.Module):
+  """Classes of a text, of the code of the token before it.
+
+  A dense layer and a hyperbolic tangent stand before the last layer, as in BERT.
+
+  Attributes:
+    encoder: of the text.
+    num_classes: number of classes K.
+  """
+
+  encoder: TextEncoder
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, text: Text) -> Array:
+    """Rows of one text each, [B, N], to float32 logits [B, K]."""
+    encoder = self.encoder
+    first = encoder(text)[:, 0]
+    pooled = jnp.tanh(Dense(encoder.width, dtype=encoder.dtype, name="pool")(first))
+    pooled = drop_some(self, pooled, encoder.dropout).astype(jnp.float32)
+    return nn.Dense(self.num_classes, kernel_init=_INIT, name="classes")(pooled)
+
+  def encode(self, text: Text) -> Array:
+    """Codes of all tokens: [B, N, D]."""
+    return self.encoder(text)
+
+
+class TokenClassifier(nn.Module):
+  """Classes of each token.
+
+  Attributes:
+    encoder: of the text.
+    num_classes: number of classes K; to find spans, 2: where they begin and end.
+  """
+
+  encoder: TextEncoder
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, text: Text) -> Array:
+    """Rows [B, N] to float32 logits [B, N, K]."""
+    codes = drop_some(self, self.encoder(text), self.encoder.dropout)
+    codes = codes.astype(jnp.float32)
+    return nn.Dense(self.num_classes, kernel_init=_INIT, name="classes")(codes)
+
+  def encode(self, text: Text) -> Array:
+    """Codes of all tokens: [B, N, D]."""
+    return self.encoder(text)
