@@ -16,6 +16,7 @@ from maskjax.masking.informed import highest
 from maskjax.tokens.text import Text
 
 __all__ = [
+  "by_class",
   "by_likeness",
   "by_rate",
   "ngrams",
@@ -139,6 +140,30 @@ def by_rate(key: Array, text: Text, count: Array) -> Array:
   drawn = jax.random.uniform(of_rate, text.word.shape) < scores(text)
   noise = jax.random.uniform(of_rest, text.word.shape)
   return most(noise, drawn & text.is_word, count)
+
+
+def by_class(key: Array, text: Text, count: Array, *, weights: Array) -> Array:
+  """Hides whole words, those of some classes more often than others.
+
+  The words are gone through in a random order; each is hidden with the probability of
+  its class, until there are enough (https://arxiv.org/abs/2208.10806, section 4.2).
+
+  Args:
+    key: the example's key.
+    text: one row; the score of a word is the number of its class.
+    count: how many tokens to hide; a word that no longer fits is passed over.
+    weights: the probability of each class, float [C].
+
+  Returns:
+    bool [N].
+  """
+  units = words(text)
+  of_word, of_order = jax.random.split(key)
+  likely = weights[jnp.where(text.is_word, scores(text), 0).astype(jnp.int32)]
+  # All tokens of a word have its number, and so its draw.
+  chosen = text.is_word & (jax.random.uniform(of_word, units.shape)[units] < likely)
+  order = jax.random.uniform(of_order, units.shape)
+  return in_order(order, jnp.where(chosen, units, -1), count)
 
 
 def by_likeness(key: Array, text: Text, count: Array) -> Array:

@@ -48,6 +48,7 @@ from maskjax.objectives.text.pmlm import pmlm
 from maskjax.objectives.text.spanbert import spanbert
 from maskjax.objectives.text.structformer import structformer
 from maskjax.objectives.text.three_ml import three_ml
+from maskjax.objectives.text.time_variant_masking import time_variant_masking
 from maskjax.objectives.text.token_substitution import token_substitution
 from maskjax.objectives.vit import vit
 from maskjax.objectives.vqkd import vqkd
@@ -101,6 +102,7 @@ __all__ = [
   "tagging",
   "text_classification",
   "three_ml",
+  "time_variant_masking",
   "token_substitution",
   "vit",
   "vqkd",

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,10 +48,7 @@ class RowObjective(abc.ABC):
     model: a module of `maskjax.models.text`. Its `encoder` has a `length`, and its
       method `encode` gives codes of texts.
     tokens: of the vocabulary.
-    reads_score: whether the rows have to have a `score`, see `maskjax.data.text`.
   """
-
-  reads_score: ClassVar[bool] = False
 
   model: Any
   tokens: Tokens
@@ -63,6 +60,11 @@ class RowObjective(abc.ABC):
   @abc.abstractmethod
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """See `maskjax.objectives.Objective`."""
+
+  @property
+  def reads_score(self) -> bool:
+    """Whether rows need a `score`, see `maskjax.data.text`: where a system says so."""
+    return False
 
   def text(self, batch: Batch) -> Text:
     """The rows of a batch.

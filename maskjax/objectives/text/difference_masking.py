@@ -10,7 +10,7 @@ is hidden (https://arxiv.org/abs/2305.14577, section 3). How like it is, says
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Unpack
+from typing import Any, Unpack
 
 from maskjax.models.text import MaskedLM
 from maskjax.objectives.text.mlm import MaskedLanguageModel
@@ -30,7 +30,10 @@ SYSTEM = System(
 class DifferenceMasking(MaskedLanguageModel):
   """Masked language modelling of a domain's words; `difference_masking` makes it."""
 
-  reads_score: ClassVar[bool] = True
+  @property
+  def reads_score(self) -> bool:
+    """The scores say what is hidden."""
+    return True
 
 
 def difference_masking(

@@ -9,7 +9,7 @@ as well (https://arxiv.org/abs/2010.12148). Config: `configs/text/ernie_gram.py`
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -71,10 +71,13 @@ class ErnieGram(TextObjective):
     detection_weight: of finding out the generator's n-grams.
   """
 
-  reads_score: ClassVar[bool] = True
-
   plausible: float
   detection_weight: float
+
+  @property
+  def reads_score(self) -> bool:
+    """The scores are n-grams."""
+    return True
 
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """Cross-entropies of n-grams, whole and by token, and of what is not original."""

@@ -10,7 +10,7 @@ hidden; while it trains, each is then hidden as often, by itself
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Unpack
+from typing import Any, Unpack
 
 from maskjax.models.text import MaskedLM
 from maskjax.objectives.text.mlm import MaskedLanguageModel
@@ -30,7 +30,10 @@ SYSTEM = System(
 class InforMask(MaskedLanguageModel):
   """Masked language modelling by rates of the data; `informask` makes it."""
 
-  reads_score: ClassVar[bool] = True
+  @property
+  def reads_score(self) -> bool:
+    """The scores say what is hidden."""
+    return True
 
 
 def informask(

@@ -10,7 +10,7 @@ labelled in its data, is left out. Config: `configs/text/mslm.py`.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, Unpack
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,10 @@ class MaskSpecific(TextObjective):
   hidden, which the weights follow.
   """
 
-  reads_score: ClassVar[bool] = True
+  @property
+  def reads_score(self) -> bool:
+    """The scores say what is hidden."""
+    return True
 
   def first_extra(self) -> Any:
     """Nothing was hidden."""
@@ -94,8 +97,8 @@ def kind_weights(hidden: Array) -> Array:
     hidden: [2], how many tokens of either kind are hidden.
 
   Example:
-    >>> kind_weights(jnp.array([30.0, 70.0])).round(3).tolist()
-    [0.550000011920929, 0.44999998807907104]
+    >>> print(kind_weights(jnp.array([30.0, 70.0])).round(2))
+    [0.55 0.45]
   """
   total = hidden.sum()
   share = jnp.where(total == 0, 0.5, hidden[0] / jnp.where(total == 0, 1, total))
