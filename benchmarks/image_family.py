@@ -14,12 +14,11 @@ beside their configs, for `maskjax check`.
 import argparse
 import dataclasses
 import json
-import resource
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from family import place, train
 
 from maskjax import config as configs
 from maskjax import curves, evaluation, experiment, workdir
@@ -60,25 +59,6 @@ class Row:
     return f"| {name} | {numbers} | {gained} | {ranks} | {took} |"
 
 
-def train(spec: str, folder: Path, seed: int = 0) -> float:
-  """Trains a config unless that is done; gives the minutes of one core that it took."""
-  clock = folder / "minutes.txt"
-  if not clock.exists():
-    before = processor_seconds()
-    command = [sys.executable, "-m", "maskjax.main", "train", "--config", spec]
-    command += ["--workdir", str(folder), f"--config.seed={seed}"]
-    quiet = ["--config.eval.probes=()", f"--config.checkpoint.every={10**6}"]
-    subprocess.run([*command, *quiet], check=True)
-    clock.write_text(str((processor_seconds() - before) / 60))
-  return float(clock.read_text())
-
-
-def processor_seconds() -> float:
-  """What the processes took that this one started, on all cores together."""
-  used = resource.getrusage(resource.RUSAGE_CHILDREN)
-  return used.ru_utime + used.ru_stime
-
-
 def kept(file: Path, find: Callable[[], Row]) -> Row:
   """What a file has; where there is none, what is found, and written there."""
   if not file.exists():
@@ -100,11 +80,6 @@ def judge(features: Any, params: Any, prepared: Any) -> Row:
     },
     width=asked[0].shape[1],
   )
-
-
-def place(name: str, seed: int = 0) -> Path:
-  """The workdir of a system; that of seed 0 is where configs look for teachers."""
-  return Path(f"runs/{name}_small" + (f"_{seed}" if seed else ""))
 
 
 def judge_run(folder: Path, *, trained: bool = True) -> Row:

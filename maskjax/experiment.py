@@ -170,13 +170,24 @@ def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
     if config.data.test
     else None,
   )
-  for pipe in (experiment.train, experiment.test):
-    vocabulary = getattr(getattr(pipe, "source", None), "vocabulary", None)
-    if vocabulary is not None and hasattr(objective, "check_vocabulary"):
-      objective.check_vocabulary(vocabulary)
+  if experiment.vocabulary is not None:
+    _check_vocabulary(experiment)
   # Shapes that do not fit are found here, before a workdir is touched.
   jax.eval_shape(objective.init, experiment.key, experiment.example)
   return experiment
+
+
+def _check_vocabulary(experiment: Experiment) -> None:
+  """Raises a `UserError` unless model, training and held-out text share one."""
+  if hasattr(experiment.objective, "check_vocabulary"):
+    experiment.objective.check_vocabulary(experiment.vocabulary)
+  if experiment.test is not None:
+    other = getattr(experiment.test.source, "vocabulary", None)
+    if other != experiment.vocabulary:
+      raise UserError(
+        "data.test has another vocabulary than data.train: expected one tokenizer, "
+        "learnt from the training text"
+      )
 
 
 def train(config: ConfigDict, workdir: str | Path) -> None:

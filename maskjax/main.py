@@ -1,4 +1,4 @@
-"""The command line: `maskjax train|eval|check|plan|convert|list`."""
+"""The command line: `maskjax train|eval|fill|check|plan|pack|convert|list`."""
 
 import dataclasses
 import json
@@ -32,10 +32,14 @@ usage: maskjax COMMAND [flags]
       one of many processes, see launch/
   maskjax eval --workdir DIR [--step N] [--config FILE[:ARG] ...]
       probes a checkpoint again, and draws its reconstructions
+  maskjax fill --workdir DIR --text 'Its [MASK] is' [--text ...] [--top 5]
+      guesses what masks stand for, by a run on text
   maskjax check --config FILE[:ARG] [--record [--seeds 4]]
       trains anew, and compares what it writes with what runs before it wrote
   maskjax plan --config FILE[:ARG] --topology v5p:4x4x4 [--json]
       compiles the training step for TPUs that are not here: does it fit, how fast
+  maskjax pack --config FILE[:ARG] --out DIR
+      tokenizes and packs the config's texts, training and held-out ones, once for all
   maskjax convert --from_hf DIR --config FILE[:ARG] --workdir DIR
   maskjax convert --workdir DIR [--step N] --to_hf DIR
       reads or writes weights in the Hugging Face layout
@@ -72,6 +76,28 @@ def evaluate(given: Arguments) -> None:
 
   workdir = _given("workdir", given.options.workdir)
   experiment.evaluate(workdir, config=given.config, step=given.options.step)
+
+
+def fill(given: Arguments) -> None:
+  """`maskjax fill`."""
+  from maskjax import decoding
+
+  texts = _given("text", given.options.text)
+  workdir = _given("workdir", given.options.workdir)
+  trained = decoding.load(workdir, step=given.options.step)
+  found = decoding.fill(trained, texts, top=given.options.top)
+  if given.options.json:
+    named = [
+      {"text": text, "masks": [[guess._asdict() for guess in mask] for mask in masks]}
+      for text, masks in zip(texts, found, strict=True)
+    ]
+    print(json.dumps(named, indent=2))
+    return
+  for text, masks in zip(texts, found, strict=True):
+    print(text)
+    for number, guesses in enumerate(masks, start=1):
+      shown = "  ".join(f"{g.text.strip()!r} {g.probability:.1%}" for g in guesses)
+      print(f"  {number}: {shown}")
 
 
 def check(given: Arguments) -> None:
@@ -111,6 +137,22 @@ def plan(given: Arguments) -> None:
     print(planning.report(found))
 
 
+def pack(given: Arguments) -> None:
+  """`maskjax pack`."""
+  from maskjax.data import shards
+
+  config = _given("config", given.config)
+  folder = _given("out", given.options.out)
+  for split in ("train", "test"):
+    source = config.data[split].to_dict() if config.data[split] else {}
+    if not source and split == "test":
+      continue
+    if source.pop("name", None) != "text":
+      raise UserError(f"config.data.{split}.name: expected 'text', which can be packed")
+    count = shards.write(folder, split=split, **source)
+    print(f"{split}: {count} rows of {source.get('length', 512)} tokens in {folder}")
+
+
 def convert(given: Arguments) -> None:
   """`maskjax convert`."""
   from maskjax.convert import weights
@@ -147,8 +189,10 @@ def list_systems(given: Arguments) -> None:
 COMMANDS = {
   "train": train,
   "eval": evaluate,
+  "fill": fill,
   "check": check,
   "plan": plan,
+  "pack": pack,
   "convert": convert,
   "list": list_systems,
 }
@@ -220,6 +264,9 @@ def _parse(arguments: Sequence[str]) -> Arguments:
   options = flags.FlagValues()
   flags.DEFINE_string("workdir", None, "where a run lives", flag_values=options)
   flags.DEFINE_integer("step", None, "which checkpoint", flag_values=options)
+  flags.DEFINE_string("out", None, "a folder to write", flag_values=options)
+  flags.DEFINE_multi_string("text", None, "with masks", flag_values=options)
+  flags.DEFINE_integer("top", 5, "guesses of a mask", flag_values=options)
   flags.DEFINE_string("topology", None, "chips to plan for", flag_values=options)
   flags.DEFINE_string("from_hf", None, "a folder to read", flag_values=options)
   flags.DEFINE_string("to_hf", None, "a folder to write", flag_values=options)

@@ -78,8 +78,8 @@ def epoch(config: ConfigDict, examples: int = 1281167) -> object:
   return examples // config.get_ref("batch_size")
 
 
-def python_reference(*, length: int = 128, vocab_size: int = 2048) -> ConfigDict:
-  """English text inside of Python itself: 373,000 characters, and a tenth held out.
+def python_reference(*, length: int = 128, vocab_size: int = 512) -> ConfigDict:
+  """English text inside of Python itself: 376,000 characters, and a tenth held out.
 
   Args:
     length: tokens of a row.
@@ -87,15 +87,17 @@ def python_reference(*, length: int = 128, vocab_size: int = 2048) -> ConfigDict
   """
   config = configs.defaults()
   config.batch_size = 32
-  topics = dict(name="python_topics", split="train")
-  config.data.train = dict(
-    name="text",
-    documents=topics,
-    tokenizer=dict(documents=topics, size=vocab_size),
-    length=length,
-  )
-  config.data.test = config.data.train.copy_and_resolve_references()
-  config.data.test.documents.split = "test"
+
+  def rows(split: str) -> dict[str, Any]:
+    learnt_from = dict(name="python_reference", split="train")
+    return dict(
+      name="text",
+      documents=dict(name="python_reference", split=split),
+      tokenizer=dict(documents=learnt_from, size=vocab_size),
+      length=length,
+    )
+
+  config.data.train, config.data.test = rows("train"), rows("test")
   config.data.num_threads = 1
   config.log_every = 100
   config.checkpoint.every = 1000
@@ -113,8 +115,8 @@ def packed_text() -> ConfigDict:
   Set `data.train.root` and `data.test.root` to where it lies, a folder or a bucket.
   """
   config = configs.defaults()
-  config.data.train = dict(name="packed", root=TEXT_ROOT, split="train")
-  config.data.test = dict(name="packed", root=TEXT_ROOT, split="test")
+  config.data.train = dict(name="packed_rows", root=TEXT_ROOT, split="train")
+  config.data.test = dict(name="packed_rows", root=TEXT_ROOT, split="test")
   config.data.num_threads = 16
   config.data.prefetch = 8
   config.log_every = 100
@@ -126,18 +128,21 @@ def packed_text() -> ConfigDict:
 
 
 def small_text(**objective: Any) -> ConfigDict:
-  """A text system of two minutes on two cores, on `python_reference`.
+  """A text system on `python_reference`, of few minutes on two cores.
+
+  Its positions are rotary: places that have to be learnt take longer to learn than all
+  of this.
 
   Args:
     **objective: its name, and where it differs from all others.
   """
   config = python_reference()
-  config.num_steps = 2000
+  config.num_steps = 1000
   config.objective = dict(
-    vocab_size=2048,
+    vocab_size=512,
     length=128,
-    encoder=dict(width=128, depth=3, heads=4, norm_last=False),
-    dropout=0.1,
+    encoder=dict(kind="modernbert", width=128, depth=3, heads=4, windows=(0,)),
+    dropout=0.0,
     dtype="float32",
   )
   config.objective.update(objective)

@@ -11,11 +11,19 @@ import pytest
 from models.arrays import assert_close
 
 from maskjax import config as configs
-from maskjax.convert import bert, modernbert, roberta, safetensors, weights
+from maskjax.convert import (
+  bert,
+  deberta_v2,
+  electra,
+  modernbert,
+  roberta,
+  safetensors,
+  weights,
+)
 from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models import stack_blocks
-from maskjax.objectives import mlm
+from maskjax.objectives import mlm, token_substitution
 from maskjax.objectives.texts import filled_in
 from maskjax.tokens import Text
 
@@ -38,7 +46,26 @@ CASES = {
     dict(max_position_embeddings=LENGTH, norm_eps=1e-3, local_attention=6),
   ),
 }
-CLASSES = {"bert": "Bert", "roberta": "Roberta", "modernbert": "ModernBert"}
+DEBERTA = dict(
+  max_position_embeddings=LENGTH,
+  layer_norm_eps=1e-3,
+  relative_attention=True,
+  norm_rel_ebd="layer_norm",
+  share_att_key=True,
+  pos_att_type=["c2p", "p2c"],
+  position_biased_input=False,
+)
+CASES |= {
+  "deberta-v2": (deberta_v2, dict(**DEBERTA, position_buckets=4)),
+  "deberta-v2, all distances": (deberta_v2, DEBERTA),
+}
+CLASSES = {
+  "bert": "Bert",
+  "roberta": "Roberta",
+  "modernbert": "ModernBert",
+  "deberta-v2": "DebertaV2",
+  "deberta-v2, all distances": "DebertaV2",
+}
 # Documents of these lengths: packed into one row, and one in each.
 PACKED = (5, 9)
 RNG = np.random.default_rng(0)
@@ -160,7 +187,7 @@ def test_a_folder_of_ours_loads_there_and_comes_back(case, tmp_path):
     name="mask40",
     vocab_size=VOCAB,
     length=LENGTH,
-    encoder=dict(kind=case, width=8, depth=3, heads=2),
+    encoder=dict(kind=case.split(",")[0], width=8, depth=3, heads=2),
   )
   theirs = tmp_path / "theirs"
   make_theirs(case).save_pretrained(theirs)
@@ -194,10 +221,65 @@ def test_only_documents_of_their_own_are_seen():
   shape = dict(width=8, depth=2, heads=2)
   objective = mlm(vocab_size=VOCAB, length=LENGTH, encoder=shape)
   text = text_of(PACKED)
-  params = objective.init(jax.random.key(0), dataclasses.asdict(text)).params
+
+  def batch(text):
+    return {name: column for name, column in vars(text).items() if name != "score"}
+
+  params = objective.init(jax.random.key(0), batch(text)).params
   other = text.saying(text.token.at[:, 7].add(-1))
-  first, second = (
-    objective.features(params, dataclasses.asdict(t)) for t in (text, other)
-  )
+  first, second = (objective.features(params, batch(t)) for t in (text, other))
   np.testing.assert_array_equal(first[:, :5], second[:, :5])
   assert (first[:, 5:] != second[:, 5:]).any(axis=-1).all()
+
+
+@pytest.mark.parametrize("embedding_size", [4, 8])
+@pytest.mark.parametrize("lengths", [(LENGTH,), (9,), PACKED], ids=str)
+def test_electra(lengths, embedding_size):
+  """A discriminator's logits and loss, and its weights both ways."""
+  config = transformers.ElectraConfig(
+    **SHAPE,
+    embedding_size=embedding_size,
+    max_position_embeddings=LENGTH,
+    layer_norm_eps=1e-3,
+  )
+  model = transformers.ElectraForPreTraining(config)
+  rng = np.random.default_rng(0)
+  with torch.no_grad():
+    for name, parameter in model.named_parameters():
+      centre = 1.0 if "Norm" in name and name.endswith("weight") else 0.0
+      noise = rng.normal(size=tuple(parameter.shape))
+      parameter.copy_(torch.from_numpy(centre + 0.3 * noise))
+  with tempfile.TemporaryDirectory() as folder:
+    model.save_pretrained(folder)
+    config, tensors = safetensors.read(folder)
+  hyperparameters, params = electra.from_hf(config, tensors)
+  objective = token_substitution(**hyperparameters)
+  text = text_of(lengths)
+  logits = np.asarray(objective.model.apply({"params": params}, text))
+  labels = rng.integers(0, 2, size=(2, LENGTH))
+  losses, start = [], 0
+  for length in lengths:
+    part = slice(start, start + length)
+    given = torch.from_numpy(TOKENS[:, part].astype(np.int64))
+    with torch.no_grad():
+      theirs = model.eval()(given, labels=torch.from_numpy(labels[:, part]))
+    assert_close(logits[:, part], theirs.logits.numpy())
+    losses.append((float(theirs.loss), length))
+    start += length
+  original = text.token + jnp.array(labels)  # where it was another token
+  batch = {
+    **{name: column for name, column in vars(text).items() if name != "score"},
+    "token": original,
+    "word": jnp.where(text.is_filling, -1, 0),
+  }
+  seen = dataclasses.replace(text, word=batch["word"])
+  ours, _ = objective.judge(params, batch, seen, {})
+  expected = sum(loss * length for loss, length in losses) / start
+  assert_close(ours.value(), np.float32(expected))
+  again, found = electra.to_hf(hyperparameters, params)
+  assert all(value == config.get(key, value) for key, value in again.items())
+  assert found.keys() == tensors.keys()
+  for name, tensor in found.items():
+    np.testing.assert_array_equal(tensor, tensors[name])
+  with pytest.raises(UserError, match="task='rts' with head_norm=False only"):
+    electra.to_hf({**hyperparameters, "head_norm": True}, params)

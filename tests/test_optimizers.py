@@ -62,6 +62,15 @@ def test_schedule(warmup, final):
   assert (found[0] == 0) == (warmup > 0)
 
 
+def test_schedule_along_a_line():
+  keywords = dict(learning_rate=0.5, num_steps=12, warmup_steps=4)
+  found = rates(14, **keywords, final_learning_rate=0.1, falls="line")
+  expected = np.interp(range(14), [0, 4, 12], [0, 0.5, 0.1])
+  np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-9)
+  with pytest.raises(UserError, match="optimizer.falls='lines': did you mean 'line'"):
+    adamw(**keywords, falls="lines")
+
+
 def test_schedule_with_a_step():
   found = rates(12, learning_rate=0.5, num_steps=12, warmup_steps=4, drop_at=9)
   expected = [0, 0.125, 0.25, 0.375, *[0.5] * 5, *[0.05] * 3]

@@ -229,26 +229,46 @@ def pad_of(config: Mapping[str, Any], default: int) -> int:
 
 def _places(config: Mapping[str, Any], family: Family, skipped: int) -> layout.Places:
   """Where each tensor stands."""
-  width, vocab_size = config["hidden_size"], config["vocab_size"]
-  prefix = f"{family.prefix}.embeddings"
-  positions = (config["max_position_embeddings"], width)
-  rows = _after(skipped) if skipped else SAME
+  width = config["hidden_size"]
   return {
-    f"{prefix}.word_embeddings.weight": Place("encoder/tokens", (vocab_size, width)),
-    f"{prefix}.position_embeddings.weight": Place("encoder/positions", positions, rows),
-    f"{prefix}.token_type_embeddings.weight": Place(
-      "encoder/types", (config["type_vocab_size"], width)
-    ),
-    **layout.norm(f"{prefix}.LayerNorm", "encoder/embed_norm", width),
+    **encoder_places(config, family.prefix, _after(skipped) if skipped else SAME),
+    **layout.dense(family.head["dense"], "head/dense", (width, width)),
+    **layout.norm(family.head["norm"], "head/norm", width),
+    family.head["bias"]: Place("head/bias", (config["vocab_size"],)),
+  }
+
+
+def encoder_places(
+  config: Mapping[str, Any], prefix: str, rows: Layout = SAME
+) -> layout.Places:
+  """Where each tensor of the encoder stands.
+
+  Args:
+    config: the content of `config.json`.
+    prefix: of its tensors there.
+    rows: layout of the table of positions.
+  """
+  width = config["hidden_size"]
+  embed_width = config.get("embedding_size", width)
+  sizes = {
+    "word": ("tokens", config["vocab_size"], SAME),
+    "position": ("positions", config["max_position_embeddings"], rows),
+    "token_type": ("types", config["type_vocab_size"], SAME),
+  }
+  return {
+    **{
+      f"{prefix}.embeddings.{name}_embeddings.weight": Place(
+        f"encoder/{ours}", (count, embed_width), of_rows
+      )
+      for name, (ours, count, of_rows) in sizes.items()
+    },
+    **layout.norm(f"{prefix}.embeddings.LayerNorm", "encoder/embed_norm", embed_width),
     **layout.vit_blocks(
-      f"{family.prefix}.encoder.layer",
+      f"{prefix}.encoder.layer",
       "encoder",
       width=width,
       hidden=config["intermediate_size"],
       depth=config["num_hidden_layers"],
       names=BLOCK,
     ),
-    **layout.dense(family.head["dense"], "head/dense", (width, width)),
-    **layout.norm(family.head["norm"], "head/norm", width),
-    family.head["bias"]: Place("head/bias", (vocab_size,)),
   }

@@ -15,7 +15,9 @@ from maskjax.convert import (
   bert,
   clip,
   clip_vision_model,
+  deberta_v2,
   dinov2,
+  electra,
   ijepa,
   modernbert,
   roberta,
@@ -62,7 +64,7 @@ class Converter(Protocol):
 CONVERTERS: tuple[Converter, ...] = (
   *(vit, clip, clip_vision_model, dinov2, ijepa),
   *(vit_mae, vit_mim, swin_mim, swinv2_mim, beit_mim),
-  *(bert, roberta, modernbert),
+  *(bert, roberta, modernbert, deberta_v2, electra),
 )
 
 

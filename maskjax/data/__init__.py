@@ -14,6 +14,8 @@ from maskjax.data.sources import (
   idx,
   image_folder,
   image_pairs,
+  packed_rows,
+  text,
   tfds,
 )
 from maskjax.data.transforms import (
@@ -46,6 +48,7 @@ __all__ = [
   "image_pairs",
   "mixup_cutmix",
   "normalize",
+  "packed_rows",
   "rand_augment",
   "random_blur",
   "random_crop",
@@ -58,6 +61,7 @@ __all__ = [
   "second_view",
   "smooth_labels",
   "sources",
+  "text",
   "tfds",
   "to_float",
   "transforms",

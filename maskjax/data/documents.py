@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import json
+import re
+import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, final
 
@@ -11,7 +13,14 @@ from maskjax.data.files import tfds_examples
 from maskjax.errors import UserError
 from maskjax.resolve import did_you_mean
 
-__all__ = ["hf_dataset", "jsonl", "python_topics", "text_files", "tfds_texts"]
+__all__ = [
+  "hf_dataset",
+  "jsonl",
+  "python_docstrings",
+  "python_reference",
+  "text_files",
+  "tfds_texts",
+]
 
 _UNITS = ("file", "paragraph", "line")
 
@@ -203,41 +212,86 @@ def tfds_texts(
   return dataclasses.replace(iterable(texts, on_bad=on_bad), name=name)
 
 
-def python_topics(*, split: str = "train") -> Documents:
-  """Python's own reference in English, as `help()` shows it: 373,000 characters.
+def python_reference(*, split: str = "train") -> Documents:
+  """Python's own reference in English, as `help()` shows it, in sections.
 
-  Many of its 79 topics stand in others again: one half of whose paragraphs a longer one
-  has is left out, so that what is held out was not trained on. The text is that of the
-  Python that runs; other versions differ in some sections.
+  Many of its 79 topics stand in others again: of paragraphs that are there twice, one
+  is kept, so that what is held out was not trained on. The text is that of the Python
+  that runs; other versions differ in some sections.
 
   Args:
-    split: `train`, `test` (every tenth topic) or `all`.
+    split: `train`, `test` (every tenth section) or `all`.
+
+  Returns:
+    Sections of a thousand characters or more, in whole paragraphs; a topic's last one
+    may be shorter.
 
   Raises:
     UserError: no such split.
 
   Example:
-    >>> python_topics(split="test").places[0]
-    'topic assert'
+    >>> python_reference(split="test").places[0]
+    'topic assert, section 1'
   """
   from pydoc_data.topics import topics
 
-  kept, seen = [], set[str]()
+  # The longest topic first: the others quote it.
+  kept: dict[str, str] = {}
   for name in sorted(topics, key=lambda name: (-len(topics[name]), name)):
-    paragraphs = topics[name].split("\n\n")
-    if sum(part in seen for part in paragraphs) < len(paragraphs) / 2:
-      kept.append(name)
-      seen.update(paragraphs)
-  names = sorted(kept)
+    for paragraph in topics[name].split("\n\n"):
+      kept.setdefault(paragraph, name)
+  entries: list[_Entry] = []
+  for name in sorted(topics):
+    paragraphs = [p for p in topics[name].split("\n\n") if kept[p] == name]
+    entries += _sections(f"topic {name}", dict.fromkeys(paragraphs))
   splits = {
-    "train": [name for i, name in enumerate(names) if i % 10],
-    "test": names[::10],
-    "all": names,
+    "train": [entry for i, entry in enumerate(entries) if i % 10],
+    "test": entries[::10],
+    "all": entries,
   }
   if split not in splits:
-    raise UserError(f"python_topics has no {split!r}: {did_you_mean(split, splits)}")
-  entries = (_Entry(f"topic {name}", topics[name]) for name in splits[split])
-  return _gathered(entries, "raise", f"python_topics(split={split!r})")
+    hint = did_you_mean(split, splits)
+    raise UserError(f"python_reference has no {split!r}: {hint}")
+  return _gathered(splits[split], "raise", f"python_reference(split={split!r})")
+
+
+def _sections(place: str, paragraphs: Iterable[str]) -> Iterator[_Entry]:
+  """Neighbouring paragraphs, at least a thousand characters of them together."""
+  section: list[str] = []
+  number = 1
+  for paragraph in paragraphs:
+    section.append(paragraph)
+    if sum(map(len, section)) >= 1000:
+      yield _Entry(f"{place}, section {number}", "\n\n".join(section))
+      section, number = [], number + 1
+  if section:
+    yield _Entry(f"{place}, section {number}", "\n\n".join(section))
+
+
+def python_docstrings() -> Documents:
+  """What the modules of Python's library say of themselves, one document a module.
+
+  English on programming like `python_reference`, but of other things. The text is that
+  of the Python that runs.
+
+  Raises:
+    UserError: this Python has no such files.
+
+  Example:
+    >>> len(python_docstrings()) > 50
+    True
+  """
+  folder = sysconfig.get_paths()["stdlib"]
+  quoted = re.compile(r'^[ \t]*[rR]?"""(.*?)"""', re.DOTALL | re.MULTILINE)
+
+  def entries() -> Iterator[_Entry]:
+    for file in sorted(storage.path(folder).glob("*.py")):
+      read = _decoded(str(file), file.read_bytes())
+      text = "\n\n".join(part.strip() for part in quoted.findall(read.text))
+      if text.strip():
+        yield _Entry(str(file), text)
+
+  return _gathered(entries(), "raise", "python_docstrings()")
 
 
 def _decoded(place: str, data: bytes) -> _Entry:

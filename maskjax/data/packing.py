@@ -1,6 +1,7 @@
 """Documents of any length to rows of one length, nearly without filling."""
 
 import bisect
+import heapq
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,15 +11,21 @@ from maskjax.tokens.vocabulary import Encoded, Vocabulary
 
 __all__ = ["best_fit", "packed"]
 
+# Of all places, the share without a text that needs no cutting of others.
+MOST_FILLING = 0.02
+# Of a text, what is worth a place of its own, with the tokens around it.
+LEAST_PART = 16
+
 
 def packed(
   texts: Sequence[str], vocabulary: Vocabulary, *, length: int, alone: bool = False
 ) -> dict[str, np.ndarray]:
   """Packs texts into rows.
 
-  A text that is longer than a row is cut between words; each part begins and ends with
-  the tokens for that, and no part stands in two rows. What attends must not look from
-  one part into another: `segment` tells them apart.
+  A text that is longer than a row is cut between words, and so are texts whose lengths
+  would leave much of the rows empty; each part begins and ends with the tokens for
+  that, and no part stands in two rows. What attends must not look from one part into
+  another: `segment` tells them apart.
 
   Args:
     texts: for example `maskjax.data.documents`.
@@ -37,17 +44,18 @@ def packed(
     raise UserError(f"length={length}: expected at least 3, for a token between two")
   encoded = vocabulary.encode(texts)
   parts = [part for whole in encoded for part in _cut(whole, length - 2)]
-  rows = [[number] for number in range(len(parts))]
+  rows = [[part] for part in parts]
   if not alone:
-    rows = best_fit([len(part.ids) + 2 for part in parts], length)
+    fitted = best_fit([_room(part) for part in parts], length)
+    rows = [[parts[number] for number in row] for row in fitted]
+    _fill_up(rows, length)
   empty = dict(token=vocabulary.pad, segment=0, position=0, word=-1, characters=0)
   columns = {
     name: np.full((len(rows), length), fill, np.int32) for name, fill in empty.items()
   }
   for row, members in enumerate(rows):
     start = 0
-    for segment, member in enumerate(members, start=1):
-      part = parts[member]
+    for segment, part in enumerate(members, start=1):
       stop = start + len(part.ids) + 2
       whole, inside = slice(start, stop), slice(start + 1, stop - 1)
       columns["token"][row, whole] = [vocabulary.first, *part.ids, vocabulary.last]
@@ -83,6 +91,43 @@ def best_fit(lengths: Sequence[int], row: int) -> list[list[int]]:
     rows[number].append(piece)
     bisect.insort(room, (left - lengths[piece], number))
   return rows
+
+
+def _room(part: Encoded) -> int:
+  """Places that a part takes in a row, with the tokens around it."""
+  return len(part.ids) + 2
+
+
+def _fill_up(rows: list[list[Encoded]], length: int) -> None:
+  """Cuts the parts of the emptiest rows, and fills the others with them, in place.
+
+  Args:
+    rows: the parts of each.
+    length: places of a row.
+  """
+  # The room of each row, negative, the emptiest row first.
+  left = [(sum(map(_room, row)) - length, i) for i, row in enumerate(rows)]
+  heapq.heapify(left)
+  total = -sum(room for room, _ in left)
+  while len(left) > 1 and total > MOST_FILLING * len(left) * length:
+    negative, emptiest = heapq.heappop(left)
+    loose, rows[emptiest] = rows[emptiest], []
+    total += negative
+    for part in loose:
+      start = 0
+      while start < len(part.ids) and -left[0][0] >= LEAST_PART:
+        room, row = left[0]
+        piece = next(_cut(part.part(start, len(part.ids)), -room - 2))
+        rows[row].append(piece)
+        start += len(piece.ids)
+        total -= _room(piece)
+        heapq.heapreplace(left, (room + _room(piece), row))
+      if start < len(part.ids):
+        rows[emptiest].append(part.part(start, len(part.ids)))
+    if rows[emptiest]:
+      # Nothing more fits anywhere.
+      break
+  rows[:] = [row for row in rows if row]
 
 
 def _cut(whole: Encoded, most: int) -> Iterator[Encoded]:

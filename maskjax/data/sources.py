@@ -2,6 +2,7 @@
 
 from maskjax.data.files import array_record, image_folder, image_pairs, tfds
 from maskjax.data.memory import arrays, digits, idx
+from maskjax.data.shards import packed_rows
 from maskjax.data.text import text
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
   "idx",
   "image_folder",
   "image_pairs",
+  "packed_rows",
   "text",
   "tfds",
 ]

@@ -8,12 +8,16 @@ import numpy as np
 
 from maskjax import resolve
 from maskjax.data import documents as rooms
+from maskjax.data import statistics
 from maskjax.data.documents import Documents
 from maskjax.data.packing import packed
 from maskjax.data.records import Record
 from maskjax.errors import UserError
 from maskjax.tokens import vocabulary as vocabularies
 from maskjax.tokens.vocabulary import Vocabulary
+
+# The keywords of statistics that are documents.
+_CORPORA = {"training", "reference"}
 
 
 @final
@@ -22,12 +26,13 @@ class Rows:
   """A source of rows of tokens.
 
   Attributes:
-    columns: int32 [R, L] each, see `maskjax.data.packing.packed`.
+    columns: of R rows int32 [L] each, see `maskjax.data.packing.packed`; and `score`,
+      float32 [L], where there is a statistic.
     vocabulary: of the tokens.
     name: what a message calls it.
   """
 
-  columns: Mapping[str, np.ndarray]
+  columns: Mapping[str, Any]
   vocabulary: Vocabulary
   name: str
 
@@ -47,6 +52,7 @@ def text(
   tokenizer: str | Mapping[str, Any],
   length: int = 512,
   pack: bool = True,
+  statistic: str | Mapping[str, Any] | None = None,
 ) -> Rows:
   """Rows of tokens of documents, nearly without filling.
 
@@ -58,30 +64,50 @@ def text(
     length: tokens of a row.
     pack: put several documents into a row, which do not attend to each other; without
       it each has rows of its own.
+    statistic: name of a function of `maskjax.data.statistics`, or an import path, and
+      its keywords: gives each token a `score`, for systems that ask for one. `training`
+      and `reference` among its keywords are documents, as above; held-out rows should
+      be scored by those that are trained on.
 
   Raises:
-    UserError: no such documents or tokenizer, or one that has not what rows need.
+    UserError: no such documents, tokenizer or statistic, or one that has not what rows
+      need.
 
   Example:
-    >>> topics = dict(name="python_topics", split="test")
-    >>> rows = text(documents=topics, tokenizer=dict(documents=topics, size=512))
-    >>> rows[0]["token"].shape, rows.vocabulary.decode(rows[0]["token"]).split()[:3]
-    ((512,), ['The', '"assert"', 'statement'])
+    >>> english = dict(name="python_reference", split="test")
+    >>> rows = text(documents=english, tokenizer=dict(documents=english, size=512))
+    >>> sorted(rows[0]), rows[0]["token"].shape
+    (['characters', 'position', 'segment', 'token', 'word'], (512,))
   """
-  found = _documents(documents)
-  vocabulary = _vocabulary(tokenizer)
+  found = read_documents(documents)
+  vocabulary = read_vocabulary(tokenizer)
   columns = packed(found, vocabulary, length=length, alone=not pack)
   if not len(columns["token"]):
     raise UserError(f"{found!r}: expected documents that have tokens")
+  if statistic is not None:
+    given: dict[str, Any]
+    given = {"name": statistic} if isinstance(statistic, str) else dict(statistic)
+    for key in given.keys() & _CORPORA:
+      texts = read_documents(given[key])
+      given[key] = packed(texts, vocabulary, length=length, alone=not pack)
+    scores = resolve.build(statistics, given, rows=columns, vocabulary=vocabulary)
+    if scores.shape != columns["token"].shape or scores.dtype != np.float32:
+      raise UserError(
+        f"statistic={given['name']!r} gave {scores.dtype} {list(scores.shape)}: "
+        f"expected float32 {list(columns['token'].shape)}"
+      )
+    columns = {**columns, "score": scores}
   return Rows(columns, vocabulary, f"text(documents={found!r})")
 
 
-def _documents(spec: str | Mapping[str, Any]) -> Documents:
+def read_documents(spec: str | Mapping[str, Any]) -> Documents:
+  """The documents that a config names, see `text`."""
   found = resolve.build(rooms, spec)
   return found if isinstance(found, Documents) else rooms.iterable(found)
 
 
-def _vocabulary(spec: str | Mapping[str, Any]) -> Vocabulary:
+def read_vocabulary(spec: str | Mapping[str, Any]) -> Vocabulary:
+  """The vocabulary that a config names, see `text`."""
   if isinstance(spec, str):
     return vocabularies.load(spec)
   spec = dict(spec)
@@ -89,7 +115,7 @@ def _vocabulary(spec: str | Mapping[str, Any]) -> Vocabulary:
     raise UserError(
       "tokenizer: expected the path of a tokenizer.json, or documents to learn from"
     )
-  texts = _documents(spec.pop("documents"))
+  texts = read_documents(spec.pop("documents"))
   unknown = [key for key in spec if key != "size"]
   if unknown:
     raise UserError(f"tokenizer takes no {unknown[0]!r}: expected documents and size")

@@ -11,10 +11,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from maskjax.errors import UserError
 from maskjax.masking.informed import highest
 from maskjax.tokens.text import Text
 
-__all__ = ["spans", "tokens", "whole_words"]
+__all__ = [
+  "by_likeness",
+  "by_rate",
+  "spans",
+  "terms_and_words",
+  "tokens",
+  "whole_words",
+]
 
 TextSampler = Callable[[Array, Text, Array], Array]
 
@@ -94,6 +102,100 @@ def spans(
     lambda state: state[0].sum() < most_hidden, more, (nothing, key)
   )
   return hidden
+
+
+def by_rate(key: Array, text: Text, count: Array) -> Array:
+  """Hides each token as often as its score says, as InforMask does.
+
+  https://arxiv.org/abs/2210.11771, section 3.
+
+  Args:
+    key: the example's key.
+    text: one row; its scores are rates, see `maskjax.data.statistics`.
+    count: how many tokens to hide at most; where the rates ask for more, these are
+      drawn from them.
+
+  Returns:
+    bool [N].
+  """
+  of_rate, of_rest = jax.random.split(key)
+  drawn = jax.random.uniform(of_rate, text.word.shape) < scores(text)
+  noise = jax.random.uniform(of_rest, text.word.shape)
+  return most(noise, drawn & text.is_word, count)
+
+
+def by_likeness(key: Array, text: Text, count: Array) -> Array:
+  """Hides tokens, those of words with high scores more often (Difference-Masking).
+
+  Tokens are drawn one after the other, without replacement, and as likely as the rank
+  of their word among the row's words: the last one weighs 1, the next one 2, and so on
+  (https://arxiv.org/abs/2305.14577, section 3.3, as its authors' code draws).
+
+  Args:
+    key: the example's key.
+    text: one row, with a score for each word.
+    count: how many tokens to hide.
+
+  Returns:
+    bool [N].
+  """
+  units = words(text)
+  of_unit = (
+    jnp.full(units.shape, -jnp.inf)
+    .at[units]
+    .max(jnp.where(text.is_word, scores(text), -jnp.inf))
+  )
+  rank = jnp.argsort(jnp.argsort(of_unit)) - (of_unit == -jnp.inf).sum()
+  weights = jnp.maximum(1 + rank, 1)
+  # Weights' logarithms and Gumbel noise: see `maskjax.masking.weighted`.
+  noise = jax.random.gumbel(key, units.shape)
+  return most(jnp.log(weights[units]) + noise, text.is_word, count)
+
+
+def terms_and_words(
+  key: Array, text: Text, count: Array, *, term_ratio: float, word_ratio: float
+) -> Array:
+  """Hides some terms of a domain, each as a whole, and some other tokens (MSLM).
+
+  https://arxiv.org/abs/2403.18025, section 3. How many terms is rounded at random, so
+  that those of rows with few are hidden as often.
+
+  Args:
+    key: the example's key.
+    text: one row; its scores number the terms from 1 on, 0 is none.
+    count: how many tokens to hide at most; terms that do not fit are passed over.
+    term_ratio: share of the terms that is hidden.
+    word_ratio: share of the other tokens that is hidden.
+
+  Returns:
+    bool [N].
+  """
+  of_count, of_terms, of_words = jax.random.split(key, 3)
+  number = jnp.where(text.is_word, scores(text), 0).astype(jnp.int32)
+  is_term = jnp.zeros(number.shape, bool).at[number - 1].max(number > 0)
+  share = term_ratio * is_term.sum() + jax.random.uniform(of_count)
+  noise = jax.random.uniform(of_terms, number.shape)
+  chosen = most(noise, is_term, jnp.floor(share).astype(jnp.int32))
+  wanted = (number > 0) & chosen[number - 1]
+  hidden = in_order(noise, jnp.where(wanted, number - 1, -1), count)
+  others = text.is_word & (number == 0)
+  left = jnp.minimum(jnp.round(word_ratio * others.sum()), count - hidden.sum())
+  noise = jax.random.uniform(of_words, number.shape)
+  return hidden | most(noise, others, left.astype(jnp.int32))
+
+
+def scores(text: Text) -> Array:
+  """The scores of a row: float32 [N].
+
+  Raises:
+    UserError: it has none.
+  """
+  if text.score is None:
+    raise UserError(
+      "the rows have no 'score': expected data.train.statistic, a name in "
+      "maskjax.data.statistics"
+    )
+  return text.score
 
 
 def words(text: Text) -> Array:

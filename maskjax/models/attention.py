@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from maskjax.models.dense import Dense
 from maskjax.models.heads import IntoHeads, OutOfHeads
+from maskjax.models.relative import Relative, disentangled
 from maskjax.models.rotary import BASE, rotate
 from maskjax.normalization import unit
 from maskjax.sharding import for_tpu
@@ -189,6 +190,7 @@ class Attention(nn.Module):
     bias: Array | None = None,
     places: tuple[Array, Array] | None = None,
     rotary_base: Array | float = BASE,
+    relative: Relative | None = None,
   ) -> Array:
     """Attends from some tokens to others, or to themselves.
 
@@ -200,16 +202,17 @@ class Attention(nn.Module):
       bias: see `attend`.
       places: of `asking` and `context`, for `rotate`; none are rotated without.
       rotary_base: see `rotate`.
+      relative: see `maskjax.models.relative`.
 
     Returns:
       [B, N, D].
     """
     collects = self.is_mutable_collection("intermediates")
     values = context if values is None else values
-    plain = bias is None and places is None and not self.cosine
+    plain = bias is None and places is None and relative is None and not self.cosine
     if for_tpu() and plain and not collects:
       return self.on_tpu(asking, context, values)
-    return self.on_others(asking, context, values, bias, places, rotary_base)
+    return self.on_others(asking, context, values, bias, places, rotary_base, relative)
 
   def on_others(
     self,
@@ -219,18 +222,31 @@ class Attention(nn.Module):
     bias: Array | None = None,
     places: tuple[Array, Array] | None = None,
     rotary_base: Array | float = BASE,
+    relative: Relative | None = None,
   ) -> Array:
     """As `__call__`, in the form that suits CPUs and GPUs, and that can do all."""
     width = asking.shape[-1]
 
+    layers = {
+      name: Dense(width, use_bias=self._has_bias(name), dtype=self.dtype, name=name)
+      for name in ("query", "key", "value")
+    }
+
     def project(tokens: Array, name: str) -> Array:
-      y = Dense(width, use_bias=self._has_bias(name), dtype=self.dtype, name=name)(
-        tokens
-      )
+      y = layers[name](tokens)
       # [B, N, D] -> [B, heads, N, D / heads]
       return y.reshape(*y.shape[:2], self.heads, -1).swapaxes(1, 2)
 
     query, key = project(asking, "query"), project(context, "key")
+    if relative is not None:
+      # Three scores are added up where `attend` expects one.
+      query = query * 3**-0.5
+      depth = query.shape[-1]
+      vectors = relative.vectors.astype(self.dtype)[None]
+      far_query = project(vectors, "query") * (3 * depth) ** -0.5
+      far = far_query, project(vectors, "key")
+      more = disentangled(query * depth**-0.5, key, far, relative.ids)
+      bias = more if bias is None else bias + more
     if places is not None:
       query = rotate(query, places[0], rotary_base)
       key = rotate(key, places[1], rotary_base)

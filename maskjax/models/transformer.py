@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from maskjax.models.attention import Attention
 from maskjax.models.dense import Dense
 from maskjax.models.gelu import ACTIVATIONS
+from maskjax.models.relative import Relative
 from maskjax.models.rotary import BASE
 from maskjax.sharding import constrain_batch
 
@@ -116,6 +117,7 @@ class Block(nn.Module):
     places: Array | None = None,
     context_places: Array | None = None,
     rotary_base: Array | float = BASE,
+    relative: Relative | None = None,
   ) -> Array:
     """Transforms tokens.
 
@@ -128,6 +130,7 @@ class Block(nn.Module):
       places: of `x`, for rotary positions: [B, N, A] or [N, A].
       context_places: of `context`.
       rotary_base: see `maskjax.models.rotary.rotate`.
+      relative: see `maskjax.models.relative`; not with `num_queries` or `num_keys`.
 
     Returns:
       [B, num_queries or N, D].
@@ -172,7 +175,12 @@ class Block(nn.Module):
         of_each_query = bias.ndim > 1 and bias.shape[-2] > 1
         bias = last(bias) if of_each_query else bias
       y = attention("attention")(
-        last(y), y[:, keys], bias=bias, places=turned, rotary_base=rotary_base
+        last(y),
+        y[:, keys],
+        bias=bias,
+        places=turned,
+        rotary_base=rotary_base,
+        relative=relative,
       )
       x = add(last(x), y, "attention")
     if self.attends != "self":
@@ -272,7 +280,7 @@ class Transformer(nn.Module):
     num_queries: int | None = None,
     *,
     num_keys: int | None = None,
-    **where: Array | Sequence[Array] | None,
+    **where: Array | Sequence[Array] | Relative | None,
   ) -> list[Array]:
     """Transforms tokens [B, N, D].
 
@@ -283,8 +291,8 @@ class Transformer(nn.Module):
       x: [B, N, D].
       num_queries: how many of the last tokens are asked for; all when None.
       num_keys: see `Block`.
-      **where: `context`, `bias`, `places` and `context_places` of `Block`; the same for
-        all blocks, or a list with one for each.
+      **where: `context`, `bias`, `places`, `context_places` and `relative` of `Block`;
+        the same for all blocks, or a list with one for each.
 
     Returns:
       The tokens after each block; the last ones are [B, num_queries or N, D].
@@ -310,7 +318,7 @@ class Transformer(nn.Module):
     )
     rates = jnp.linspace(0.0, self.drop_path, self.depth)
     # What is the block's own, and what is the same for all.
-    own: dict[str, Any] = {k: v for k, v in where.items() if isinstance(v, Sequence)}
+    own: dict[str, Any] = {k: v for k, v in where.items() if isinstance(v, list)}
     shared: dict[str, Any] = {k: v for k, v in where.items() if k not in own}
     if len(set(self.rotary_bases)) > 1:
       turns = itertools.cycle(self.rotary_bases)

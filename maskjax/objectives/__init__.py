@@ -26,15 +26,23 @@ from maskjax.objectives.objective import Batch, Objective, Variables
 from maskjax.objectives.selfie import selfie
 from maskjax.objectives.simmim import simmim
 from maskjax.objectives.spark import spark
+from maskjax.objectives.text.bow_pretrain import bow_pretrain
+from maskjax.objectives.text.difference_masking import difference_masking
 from maskjax.objectives.text.drbert import drbert
+from maskjax.objectives.text.dupmae import dupmae
 from maskjax.objectives.text.exlm import exlm
+from maskjax.objectives.text.informask import informask
 from maskjax.objectives.text.mae_lm import mae_lm
 from maskjax.objectives.text.mask40 import mask40
+from maskjax.objectives.text.masking_rate_schedule import masking_rate_schedule
 from maskjax.objectives.text.meap import meap
 from maskjax.objectives.text.mlm import mlm
+from maskjax.objectives.text.mslm import mslm
 from maskjax.objectives.text.pmlm import pmlm
+from maskjax.objectives.text.spanbert import spanbert
 from maskjax.objectives.text.structformer import structformer
 from maskjax.objectives.text.three_ml import three_ml
+from maskjax.objectives.text.token_substitution import token_substitution
 from maskjax.objectives.vit import vit
 from maskjax.objectives.vqkd import vqkd
 
@@ -44,6 +52,7 @@ __all__ = [
   "Variables",
   "attmask",
   "beit_v2",
+  "bow_pretrain",
   "cae",
   "capi",
   "ccvit",
@@ -52,12 +61,15 @@ __all__ = [
   "croco",
   "crossmae",
   "dbot",
+  "difference_masking",
   "dmae",
   "dmt_jepa",
   "drbert",
+  "dupmae",
   "exlm",
   "hpm",
   "ijepa",
+  "informask",
   "latent_mim",
   "localmim",
   "mae",
@@ -66,16 +78,20 @@ __all__ = [
   "maskalign",
   "maskdistill",
   "maskfeat",
+  "masking_rate_schedule",
   "meap",
   "mfm",
   "mlm",
   "mp3",
+  "mslm",
   "pmlm",
   "selfie",
   "simmim",
+  "spanbert",
   "spark",
   "structformer",
   "three_ml",
+  "token_substitution",
   "vit",
   "vqkd",
 ]

@@ -1,6 +1,5 @@
 """What the systems that hide tokens of text have in common."""
 
-import abc
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,6 @@ from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 
@@ -19,6 +17,7 @@ from maskjax.masking import Mask, words
 from maskjax.masking.words import TextSampler
 from maskjax.models.text import TextEncoder, text_encoder
 from maskjax.objectives.objective import Batch, Variables, valid
+from maskjax.objectives.rows import RowObjective, Tokens
 from maskjax.tokens import Text
 
 # Of the tokens that a held-out text is judged by, whatever a system hides in training.
@@ -58,100 +57,34 @@ class TextKeywords(TypedDict, total=False):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Tokens:
-  """What a system has to know of the vocabulary.
+class TextObjective(RowObjective):
+  """A system that hides tokens; each adds `loss`.
 
   Attributes:
-    size: number of tokens V.
-    pad: the token that rows are filled up with.
-    mask: the token that stands for hidden ones.
-    special: those that no text has; none is drawn at random.
-  """
-
-  size: int
-  pad: int
-  mask: int
-  special: tuple[int, ...]
-
-  @property
-  def ordinary(self) -> np.ndarray:
-    """The tokens that a text may have, ascending."""
-    return np.setdiff1d(np.arange(self.size), self.special)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TextObjective(abc.ABC):
-  """A system that sees rows of tokens; each adds `loss`.
-
-  Batches are rows of `maskjax.data.text`.
-
-  Attributes:
-    model: a module of `maskjax.models.text`. Its `encoder` has a `length`; it is called
-      with a text and places, int [B, M], and its method `encode` gives codes of texts.
-    tokens: of the vocabulary.
+    model: is called with a text and places, int [B, M].
     sampler: draws masks.
     mask_ratio: share of a row's tokens, less filling, that is hidden.
     replaced: shares of the hidden tokens that a mask token stands for, and a random
       one; the rest stays as it is.
   """
 
-  model: Any
-  tokens: Tokens
   sampler: TextSampler
   mask_ratio: float
   replaced: tuple[float, float]
-
-  @abc.abstractmethod
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """See `maskjax.objectives.Objective`."""
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters for rows of the batch's length."""
     one = {name: rows[:1] for name, rows in batch.items()}
     text = self.text(one)
+    if self.reads_score:
+      words.scores(text)
     ids = jnp.zeros((1, 1), jnp.int32)
-    return Variables(self.model.init(key, text, ids)["params"])
+    params = self.model.init(key, text, ids)["params"]
+    return Variables(params, self.first_extra())
 
-  def text(self, batch: Batch) -> Text:
-    """The rows of a batch.
-
-    Raises:
-      UserError: they are longer than the model can read.
-    """
-    found, most = batch["token"].shape[1], self.model.encoder.length
-    if found > most:
-      raise UserError(
-        f"the data has rows of {found} tokens: expected at most objective.length={most}"
-      )
-    return Text.of(batch)
-
-  def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of a batch of this many rows."""
-    row = jax.ShapeDtypeStruct((batch_size, self.model.encoder.length), jnp.int32)
-    return {
-      **dict.fromkeys(("token", "segment", "position", "word", "characters"), row),
-      "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-    }
-
-  def check_vocabulary(self, vocabulary: Any) -> None:
-    """Checks that the data's tokens are those of the model.
-
-    Args:
-      vocabulary: a `maskjax.tokens.vocabulary.Vocabulary`.
-
-    Raises:
-      UserError: names the difference.
-    """
-    if len(vocabulary) > self.tokens.size:
-      raise UserError(
-        f"the data's vocabulary has {len(vocabulary)} tokens: expected at most "
-        f"objective.vocab_size={self.tokens.size}"
-      )
-    if vocabulary.mask != self.tokens.mask:
-      raise UserError(
-        f"the data's vocabulary masks by token {vocabulary.mask}: expected "
-        f"objective.mask_id={self.tokens.mask}"
-      )
+  def first_extra(self) -> Any:
+    """What `extra` holds before the first step; nothing but where a system says so."""
+    return ()
 
   def hides(self, ratio: Array | float, text: Text) -> Array:
     """How many tokens of each row a ratio hides: int32 [B], rounded as BERT does."""
@@ -198,21 +131,37 @@ class TextObjective(abc.ABC):
     masked, at_random = self.replaced
     ordinary = jnp.asarray(self.tokens.ordinary)
 
-    def replace(key: Array, tokens: Array) -> Array:
+    def replace(key: Array, tokens: Array, together: Array) -> Array:
       of_kind, of_token = jax.random.split(key)
-      kind = jax.random.uniform(of_kind, tokens.shape)
+      kind = jax.random.uniform(of_kind, tokens.shape)[together]
       drawn = jax.random.choice(of_token, ordinary, tokens.shape)
       other = jnp.where(kind < masked + at_random, drawn, tokens)
       return jnp.where(kind < masked, self.tokens.mask, other)
 
     row_keys = keys.example_keys(keys.named(key, "replace"), batch)
-    tokens = jax.vmap(replace)(row_keys, text.token)
+    tokens = jax.vmap(replace)(row_keys, text.token, self.together(mask))
     return text.saying(jnp.where(mask.hidden, tokens, text.token))
+
+  def together(self, mask: Mask) -> Array:
+    """Which hidden tokens are replaced in the same way: those of equal numbers.
+
+    Returns:
+      int32 [B, N], from 0 to N - 1; of each token its own but where a system says so.
+    """
+    places = jnp.arange(mask.hidden.shape[-1], dtype=jnp.int32)
+    return jnp.broadcast_to(places, mask.hidden.shape)
 
   def masked(self, batch: Batch, mask: Mask) -> Text:
     """The rows with mask tokens wherever they are hidden."""
     text = self.text(batch)
     return text.saying(jnp.where(mask.hidden, self.tokens.mask, text.token))
+
+  def fill_in(self, mask: Mask, params: Any, batch: Batch, key: Array) -> Loss:
+    """The cross-entropy of the tokens that a mask hides, replaced as `seen` says."""
+    text = self.seen(batch, mask, key)
+    logits = self.predict(params, text, mask, self.rngs(batch, key))
+    where = mask.is_hidden & valid(batch)[:, None]
+    return filled_in(logits, mask.masked(batch["token"]), where)
 
   def predict(
     self,
@@ -222,6 +171,8 @@ class TextObjective(abc.ABC):
     rngs: Mapping[str, Array] | None = None,
   ) -> Array:
     """Logits of the tokens at `mask.hidden_ids`: float32 [B, M, V].
+
+    A hook, like `evaluate`, for systems that tell no tokens.
 
     Args:
       params: see `Variables`.
@@ -246,17 +197,6 @@ class TextObjective(abc.ABC):
       )
     judged = filled_in(logits, mask.masked(batch["token"]), where)
     return dataclasses.replace(judged, metrics={**judged.metrics, **metrics})
-
-  def features(self, params: Any, batch: Batch) -> Array:
-    """Codes of all tokens, nothing hidden: [B, N, D]."""
-    return self.model.apply({"params": params}, self.text(batch), method="encode")
-
-  def rngs(self, batch: Batch, key: Array) -> dict[str, Array]:
-    """What the model needs to drop numbers at random; nothing where it drops none."""
-    if not self.model.encoder.dropout:
-      return {}
-    # The first row's key, so that microbatches drop different ones.
-    return {"dropout": keys.example_keys(keys.named(key, "dropout"), batch)[0]}
 
 
 def token_errors(logits: Array, tokens: Array) -> Array:

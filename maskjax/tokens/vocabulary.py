@@ -1,7 +1,7 @@
 """Texts to ids of tokens and back, by the library `tokenizers`."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -60,6 +60,14 @@ class Vocabulary:
   def __len__(self) -> int:
     return self.tokenizer.get_vocab_size()
 
+  def __eq__(self, other: object) -> bool:
+    if not isinstance(other, Vocabulary):
+      return NotImplemented
+    return self.tokenizer.to_str() == other.tokenizer.to_str()
+
+  def __hash__(self) -> int:
+    return hash(self.tokenizer.to_str())
+
   @property
   def special(self) -> np.ndarray:
     """The ids that no text has: those with a role, and others of the kind, ascending.
@@ -76,10 +84,15 @@ class Vocabulary:
       Encoded(
         ids=np.array(found.ids, np.int32),
         words=np.array([-1 if w is None else w for w in found.word_ids], np.int32),
-        characters=np.array([b - a for a, b in found.offsets], np.int32),
+        characters=_lengths(found.offsets),
       )
       for found in encodings
     ]
+
+  @property
+  def mask_text(self) -> str:
+    """What stands in a text for a hidden token, for example `[MASK]`."""
+    return self.tokenizer.id_to_token(self.mask)
 
   def decode(self, ids: Iterable[int]) -> str:
     """The text of ids, without those of a role."""
@@ -88,6 +101,13 @@ class Vocabulary:
   def save(self, path: str | Path) -> None:
     """Writes `tokenizer.json`, which transformers reads, too."""
     storage.path(path).write_text(self.tokenizer.to_str(pretty=True))
+
+
+def _lengths(offsets: Sequence[tuple[int, int]]) -> np.ndarray:
+  """Characters of each token; of several that share one, the first has it."""
+  first, last = np.array(offsets, np.int32).reshape(-1, 2).T
+  before = np.pad(np.maximum.accumulate(last), (1, 0))[:-1]
+  return np.maximum(last - np.maximum(first, before), 0)
 
 
 def load(path: str | Path) -> Vocabulary:
@@ -129,7 +149,14 @@ def train_bpe(texts: Iterable[str], *, size: int = 4096) -> Vocabulary:
     >>> words.decode(found.ids), found.words.tolist(), found.characters.tolist()
     ('to be', [0, 1], [2, 3])
   """
-  from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+  from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    pre_tokenizers,
+    trainers,
+  )
 
   least = 256 + len(ROLES)
   if size < least:
@@ -139,7 +166,11 @@ def train_bpe(texts: Iterable[str], *, size: int = 4096) -> Vocabulary:
   tokenizer.decoder = decoders.ByteLevel()
   trainer = trainers.BpeTrainer(
     vocab_size=size,
-    special_tokens=[names[0] for names in ROLES.values()],
+    # The space before a mask is the hidden token's.
+    special_tokens=[
+      AddedToken(names[0], special=True, lstrip=role == "mask")
+      for role, names in ROLES.items()
+    ],
     initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     show_progress=False,
   )

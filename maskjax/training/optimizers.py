@@ -38,6 +38,7 @@ def adamw(
   warmup_steps: int = 0,
   initial_learning_rate: float = 0.0,
   final_learning_rate: float = 0.0,
+  falls: str = "cosine",
   drop_at: int = 0,
   cycles: int = 1,
 ) -> optax.GradientTransformation:
@@ -62,6 +63,7 @@ def adamw(
     warmup_steps: see there.
     initial_learning_rate: see there.
     final_learning_rate: see there.
+    falls: see there.
     drop_at: see there.
     cycles: see there.
 
@@ -78,6 +80,7 @@ def adamw(
     warmup_steps=warmup_steps,
     initial_learning_rate=initial_learning_rate,
     final_learning_rate=final_learning_rate,
+    falls=falls,
     drop_at=drop_at,
     cycles=cycles,
   )

@@ -5,6 +5,7 @@ from typing import Any
 import optax
 
 from maskjax.errors import UserError
+from maskjax.resolve import did_you_mean
 
 
 def learning_rates(
@@ -14,19 +15,21 @@ def learning_rates(
   warmup_steps: int = 0,
   initial_learning_rate: float = 0.0,
   final_learning_rate: float = 0.0,
+  falls: str = "cosine",
   drop_at: int = 0,
   cycles: int = 1,
 ) -> optax.Schedule:
-  """A linear warm-up, and a cosine or one step to the end.
+  """A linear warm-up, and a cosine, a line or one step to the end.
 
   Args:
     learning_rate: the peak, after the warm-up.
     num_steps: steps until the end.
     warmup_steps: steps over which the rate rises.
     initial_learning_rate: from where it rises.
-    final_learning_rate: where the cosine ends.
+    final_learning_rate: where the fall ends.
+    falls: along a `cosine` or a `line`.
     drop_at: step from which the rate is a tenth of its peak, constant before and
-      after it, in place of the cosine; 0 for the cosine.
+      after it, in place of such a fall; 0 for none.
     cycles: how often all this is run through, for systems that begin anew; divides
       `num_steps`, and `warmup_steps` and `drop_at` are of each.
 
@@ -53,6 +56,10 @@ def learning_rates(
       f"optimizer.drop_at={drop_at}: expected 0, or at least warmup_steps="
       f"{warmup_steps} and less than num_steps={period}"
     )
+  if falls not in ("cosine", "line"):
+    raise UserError(
+      f"optimizer.falls={falls!r}: {did_you_mean(str(falls), ('cosine', 'line'))}"
+    )
   check_sizes(
     learning_rate=learning_rate,
     initial_learning_rate=initial_learning_rate,
@@ -66,6 +73,15 @@ def learning_rates(
         optax.constant_schedule(learning_rate / 10),
       ],
       [warmup_steps, drop_at],
+    )
+  elif falls == "line":
+    fall = period - warmup_steps
+    cycle = optax.join_schedules(
+      [
+        optax.linear_schedule(initial_learning_rate, learning_rate, warmup_steps),
+        optax.linear_schedule(learning_rate, final_learning_rate, fall),
+      ],
+      [warmup_steps],
     )
   else:
     cycle = optax.warmup_cosine_decay_schedule(

@@ -9,21 +9,22 @@ import numpy as np
 from maskjax.data.text import text
 from maskjax.tokens import Text
 
-TOPICS = dict(name="python_topics", split="test")
+REFERENCE = dict(name="python_reference", split="test")
 
 
 @functools.cache
 def source(length=32, size=300):
   """Rows of Python's reference, with many words of several tokens."""
   return text(
-    documents=TOPICS, tokenizer=dict(documents=TOPICS, size=size), length=length
+    documents=REFERENCE, tokenizer=dict(documents=REFERENCE, size=size), length=length
   )
 
 
 def batch(count=4, **options):
-  """The first rows, which are full, and the last one, which is not."""
+  """Full rows, and at last the emptiest one."""
   rows = source(**options)
-  chosen = [*range(count - 1), len(rows) - 1]
+  order = np.argsort((rows.columns["segment"] == 0).sum(axis=1), kind="stable")
+  chosen = [*order[: count - 1], order[-1]]
   columns = {name: column[chosen] for name, column in rows.columns.items()}
   return {
     **{name: jnp.asarray(column) for name, column in columns.items()},

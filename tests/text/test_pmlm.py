@@ -131,12 +131,12 @@ def test_the_loss_is_that_over_all_orders():
   def one(hidden, row):
     mask = Mask.at_most(hidden[None], num_hidden=6, spare=jnp.zeros((1, 6), bool))
     row = {name: column[None] for name, column in row.items()}
-    return TOY.loss_under(mask, TOY.masked(row, mask), PARAMS, row).value()
+    return TOY.loss_of(mask, TOY.masked(row, mask), PARAMS, row).value()
 
   losses = jax.jit(jax.vmap(one))(hidden, rows)
   assert_close(losses @ prior, expected)
   # Rows count alike, whatever they hide; BERT's loss would weigh them by that.
-  together = TOY.loss_under(mask, TOY.masked(rows, mask), PARAMS, rows)
+  together = TOY.loss_of(mask, TOY.masked(rows, mask), PARAMS, rows)
   assert_close(together.value(), losses.mean())
   assert abs(losses.mean() - (losses @ sizes) / sizes.sum()) > 1e-4
 

@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from maskjax.errors import UserError
 from maskjax.models.dense import Dense
+from maskjax.models.relative import Relative, buckets
 from maskjax.models.transformer import LayerNorm, Transformer, drop_some
 from maskjax.models.vit import check_dtype, check_options, check_shape
 from maskjax.resolve import did_you_mean
@@ -31,7 +32,15 @@ TEXT_SIZES: Mapping[str, Mapping[str, int]] = {
 # ModernBERT: https://arxiv.org/abs/2412.13663, section 2.1 and appendix A.
 KINDS: Mapping[str, Mapping[str, Any]] = {
   "bert": {"types": 2, "norm_epsilon": 1e-12, "norm_last": True},
+  "electra": {"types": 2, "norm_epsilon": 1e-12, "norm_last": True},
   "roberta": {"types": 1, "norm_epsilon": 1e-5, "norm_last": True},
+  # As DeBERTa-v3: https://arxiv.org/abs/2111.09543, section 3 and appendix A.
+  "deberta-v2": {
+    "positions": "disentangled",
+    "types": 0,
+    "norm_epsilon": 1e-7,
+    "norm_last": True,
+  },
   "modernbert": {
     "positions": "rotary",
     "types": 0,
@@ -57,7 +66,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
   },
 }
 
-POSITIONS = ("learned", "rotary")
+POSITIONS = ("disentangled", "learned", "rotary")
 
 _NORMAL = nn.initializers.normal(0.02)
 
@@ -73,7 +82,10 @@ class TextEncoder(nn.Module):
     heads: number of attention heads.
     embed_width: channels E of the table of tokens, which a dense layer makes D where
       the two differ, as ELECTRA does; D when None.
-    positions: `learned`, added to tokens; or `rotary`, see `maskjax.models.rotary`.
+    positions: `learned`, added to tokens; `rotary`, see `maskjax.models.rotary`; or
+      `disentangled`, see `maskjax.models.relative`.
+    buckets: numbers of distances in either direction, of disentangled positions; 0
+      numbers each by itself.
     types: kinds of a document (BERT's first and second sentence), of which the first
       one is added to all tokens; 0 adds none.
     windows: of each block, in turn from the first on, how far a token looks to either
@@ -95,6 +107,7 @@ class TextEncoder(nn.Module):
   heads: int
   embed_width: int | None = None
   positions: str = "learned"
+  buckets: int = 256
   types: int = 0
   windows: tuple[int, ...] = (0,)
   norm_epsilon: float = 1e-5
@@ -116,6 +129,10 @@ class TextEncoder(nn.Module):
     self.table = self.param("tokens", _NORMAL, (self.vocab_size, embed_width))
     if self.positions == "learned":
       self.places = self.param("positions", _NORMAL, (self.length, embed_width))
+    if self.positions == "disentangled":
+      distances = 2 * (self.buckets or self.length)
+      self.relative = self.param("relative", _NORMAL, (distances, self.width))
+      self.relative_norm = norm()
     if self.types:
       self.kinds = self.param("types", _NORMAL, (self.types, embed_width))
     self.embed_norm = norm()
@@ -143,9 +160,14 @@ class TextEncoder(nn.Module):
     outputs = self.transformer(self.embed(text), **self.where(text))
     return [*outputs[:-1], self.finish(outputs[-1])]
 
-  def embed(self, text: Text) -> Array:
-    """What the first block reads: [B, N, D]."""
-    x = self.table[text.token]
+  def embed(self, text: Text, vectors: Array | None = None) -> Array:
+    """What the first block reads: [B, N, D].
+
+    Args:
+      text: the tokens and their places.
+      vectors: [B, N, E], what stands for the tokens; those of the table when None.
+    """
+    x = self.table[text.token] if vectors is None else vectors
     if self.positions == "learned":
       x = x + self.places[text.position]
     if self.types:
@@ -162,9 +184,16 @@ class TextEncoder(nn.Module):
     """
     bias = {w: attention_bias(text, window=w, causal=causal) for w in self.windows}
     turns = [self.windows[i % len(self.windows)] for i in range(self.depth)]
-    places = text.position[..., None] if self.positions == "rotary" else None
-    every = next(iter(bias.values())) if len(bias) == 1 else [bias[w] for w in turns]
-    return {"bias": every, "places": places}
+    where: dict[str, Any] = {
+      "bias": bias[turns[0]] if len(bias) == 1 else [bias[w] for w in turns]
+    }
+    if self.positions == "rotary":
+      where["places"] = text.position[..., None]
+    if self.positions == "disentangled":
+      apart = text.position[:, :, None] - text.position[:, None]
+      ids = buckets(apart, count=self.buckets, most=self.length)
+      where["relative"] = Relative(self.relative_norm(self.relative), ids)
+    return where
 
   def finish(self, x: Array) -> Array:
     """What follows the last block: [B, N, D] to the same."""
@@ -245,7 +274,7 @@ def text_encoder(
   fields = {**(TEXT_SIZES[size] if size else {}), **KINDS[kind], **options, **given}
   shape = {k: fields.pop(k) for k in ("width", "depth", "heads") if k in fields}
   shape = check_shape("encoder", shape)
-  names = ("embed_width", "positions", "types", "windows", "norm_epsilon")
+  names = ("embed_width", "positions", "buckets", "types", "windows", "norm_epsilon")
   own = {
     key: _frozen(fields.pop(key))
     for key in (*names, "norm_last", "use_bias", "dropout")

@@ -14,13 +14,8 @@ from jax import Array
 
 from maskjax.losses import Loss
 from maskjax.models.text import MaskedLM
-from maskjax.objectives.objective import Batch, valid
-from maskjax.objectives.texts import (
-  TextKeywords,
-  TextObjective,
-  filled_in,
-  text_parts,
-)
+from maskjax.objectives.objective import Batch
+from maskjax.objectives.texts import TextKeywords, TextObjective, text_parts
 from maskjax.systems import System
 
 SYSTEM = System(
@@ -39,11 +34,7 @@ class MaskedLanguageModel(TextObjective):
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """The cross-entropy of the hidden tokens."""
     del extra
-    mask = self.mask(batch, key)
-    text = self.seen(batch, mask, key)
-    logits = self.predict(params, text, mask, self.rngs(batch, key))
-    where = mask.is_hidden & valid(batch)[:, None]
-    return filled_in(logits, mask.masked(batch["token"]), where)
+    return self.fill_in(self.mask(batch, key), params, batch, key)
 
 
 def mlm(

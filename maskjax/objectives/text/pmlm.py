@@ -56,7 +56,7 @@ class ProbabilisticMasking(TextObjective):
     del extra
     mask = self.prior_mask(batch, key)
     text = self.seen(batch, mask, key)
-    return self.loss_under(mask, text, params, batch, self.rngs(batch, key))
+    return self.loss_of(mask, text, params, batch, self.rngs(batch, key))
 
   def prior_mask(self, batch: Batch, key: Array) -> Mask:
     """Masks that hide from one token to the largest share, each number alike."""
@@ -68,7 +68,7 @@ class ProbabilisticMasking(TextObjective):
     filled = jnp.maximum((~text.is_filling).sum(axis=-1), 1)
     return self.draw(self.sampler, count / filled, batch, key, highest=self.highest)
 
-  def loss_under(
+  def loss_of(
     self,
     mask: Mask,
     text: Text,

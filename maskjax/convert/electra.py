@@ -1,0 +1,134 @@
+"""Discriminators as `ElectraForPreTraining` of transformers has them.
+
+They tell tokens from substitutes, whether a generator made these or chance: here they
+are of the objective `token_substitution`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from maskjax.convert import bert, layout
+from maskjax.errors import UserError
+from maskjax.objectives import token_substitution
+
+MODEL_TYPE = "electra"
+OBJECTIVE = "token_substitution"
+
+# What `ElectraConfig` takes where its config.json is silent.
+DEFAULTS: Mapping[str, Any] = {
+  "embedding_size": 128,
+  "hidden_act": "gelu",
+  "hidden_size": 256,
+  "intermediate_size": 1024,
+  "layer_norm_eps": 1e-12,
+  "max_position_embeddings": 512,
+  "num_attention_heads": 4,
+  "num_hidden_layers": 12,
+  "type_vocab_size": 2,
+  "vocab_size": 30522,
+}
+# What the network is, in the words of `token_substitution`.
+OPTIONS: Mapping[str, Any] = {"task": "rts", "head_norm": False}
+
+
+def from_hf(
+  config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Turns an `ElectraForPreTraining` into hyperparameters and parameters.
+
+  Args:
+    config: the content of its `config.json`.
+    tensors: its tensors by name, see `layout.to_params`.
+
+  Returns:
+    Keyword arguments for `maskjax.objectives.token_substitution`, which say nothing of
+    masks, and the parameters of its model: a tree of float32 arrays with separate
+    blocks.
+
+  Raises:
+    UserError: a config that the model here cannot follow, or tensors that do not fit
+      it. Names the key or the tensors.
+  """
+  pad = bert.pad_of(config, 0)
+  config = layout.check_config(
+    config, model_type=MODEL_TYPE, defaults=DEFAULTS, fixed=bert.FIXED
+  )
+  hyperparameters = {
+    **OPTIONS,
+    "vocab_size": config["vocab_size"],
+    "length": config["max_position_embeddings"],
+    "pad_id": pad,
+    "encoder": {
+      "kind": MODEL_TYPE,
+      "width": config["hidden_size"],
+      "depth": config["num_hidden_layers"],
+      "heads": config["num_attention_heads"],
+      "types": config["type_vocab_size"],
+      "embed_width": config["embedding_size"],
+    },
+    "norm_epsilon": config["layer_norm_eps"],
+    "mlp_ratio": config["intermediate_size"] / config["hidden_size"],
+  }
+  bert.encoder_of(hyperparameters)  # says what does not fit together
+  return hyperparameters, layout.to_params(_places(config), tensors)
+
+
+def to_hf(
+  hyperparameters: Mapping[str, Any], params: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """The inverse of `from_hf`.
+
+  Args:
+    hyperparameters: keyword arguments of `maskjax.objectives.token_substitution`. Those
+      that do not shape the network are left out.
+    params: the parameters of its model, with separate or with scanned blocks.
+
+  Returns:
+    The content of `config.json`, and the tensors by name.
+
+  Raises:
+    UserError: a network that transformers has no word for, or parameters that are not
+      those of the hyperparameters. Names the key or the arrays.
+  """
+  model = token_substitution(
+    **{"mask_id": 0, "special_ids": (), **hyperparameters}
+  ).model
+  if getattr(model, "normalises", True):
+    raise UserError(
+      "token_substitution: transformers takes task='rts' with head_norm=False only"
+    )
+  encoder = model.encoder
+  bert.check_kind(encoder, MODEL_TYPE, ("positions", "windows", "norm_last"))
+  config = {
+    **DEFAULTS,
+    "architectures": ["ElectraForPreTraining"],
+    "dtype": "float32",
+    "embedding_size": encoder.embed_width or encoder.width,
+    "hidden_size": encoder.width,
+    "intermediate_size": bert.hidden_size(encoder),
+    "layer_norm_eps": encoder.norm_epsilon,
+    "max_position_embeddings": encoder.length,
+    "model_type": MODEL_TYPE,
+    "num_attention_heads": encoder.heads,
+    "num_hidden_layers": encoder.depth,
+    "pad_token_id": hyperparameters.get("pad_id", 0),
+    "type_vocab_size": encoder.types,
+    "vocab_size": encoder.vocab_size,
+  }
+  return config, layout.to_tensors(_places(config), params)
+
+
+def _places(config: Mapping[str, Any]) -> layout.Places:
+  """Where each tensor stands."""
+  width, embed_width = config["hidden_size"], config["embedding_size"]
+  head, project = "discriminator_predictions", "electra.embeddings_project"
+  places = {
+    **bert.encoder_places(config, "electra"),
+    **layout.dense(f"{head}.dense", "dense", (width, width)),
+    **layout.dense(f"{head}.dense_prediction", "head", (1, width)),
+  }
+  if width != embed_width:
+    places |= layout.dense(project, "encoder/embed_up", (width, embed_width))
+  return places

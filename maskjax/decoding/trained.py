@@ -1,0 +1,152 @@
+"""A trained text system, as a workdir holds it."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from maskjax import objectives, resolve, storage
+from maskjax import workdir as workdirs
+from maskjax.data.packing import packed
+from maskjax.errors import UserError
+from maskjax.tokens import Text
+from maskjax.tokens import vocabulary as vocabularies
+from maskjax.tokens.vocabulary import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+  """A text system with its parameters and its vocabulary.
+
+  Attributes:
+    objective: for example a `maskjax.objectives.texts.TextObjective`.
+    params: its parameters.
+    vocabulary: of its tokens.
+    batch_size: rows that are computed at once.
+  """
+
+  objective: Any
+  params: Any
+  vocabulary: Vocabulary
+  batch_size: int = 32
+
+  @property
+  def length(self) -> int:
+    """Tokens of a text at most, with those around it."""
+    return self.objective.model.encoder.length
+
+  def rows(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Each text as a row: the columns of `maskjax.data.packing.packed`.
+
+    The rows are no longer than the longest text needs, rounded up to a power of two.
+
+    Raises:
+      UserError: a text is longer than the model can read; names it.
+    """
+    counts = [len(found.ids) + 2 for found in self.vocabulary.encode(texts)]
+    for text, count in zip(texts, counts, strict=True):
+      if not 2 < count <= self.length:
+        raise UserError(
+          f"the text {text[:40]!r} has {count - 2} tokens: expected 1 to "
+          f"{self.length - 2}"
+        )
+    length = min(self.length, 1 << max(counts).bit_length())
+    return packed(texts, self.vocabulary, length=length, alone=True)
+
+  @functools.cached_property
+  def codes_of(self) -> Any:
+    """Compiled: parameters and a batch of rows to codes of their tokens."""
+    return jax.jit(self.objective.features)
+
+  def token_embeddings(self, texts: Sequence[str]) -> list[np.ndarray]:
+    """Codes of the tokens of each text, without those around it: float32 [T, D]."""
+    columns = self.rows(texts)
+    codes = self.batched(lambda batch: self.codes_of(self.params, batch), columns)
+    inside = columns["position"] > 0
+    inside &= np.roll(columns["segment"], -1, axis=1) > 0
+    return [codes[row][where] for row, where in enumerate(inside)]
+
+  def sentence_embeddings(
+    self, texts: Sequence[str], *, pool: str = "mean"
+  ) -> np.ndarray:
+    """A vector of each text: float32 [S, D].
+
+    Args:
+      texts: S of them.
+      pool: `mean`, of the codes of all tokens, as sentence encoders do
+        (https://arxiv.org/abs/1908.10084); or `first`, that of the token before them.
+
+    Raises:
+      UserError: there is no such way, or a text is too long.
+    """
+    if pool not in ("mean", "first"):
+      hint = resolve.did_you_mean(str(pool), ("mean", "first"))
+      raise UserError(f"pool={pool!r}: {hint}")
+    columns = self.rows(texts)
+    codes = self.batched(lambda batch: self.codes_of(self.params, batch), columns)
+    if pool == "first":
+      return codes[:, 0]
+    where = (columns["segment"] > 0)[..., None]
+    return (codes * where).sum(axis=1) / where.sum(axis=1)
+
+  def batched(self, compute: Any, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Computes rows a batch at a time, the last one filled up with copies.
+
+    Args:
+      compute: from a batch to an array [batch_size, ...].
+      columns: [R, ...] each.
+
+    Returns:
+      float32 [R, ...].
+    """
+    count = len(next(iter(columns.values())))
+    size = min(self.batch_size, count)
+    found = []
+    for start in range(0, count, size):
+      ids = np.minimum(np.arange(start, start + size), count - 1)
+      batch = {name: jnp.asarray(column[ids]) for name, column in columns.items()}
+      found.append(np.asarray(compute(batch), np.float32)[: count - start])
+    return np.concatenate(found)
+
+  @functools.cached_property
+  def predict(self) -> Any:
+    """Compiled: a text and a mask to log-probabilities [B, M, V] of hidden tokens."""
+
+    @jax.jit
+    def log_probabilities(params: Any, text: Text, mask: Any) -> Array:
+      logits = self.objective.predict(params, text, mask)
+      # What no text has is no answer.
+      special = jnp.zeros(logits.shape[-1], bool)
+      special = special.at[jnp.asarray(self.objective.tokens.special)].set(True)
+      return jax.nn.log_softmax(jnp.where(special, -jnp.inf, logits), axis=-1)
+
+    return functools.partial(log_probabilities, self.params)
+
+
+def load(workdir: str | Path, *, step: int | None = None) -> Trained:
+  """Reads a trained text system.
+
+  Args:
+    workdir: of a run, or of imported weights with their tokenizer.
+    step: which checkpoint; the newest when None.
+
+  Raises:
+    UserError: there is no such workdir or checkpoint, or it is of no text system.
+  """
+  config = workdirs.read_config(workdir)
+  objective = resolve.build(objectives, config.objective)
+  file = storage.reach(workdir) / workdirs.TOKENIZER
+  if not hasattr(objective, "check_vocabulary") or not file.is_file():
+    raise UserError(
+      f"{workdir}: expected a run of a text system, with its {workdirs.TOKENIZER}"
+    )
+  vocabulary = vocabularies.load(str(file))
+  objective.check_vocabulary(vocabulary)
+  _, params = workdirs.checkpoints(workdir, config).restore_weights(step)
+  return Trained(objective=objective, params=params, vocabulary=vocabulary)

@@ -1,0 +1,75 @@
+"""Relative positions as DeBERTa has them: attention reads them apart from content."""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+
+class Relative(NamedTuple):
+  """Where tokens stand to each other.
+
+  Attributes:
+    vectors: of each distance, [R, D], learnt.
+    ids: which of them is that from each query to each key, int32 [B, N, K].
+  """
+
+  vectors: Array
+  ids: Array
+
+
+def disentangled(
+  query: Array, key: Array, far: tuple[Array, Array], ids: Array
+) -> Array:
+  """What content says of positions, and positions of content.
+
+  https://arxiv.org/abs/2006.03654, equation 4, whose layers for queries and keys are
+  those of content here, as in DeBERTa-v2.
+
+  Args:
+    query: [B, H, N, D], scaled.
+    key: [B, H, K, D].
+    far: queries, scaled as well, and keys made of `Relative.vectors`: [1, H, R, D].
+    ids: see `Relative`.
+
+  Returns:
+    float32 [B, H, N, K], to add to the scores.
+  """
+
+  def scores(tokens: Array, distances: Array) -> Array:
+    # [B, H, N, D], [H, R, D] -> [B, H, N, R]
+    return jnp.einsum(
+      "bhnd,hrd->bhnr", tokens, distances[0], preferred_element_type=jnp.float32
+    )
+
+  of_keys = jnp.take_along_axis(scores(query, far[1]), ids[:, None], axis=-1)
+  turned = ids.swapaxes(1, 2)[:, None]
+  of_queries = jnp.take_along_axis(scores(key, far[0]), turned, axis=-1)
+  return of_keys + of_queries.swapaxes(2, 3)
+
+
+def buckets(apart: Array, *, count: int, most: int) -> Array:
+  """Numbers distances, the far ones together in ranges that grow with their logarithm.
+
+  Args:
+    apart: int [...], how many places a query comes after a key.
+    count: of numbers for either direction, S; 0 numbers each distance by itself.
+    most: the distance that has the last number.
+
+  Returns:
+    int32 [...], from 0 to 2 S - 1; with a `count` of 0, S is `most`.
+
+  Example:
+    >>> buckets(jnp.array([-9, -2, 0, 1, 2, 3, 9]), count=4, most=16).tolist()
+    [1, 2, 4, 5, 6, 7, 7]
+  """
+  if not count:
+    return jnp.clip(apart + most, 0, 2 * most - 1).astype(jnp.int32)
+  near = count // 2
+  size = jnp.maximum(jnp.abs(apart), near)
+  # A whole number of the logarithms must not be rounded up by a rounding error.
+  share = jnp.log(size / near) / math.log((most - 1) / near) * (near - 1)
+  far = jnp.ceil(share - 1e-5) + near
+  found = jnp.where(jnp.abs(apart) <= near, apart, jnp.sign(apart) * far)
+  return jnp.clip(found + count, 0, 2 * count - 1).astype(jnp.int32)

@@ -1,0 +1,55 @@
+"""Tells tokens of a text from others that were put in their place."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from maskjax.masking.mask import gather
+from maskjax.models.dense import Dense
+from maskjax.models.gelu import gelu
+from maskjax.models.text.encoder import TextEncoder
+from maskjax.models.transformer import LayerNorm
+from maskjax.tokens import Text
+
+
+class TokenDetector(nn.Module):
+  """Says of each token whether it is the original one.
+
+  A dense layer, GELU and normalisation, as before a table of tokens, and one output.
+
+  Attributes:
+    encoder: of the text.
+    normalises: whether there is that normalisation; ELECTRA has none
+      (https://arxiv.org/abs/2003.10555).
+  """
+
+  encoder: TextEncoder
+  normalises: bool = True
+
+  def setup(self) -> None:
+    """Makes the head."""
+    encoder = self.encoder
+    self.dense = Dense(encoder.width, dtype=encoder.dtype)
+    if self.normalises:
+      self.norm = LayerNorm(epsilon=encoder.norm_epsilon, dtype=encoder.dtype)
+    self.head = Dense(1, dtype=encoder.dtype)
+
+  def __call__(self, text: Text, ids: Array | None = None) -> Array:
+    """Logits of having been substituted.
+
+    Args:
+      text: [B, N].
+      ids: the places to tell of, int [B, M]; all when None.
+
+    Returns:
+      float32 [B, N], or [B, M].
+    """
+    x = self.encoder(text)
+    x = x if ids is None else gather(x, ids)
+    x = gelu(self.dense(x))
+    x = self.head(self.norm(x) if self.normalises else x)
+    return x[..., 0].astype(jnp.float32)
+
+  def encode(self, text: Text) -> Array:
+    """Codes of all tokens: [B, N, D]."""
+    return self.encoder(text)

@@ -1,0 +1,63 @@
+"""Difference-Masking: choosing what to mask in continued pretraining.
+
+Goes on training a model on the texts of a domain, and hides what makes these differ
+from what it was trained on before: anchors are the words that the domain has and the
+other corpus has not, and the more a word is like the nearest anchor, the more often it
+is hidden (https://arxiv.org/abs/2305.14577, section 3). How like it is, says
+`anchor_likeness` of `maskjax.data.statistics`. Config:
+`configs/text/difference_masking.py`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Unpack
+
+from maskjax.models.text import MaskedLM
+from maskjax.objectives.text.mlm import MaskedLanguageModel
+from maskjax.objectives.texts import TextKeywords, text_parts
+from maskjax.systems import System
+
+SYSTEM = System(
+  name="difference_masking",
+  family="text",
+  paper="arXiv:2305.14577",
+  config="configs/text/difference_masking.py",
+  agrees_with="equations in NumPy",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DifferenceMasking(MaskedLanguageModel):
+  """Masked language modelling of a domain's words; `difference_masking` makes it."""
+
+  reads_score: ClassVar[bool] = True
+
+
+def difference_masking(
+  *,
+  vocab_size: int,
+  mask: str | Mapping[str, Any] = "by_likeness",
+  mask_ratio: float = 0.15,
+  replaced: Sequence[float] = (0.8, 0.1),
+  **text: Unpack[TextKeywords],
+) -> DifferenceMasking:
+  """Makes Difference-Masking from hyperparameters.
+
+  Args:
+    vocab_size: number of tokens.
+    mask: see `maskjax.objectives.mlm`.
+    mask_ratio: see `maskjax.objectives.mlm`.
+    replaced: see `maskjax.objectives.mlm`.
+    **text: see `maskjax.objectives.texts.TextKeywords`.
+
+  Raises:
+    UserError: hyperparameters that do not fit each other; names them.
+  """
+  encoder, fields = text_parts(
+    vocab_size=vocab_size,
+    mask=mask,
+    mask_ratio=mask_ratio,
+    replaced=replaced,
+    **text,
+  )
+  return DifferenceMasking(model=MaskedLM(encoder=encoder), **fields)

@@ -1,0 +1,64 @@
+"""InforMask: unsupervised informative masking for language model pretraining.
+
+Hides the tokens of which the visible ones say most, by their pointwise mutual
+information. Twice it saves work: of all masks of a row only some are drawn, and the
+best of these are used to find once how often each token of the vocabulary should be
+hidden; while it trains, each is then hidden as often, by itself
+(https://arxiv.org/abs/2210.11771, section 3). The rates are `informative_rates` of
+`maskjax.data.statistics`. Config: `configs/text/informask.py`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Unpack
+
+from maskjax.models.text import MaskedLM
+from maskjax.objectives.text.mlm import MaskedLanguageModel
+from maskjax.objectives.texts import TextKeywords, text_parts
+from maskjax.systems import System
+
+SYSTEM = System(
+  name="informask",
+  family="text",
+  paper="arXiv:2210.11771",
+  config="configs/text/informask.py",
+  agrees_with="equations in NumPy",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InforMask(MaskedLanguageModel):
+  """Masked language modelling by rates of the data; `informask` makes it."""
+
+  reads_score: ClassVar[bool] = True
+
+
+def informask(
+  *,
+  vocab_size: int,
+  mask: str | Mapping[str, Any] = "by_rate",
+  mask_ratio: float = 0.3,
+  replaced: Sequence[float] = (1.0, 0.0),
+  **text: Unpack[TextKeywords],
+) -> InforMask:
+  """Makes InforMask from hyperparameters.
+
+  Args:
+    vocab_size: number of tokens.
+    mask: see `maskjax.objectives.mlm`.
+    mask_ratio: share of a row's tokens that is hidden at most, for which arrays have
+      room; how many are, the rates of the data say.
+    replaced: see `maskjax.objectives.mlm`.
+    **text: see `maskjax.objectives.texts.TextKeywords`.
+
+  Raises:
+    UserError: hyperparameters that do not fit each other; names them.
+  """
+  encoder, fields = text_parts(
+    vocab_size=vocab_size,
+    mask=mask,
+    mask_ratio=mask_ratio,
+    replaced=replaced,
+    **text,
+  )
+  return InforMask(model=MaskedLM(encoder=encoder), **fields)

@@ -1,0 +1,139 @@
+"""MSLM: language model sensitivity by mask-specific losses.
+
+Goes on training a model on the texts of a domain, of which it hides some of the terms,
+each as a whole, and some of the other words; and an error weighs more where a term was
+hidden. By how much follows from how many tokens of either kind are hidden
+(https://arxiv.org/abs/2403.18025, section 3). The terms are `terms` of
+`maskjax.data.statistics`. The paper's second loss, of the named entities that are
+labelled in its data, is left out. Config: `configs/text/mslm.py`.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar, Unpack
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from maskjax.errors import UserError
+from maskjax.losses import Loss, Mean
+from maskjax.models.text import MaskedLM
+from maskjax.objectives.objective import Batch, valid
+from maskjax.objectives.texts import (
+  TextKeywords,
+  TextObjective,
+  text_parts,
+  token_errors,
+)
+from maskjax.systems import System
+
+SYSTEM = System(
+  name="mslm",
+  family="text",
+  paper="arXiv:2403.18025",
+  config="configs/text/mslm.py",
+  agrees_with="equations in NumPy",
+)
+
+# Steps over which hidden tokens are counted: the older ones count less and less.
+_DECAY = 0.999
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskSpecific(TextObjective):
+  """The game of MSLM; `mslm` makes it from hyperparameters.
+
+  `extra` holds `hidden`, float32 [2], how many tokens of terms and how many others were
+  hidden, which the weights follow.
+  """
+
+  reads_score: ClassVar[bool] = True
+
+  def first_extra(self) -> Any:
+    """Nothing was hidden."""
+    return {"hidden": jnp.zeros(2)}
+
+  def update_extra(self, params: Any, extra: Any, step: Array, sums: Any) -> Any:
+    """Adds what a step hid."""
+    del params, step
+    return {"hidden": _DECAY * extra["hidden"] + sums["hidden"]}
+
+  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+    """The cross-entropy of the hidden tokens, each times 1 and its kind's weight."""
+    mask = self.mask(batch, key)
+    text = self.seen(batch, mask, key)
+    logits = self.predict(params, text, mask, self.rngs(batch, key))
+    tokens = mask.masked(batch["token"])
+    errors = token_errors(logits, tokens)
+    where = mask.is_hidden & valid(batch)[:, None]
+    is_term = mask.masked(batch["score"]) > 0
+    of_terms, of_words = kind_weights(extra["hidden"])
+    weights = 1 + jnp.where(is_term, of_terms, of_words)
+    terms, others = Mean.of(errors, where & is_term), Mean.of(errors, where & ~is_term)
+    right = logits.argmax(axis=-1) == tokens
+    return dataclasses.replace(
+      Loss.of(
+        Mean.of(weights * errors, where),
+        accuracy=Mean.of(right, where),
+        terms=terms,
+        others=others,
+      ),
+      sums={"hidden": jnp.stack([terms.weight, others.weight])},
+    )
+
+
+def kind_weights(hidden: Array) -> Array:
+  """What errors of terms, and of other words, weigh besides 1: float32 [2].
+
+  As in the authors' code: the softmax of two numbers, both the share of terms among the
+  hidden tokens, but at least one half for terms and at most one half for other words.
+  Terms so never weigh less.
+
+  Args:
+    hidden: [2], how many tokens of either kind are hidden.
+
+  Example:
+    >>> kind_weights(jnp.array([30.0, 70.0])).round(3).tolist()
+    [0.550000011920929, 0.44999998807907104]
+  """
+  total = hidden.sum()
+  share = jnp.where(total == 0, 0.5, hidden[0] / jnp.where(total == 0, 1, total))
+  return jax.nn.softmax(jnp.stack([jnp.maximum(share, 0.5), jnp.minimum(share, 0.5)]))
+
+
+def mslm(
+  *,
+  vocab_size: int,
+  term_ratio: float = 0.25,
+  word_ratio: float = 0.15,
+  mask_ratio: float = 0.3,
+  replaced: Sequence[float] = (1.0, 0.0),
+  **text: Unpack[TextKeywords],
+) -> MaskSpecific:
+  """Makes MSLM from hyperparameters.
+
+  Args:
+    vocab_size: number of tokens.
+    term_ratio: share of a row's terms that is hidden.
+    word_ratio: share of its other tokens that is hidden.
+    mask_ratio: share of a row's tokens that is hidden at most, for which arrays have
+      room.
+    replaced: see `maskjax.objectives.mlm`.
+    **text: see `maskjax.objectives.texts.TextKeywords`.
+
+  Raises:
+    UserError: hyperparameters that do not fit each other; names them.
+  """
+  for name, ratio in (("term_ratio", term_ratio), ("word_ratio", word_ratio)):
+    if not 0 <= ratio <= 1:
+      raise UserError(f"{name}={ratio}: expected a number from 0 to 1")
+  ratios = {"term_ratio": term_ratio, "word_ratio": word_ratio}
+  encoder, fields = text_parts(
+    vocab_size=vocab_size,
+    mask={"name": "terms_and_words", **ratios},
+    mask_ratio=mask_ratio,
+    replaced=replaced,
+    **text,
+  )
+  return MaskSpecific(model=MaskedLM(encoder=encoder), **fields)
