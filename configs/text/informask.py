@@ -4,7 +4,8 @@ small: Python's reference, see maskjax/recipes.py; on two CPU cores.
   maskjax train --config configs/text/informask.py:small --workdir runs/informask_small
 
 paper: RoBERTa-base, 40 epochs of English Wikipedia, of which each article gives a row.
-The rows need a `score`: the statistic of `small`, of their own training split.
+The rows need a `score`: give `maskjax pack` the statistic of `small`, of a sample of
+these articles.
   maskjax train --config configs/text/informask.py:paper --workdir DIR
 """
 

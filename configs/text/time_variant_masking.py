@@ -5,7 +5,7 @@ list and their letters tell. On two CPU cores.
   maskjax train --config configs/text/time_variant_masking.py:small --workdir DIR
 
 paper: BERT-large, 200,000 batches of 256 rows of 512 tokens of Wikipedia. The rows need
-a `score`: the statistic of `small`, with a tagger of parts of speech as its `tagger`.
+a `score`: give `maskjax pack` the statistic of `small`, with a `tagger` of one's own.
   maskjax train --config configs/text/time_variant_masking.py:paper --workdir DIR
 """
 

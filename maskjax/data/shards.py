@@ -10,13 +10,14 @@ import numpy as np
 from maskjax import storage
 from maskjax.data.documents import Documents
 from maskjax.data.packing import packed
-from maskjax.data.text import Rows, read_documents, read_vocabulary
+from maskjax.data.text import Rows, read_documents, read_vocabulary, scorer
 from maskjax.errors import UserError
 from maskjax.resolve import did_you_mean
 from maskjax.tokens import vocabulary as vocabularies
 
 TOKENIZER = "tokenizer.json"
 INDEX = "index.json"
+SCORE = "score"
 # Texts that are packed together, into one shard: more would fill rows no better.
 SHARD = 10_000
 
@@ -28,6 +29,7 @@ def write(
   tokenizer: str | Mapping[str, Any],
   length: int = 512,
   pack: bool = True,
+  statistic: str | Mapping[str, Any] | None = None,
   split: str = "train",
 ) -> int:
   """Packs documents into a folder, a shard of them at a time.
@@ -38,6 +40,8 @@ def write(
     tokenizer: see there.
     length: tokens of a row.
     pack: see there.
+    statistic: see there; found anew for each shard, so that `training` had better be a
+      sample where there are many.
     split: what these rows are called.
 
   Returns:
@@ -53,11 +57,15 @@ def write(
   if (root / TOKENIZER).is_file() and vocabularies.load(str(root)) != vocabulary:
     raise UserError(f"{folder} has rows of another vocabulary: expected the same")
   texts = read_documents(documents)
+  score = statistic and scorer(statistic, vocabulary, length=length, pack=pack)
   (root / split).mkdir(parents=True, exist_ok=True)
   vocabulary.save(root / TOKENIZER)
   counts = []
   for number, part in enumerate(_parts(texts)):
     columns = packed(part, vocabulary, length=length, alone=not pack)
+    if score:
+      # Floats by their bits, so that all columns are of one type.
+      columns = {**columns, SCORE: score(columns).view(np.int32)}
     stacked = np.stack([columns[name] for name in sorted(columns)], axis=1)
     with (root / split / f"{number:05}.npy").open("wb") as file:
       np.save(file, stacked.astype(np.int32))
@@ -102,8 +110,9 @@ def packed_rows(*, root: str, split: str = "train") -> Rows:
     if shard.shape != expected:
       raise UserError(f"{root}/{name} has {shard.shape}: expected {expected}")
     shards.append(shard)
+  types = {SCORE: np.float32}
   columns = {
-    name: Joined([shard[:, place] for shard in shards])
+    name: Joined([shard[:, place].view(types.get(name, np.int32)) for shard in shards])
     for place, name in enumerate(index["columns"])
   }
   vocabulary = vocabularies.load(str(folder))

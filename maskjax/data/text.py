@@ -1,7 +1,7 @@
 """The source of rows of tokens."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -85,19 +85,36 @@ def text(
   if not len(columns["token"]):
     raise UserError(f"{found!r}: expected documents that have tokens")
   if statistic is not None:
-    given: dict[str, Any]
-    given = {"name": statistic} if isinstance(statistic, str) else dict(statistic)
-    for key in given.keys() & _CORPORA:
-      texts = read_documents(given[key])
-      given[key] = packed(texts, vocabulary, length=length, alone=not pack)
+    score = scorer(statistic, vocabulary, length=length, pack=pack)
+    columns = {**columns, "score": score(columns)}
+  return Rows(columns, vocabulary, f"text(documents={found!r})")
+
+
+def scorer(
+  statistic: str | Mapping[str, Any],
+  vocabulary: Vocabulary,
+  *,
+  length: int,
+  pack: bool,
+) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+  """The function from columns of rows to scores that a config names, see `text`."""
+  given: dict[str, Any]
+  given = {"name": statistic} if isinstance(statistic, str) else dict(statistic)
+  for key in given.keys() & _CORPORA:
+    texts = read_documents(given[key])
+    given[key] = packed(texts, vocabulary, length=length, alone=not pack)
+
+  def score(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     scores = resolve.build(statistics, given, rows=columns, vocabulary=vocabulary)
-    if scores.shape != columns["token"].shape or scores.dtype != np.float32:
+    shape = columns["token"].shape
+    if scores.shape != shape or scores.dtype != np.float32:
       raise UserError(
         f"statistic={given['name']!r} gave {scores.dtype} {list(scores.shape)}: "
-        f"expected float32 {list(columns['token'].shape)}"
+        f"expected float32 {list(shape)}"
       )
-    columns = {**columns, "score": scores}
-  return Rows(columns, vocabulary, f"text(documents={found!r})")
+    return scores
+
+  return score
 
 
 def read_documents(spec: str | Mapping[str, Any]) -> Documents:

@@ -37,6 +37,19 @@ def test_rows_come_back(tmp_path, monkeypatch):
     assert next(batches)["token"].shape == (8, 64)
 
 
+def test_scores_come_back(tmp_path):
+  statistic = dict(name="informative_rates", training=REFERENCE)
+  whole = text(**ROWS, statistic=statistic)
+  shards.write(tmp_path, **ROWS, statistic=statistic)
+  again = data.packed_rows(root=str(tmp_path))
+  for i in (0, 7):
+    assert again[i]["score"].dtype == np.float32 and again[i]["score"].any()
+    np.testing.assert_array_equal(again[i]["score"], whole[i]["score"])
+    np.testing.assert_array_equal(again[i]["token"], whole[i]["token"])
+  with pytest.raises(UserError, match="did you mean 'informative_rates'"):
+    shards.write(tmp_path / "other", **ROWS, statistic="informative_rate")
+
+
 def test_the_command(tmp_path, monkeypatch, capsys):
   out = tmp_path / "rows"
   command = ["maskjax", "pack", "--config=configs/text/bert.py:small", f"--out={out}"]
