@@ -45,11 +45,7 @@ def whole_documents(encoder: TextEncoder, text: Text) -> dict[str, Any]:
   """What further blocks need to know of places: they look at whole documents.
 
   Args:
-    encoder: says whether positions are rotary.
+    encoder: says what is known of positions.
     text: the tokens.
   """
-  rotary = encoder.positions == "rotary"
-  return {
-    "bias": attention_bias(text),
-    "places": text.position[..., None] if rotary else None,
-  }
+  return {**encoder.where(text), "bias": attention_bias(text)}

@@ -67,7 +67,9 @@ class LateMaskLM(nn.Module):
     if self.begins_anew:
       x = self.enter_norm(x + self.places[text.position].astype(x.dtype))
     where = whole_documents(self.encoder, text)
-    x = self.decoder(x, asked, **where)[-1]
+    # Distances are of all tokens to all others, see `Block`.
+    x = self.decoder(x, None if "relative" in where else asked, **where)[-1]
+    x = x if asked is None else x[:, -asked:]
     x = x if self.encoder.norm_last else self.norm(x)
     if asked is None:
       x = gather(x, jnp.take_along_axis(late.restore_ids, ids, axis=1))
