@@ -15,6 +15,7 @@ from maskjax import objectives, resolve, storage
 from maskjax import workdir as workdirs
 from maskjax.data.packing import packed
 from maskjax.errors import UserError
+from maskjax.evaluation import embedder
 from maskjax.tokens import Text
 from maskjax.tokens import vocabulary as vocabularies
 from maskjax.tokens.vocabulary import Vocabulary
@@ -80,20 +81,14 @@ class Trained:
     Args:
       texts: S of them.
       pool: `mean`, of the codes of all tokens, as sentence encoders do
-        (https://arxiv.org/abs/1908.10084); or `first`, that of the token before them.
+        (https://arxiv.org/abs/1908.10084); `first`, that of the token before them; or
+        `own`, the system's, where it has one.
 
     Raises:
       UserError: there is no such way, or a text is too long.
     """
-    if pool not in ("mean", "first"):
-      hint = resolve.did_you_mean(str(pool), ("mean", "first"))
-      raise UserError(f"pool={pool!r}: {hint}")
-    columns = self.rows(texts)
-    codes = self.batched(lambda batch: self.codes_of(self.params, batch), columns)
-    if pool == "first":
-      return codes[:, 0]
-    where = (columns["segment"] > 0)[..., None]
-    return (codes * where).sum(axis=1) / where.sum(axis=1)
+    embed = jax.jit(embedder(self.objective, pool))
+    return self.batched(lambda batch: embed(self.params, batch), self.rows(texts))
 
   def batched(self, compute: Any, columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """Computes rows a batch at a time, the last one filled up with copies.

@@ -6,9 +6,17 @@ from maskjax.evaluation.knn import knn_accuracy
 from maskjax.evaluation.linear import lars_probe_accuracy, linear_probe_accuracy
 from maskjax.evaluation.probes import probe_table, run_probes
 from maskjax.evaluation.rank import effective_rank
+from maskjax.evaluation.retrieval import (
+  document_embeddings,
+  embedder,
+  retrieval_scores,
+  retrieve,
+)
 
 __all__ = [
+  "document_embeddings",
   "effective_rank",
+  "embedder",
   "held_out_loss",
   "knn_accuracy",
   "lars_probe_accuracy",
@@ -16,5 +24,7 @@ __all__ = [
   "mean_target_loss",
   "pooled_features",
   "probe_table",
+  "retrieval_scores",
+  "retrieve",
   "run_probes",
 ]
