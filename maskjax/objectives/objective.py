@@ -40,6 +40,7 @@ class Objective(Protocol):
     are parameters of other runs, read before the first step; an entry that is
     `Variables` takes of the run's own `extra` the entries that it has;
   - `features(params, batch) -> [B, N, D] or [B, D]`, for the probes;
+  - `embed(params, batch) -> [B, E]`, of documents, for dense retrieval;
   - `reads_extra`, True where `features` and `reconstruct` take `Variables` as their
     `params`, because they need what `extra` holds, see `readable`;
   - `targets(batch) -> [B, N, P]`, to compare with predicting their mean;

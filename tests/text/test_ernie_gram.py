@@ -166,11 +166,18 @@ def test_ngrams_are_hidden_whole():
 def test_rows_are_as_if_shortened():
   """The same codes as of rows in which each hidden n-gram is one token."""
   objective, mask = make(), hidden_mask()
-  short = objective.shortened(batch(), mask)
+  short = jax.jit(objective.shortened)(batch(), mask)
   text = Text.of(batch())
   model = objective.model.bind({"params": params()})
   identities = jnp.where(short.starts, short.identities, text.token)
-  found = np.asarray(model.read(short.text, identities, short.asked, short.symbol))
+  read = jax.jit(model.read)
+  found = np.asarray(read(short.text, identities, short.asked, short.symbol))
+
+  @jax.jit
+  def alone(text, identities):
+    x = model.encoder.embed(text, model.vectors(identities))
+    return model.encoder.read(x, text)
+
   hidden, score = np.asarray(mask.hidden), np.asarray(text.score)
   for row in (0, 3):
     kept = np.flatnonzero(~(hidden[row] & (score[row] < 0)))
@@ -185,8 +192,7 @@ def test_rows_are_as_if_shortened():
       position=jnp.asarray(position)[None],
       word=jnp.zeros((1, len(kept)), jnp.int32),
     )
-    x = model.encoder.embed(by_hand, model.vectors(identities[row, kept][None]))
-    expected = np.asarray(model.encoder.read(x, by_hand))[0]
+    expected = np.asarray(alone(by_hand, identities[row, kept][None]))[0]
     filled = segment > 0
     np.testing.assert_allclose(
       found[row, kept][filled], expected[filled], rtol=1e-4, atol=1e-5
@@ -200,7 +206,7 @@ def test_rows_are_as_if_shortened():
 
 def test_mask_symbols_see_the_text_and_themselves():
   objective, mask = make(), hidden_mask()
-  short = objective.shortened(batch(), mask)
+  short = jax.jit(objective.shortened)(batch(), mask)
   model = objective.model.bind({"params": params()})
   read = jnp.where(short.starts, 3, batch()["token"])
   before = np.asarray(model.read(short.text, read, short.asked, short.symbol))
@@ -229,12 +235,12 @@ def test_the_loss_is_the_papers():
   tokens = np.asarray(batch()["token"])
   begun = jnp.where(short.starts, 3, batch()["token"])
   model = objective.model.bind({"params": params()})
-  proposed = model.propose(short.text, begun, ids)
+  proposed = jax.jit(model.propose)(short.text, begun, ids)
   stands, drawn = objective.proposals(proposed, batch(), mask, KEY)
   stands = np.asarray(stands & short.starts)
   assert stands.any() and (np.asarray(short.starts) & ~stands).any()
   read = np.where(stands, drawn, begun)
-  whole, fine, other = model.tell(
+  whole, fine, other = jax.jit(model.tell)(
     short.text, jnp.asarray(read), short.asked, short.symbol, ids
   )
   generator, whole, fine = (log_softmax(x) for x in (proposed, whole, fine))
@@ -292,6 +298,7 @@ def test_hidden_tokens_are_told_alone_in_evaluation():
   ("options", "message"),
   [
     (dict(num_ngrams=0), "num_ngrams=0: expected at least 1"),
+    (dict(mask="whole_words"), "mask='whole_words' splits n-grams: expected 'ngrams'"),
     (dict(longest=1), "longest=1: expected at least 2"),
     (dict(generator_depth=0), "generator_depth=0: expected at least 1"),
     (dict(plausible=1.5), "plausible=1.5: expected a number from 0 to 1"),

@@ -19,7 +19,7 @@ from jax import Array
 from maskjax import keys
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean
-from maskjax.masking import Mask
+from maskjax.masking import Mask, words
 from maskjax.masking.mask import gather
 from maskjax.models.text.ngram_lm import NgramLM
 from maskjax.objectives.objective import Batch, valid
@@ -40,6 +40,9 @@ SYSTEM = System(
   config="configs/text/ernie_gram.py",
   agrees_with="equations in NumPy",
 )
+
+# Samplers that may hide a part of an n-gram.
+SPLITTERS = tuple(name for name in words.__all__ if name != "ngrams")
 
 
 class Shortened(NamedTuple):
@@ -231,6 +234,9 @@ def ernie_gram(
   ):
     if value < least:
       raise UserError(f"{name}={value}: expected at least {least}")
+  given = mask if isinstance(mask, str) else mask.get("name")
+  if given in SPLITTERS:
+    raise UserError(f"mask={given!r} splits n-grams: expected 'ngrams', or your own")
   if not 0 <= plausible <= 1:
     raise UserError(f"plausible={plausible}: expected a number from 0 to 1")
   if detection_weight < 0:
