@@ -223,7 +223,7 @@ def test_only_documents_of_their_own_are_seen():
   text = text_of(PACKED)
 
   def batch(text):
-    return {name: column for name, column in vars(text).items() if name != "score"}
+    return {name: column for name, column in vars(text).items() if column is not None}
 
   params = objective.init(jax.random.key(0), batch(text)).params
   other = text.saying(text.token.at[:, 7].add(-1))
@@ -268,7 +268,7 @@ def test_electra(lengths, embedding_size):
     start += length
   original = text.token + jnp.array(labels)  # where it was another token
   batch = {
-    **{name: column for name, column in vars(text).items() if name != "score"},
+    **{name: column for name, column in vars(text).items() if column is not None},
     "token": original,
     "word": jnp.where(text.is_filling, -1, 0),
   }

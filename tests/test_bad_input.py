@@ -118,7 +118,7 @@ WRONG = {
     ["--config.objective.decoder.heads=3"],
     ["decoder.width=32", "decoder.heads=3", "multiple"],
   ),
-  "objective": (["--config.objective.name=mea"], ["'mea'", "did you mean 'mae'?"]),
+  "objective": (["--config.objective.name=mqe"], ["'mqe'", "did you mean 'mae'?"]),
   "import_path": (
     ["--config.objective.name=no_such_lab.mae:mae"],
     ["no_such_lab.mae:mae", "No module named"],

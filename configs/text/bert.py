@@ -83,6 +83,7 @@ def modernbert():
     dropout=0.0,
   )
   config.objective.encoder = dict(kind="modernbert", width=768, depth=22, heads=12)
+  del config.objective.scan  # its first block differs
   config.optimizer.update(
     learning_rate=8e-4, warmup_steps=650, b2=0.98, weight_decay=1e-5
   )

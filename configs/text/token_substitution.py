@@ -9,7 +9,8 @@ well they find out those drawn uniformly.
 
 paper: SLM of BERT-base, a million batches of 256 rows of 512 tokens.
   maskjax train --config configs/text/token_substitution.py:paper --workdir DIR
-paper_rts, paper_c_rts: RTS and C-RTS; the latter needs a file of clusters.
+paper_rts: RTS. C-RTS is this with `task="c_rts"`, batches of 128, and `clusters`, a
+file that `numpy.save` wrote with the cluster, of 100, of each token.
 """
 
 from maskjax import config as configs
@@ -17,7 +18,7 @@ from maskjax import recipes
 
 
 def get_config(setting=None):
-  settings = (small, small_rts, small_c_rts, paper, paper_rts, paper_c_rts)
+  settings = (small, small_rts, small_c_rts, paper, paper_rts)
   return configs.setting(setting, {make.__name__: make for make in settings})
 
 
@@ -74,16 +75,4 @@ def paper():
 def paper_rts():
   config = paper()
   config.objective.update(task="rts", loss_weight=50.0)
-  return config
-
-
-def paper_c_rts():
-  config = paper()
-  config.batch_size = 128
-  config.objective.update(
-    task="c_rts",
-    loss_weight=50.0,
-    clusters="data/english/clusters.npy",  # the cluster, of 100, of each token
-    beta=2.0,
-  )
   return config

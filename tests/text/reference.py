@@ -109,7 +109,7 @@ def embed(p, row, encoder):
     x = x + p["positions"][row.position]
   if "types" in p:
     x = x + p["types"][0]
-  return norm(p["embed_norm"], x, encoder.norm_epsilon)
+  return norm(p["embed_norm"], x, encoder.norm_epsilon) if "embed_norm" in p else x
 
 
 def same_document(row, keys=None):

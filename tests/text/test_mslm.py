@@ -24,7 +24,7 @@ LOSS = jax.jit(OBJECTIVE.loss)
 @functools.cache
 def marked():
   """A batch whose terms are its longer words."""
-  rows = {name: np.asarray(column) for name, column in batch(count=4).items()}
+  rows = {name: np.asarray(column) for name, column in batch(count=8).items()}
   index = rows.pop("index")
   spell = source().vocabulary.decode
   listed = [word for row in rows["token"] for word in spell(row).split()]
@@ -96,7 +96,7 @@ def test_terms_are_hidden_whole():
   draw = jax.jit(jax.vmap(lambda key: OBJECTIVE.mask(rows, key).hidden))
   hidden = np.asarray(draw(jax.random.split(KEY, 50)))
   number, checked = marked()["score"], 0
-  for row in range(4):
+  for row in range(8):
     for term in np.unique(number[row][number[row] > 0]):
       of_term = hidden[:, row, number[row] == term]
       assert (of_term.all(axis=1) == of_term.any(axis=1)).all()

@@ -57,7 +57,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "positions": "rotary",
     "types": 0,
     "norm_epsilon": 1e-5,
-    "norm_first": False,
+    "norm_embedded": False,
     "use_bias": False,
     "activation": "silu",
     "gated": True,
@@ -90,6 +90,7 @@ class TextEncoder(nn.Module):
       added to tokens, the first one where there are no parts; 0 adds none.
     windows: of each block, in turn from the first on, how far a token looks to either
       side; 0 for all of its document.
+    norm_embedded: normalise embedded tokens, before the first block.
     norm_epsilon: added to the variance in layer normalisation.
     norm_last: see `maskjax.models.transformer.Block`; with it tokens are not normalised
       once more after the last block.
@@ -110,6 +111,7 @@ class TextEncoder(nn.Module):
   buckets: int = 256
   types: int = 0
   windows: tuple[int, ...] = (0,)
+  norm_embedded: bool = True
   norm_epsilon: float = 1e-5
   norm_last: bool = False
   use_bias: bool = True
@@ -135,7 +137,8 @@ class TextEncoder(nn.Module):
       self.relative_norm = norm()
     if self.types:
       self.kinds = self.param("types", _NORMAL, (self.types, embed_width))
-    self.embed_norm = norm()
+    if self.norm_embedded:
+      self.embed_norm = norm()
     if embed_width != self.width:
       self.embed_up = Dense(self.width, dtype=self.dtype)
     self.transformer = Transformer(
@@ -172,7 +175,8 @@ class TextEncoder(nn.Module):
       x = x + self.places[text.position]
     if self.types:
       x = x + self.kinds[0 if text.kind is None else text.kind]
-    x = drop_some(self, self.embed_norm(x.astype(self.dtype)), self.dropout)
+    x = x.astype(self.dtype)
+    x = drop_some(self, self.embed_norm(x) if self.norm_embedded else x, self.dropout)
     return x if x.shape[-1] == self.width else self.embed_up(x)
 
   def where(self, text: Text, *, causal: bool = False) -> dict[str, Any]:
@@ -292,7 +296,7 @@ def text_encoder(
   names = ("embed_width", "positions", "buckets", "types", "windows", "norm_epsilon")
   own = {
     key: _frozen(fields.pop(key))
-    for key in (*names, "norm_last", "use_bias", "dropout")
+    for key in (*names, "norm_embedded", "norm_last", "use_bias", "dropout")
     if key in fields
   }
   if own.get("positions", "learned") not in POSITIONS:
