@@ -16,9 +16,12 @@ def get_config(setting=None):
 
 
 def small():
-  return recipes.small_text(
-    name="mae_lm", mask_ratio=0.15, decoder_depth=2, decoder_dropout=0.0
+  config = recipes.small_text(
+    name="mae_lm", mask_ratio=0.3, decoder_depth=1, decoder_dropout=0.0
   )
+  config.num_steps = 1200
+  config.objective.encoder.depth = 2  # as many blocks as others, two of them shorter
+  return config
 
 
 def paper():

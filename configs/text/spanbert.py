@@ -20,6 +20,7 @@ def small():
   config = recipes.small_text(
     name="spanbert", mask_ratio=0.15, replaced=(0.8, 0.1), place_width=32
   )
+  config.num_steps = 2000  # whole runs of words take longer to learn
   config.data.train.pack = config.data.test.pack = False
   return config
 

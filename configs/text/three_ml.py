@@ -17,9 +17,12 @@ def get_config(setting=None):
 
 
 def small():
-  return recipes.small_text(
-    name="three_ml", mask_ratio=0.5, replaced=(0.8, 0.1), decoder_depth=2
+  config = recipes.small_text(
+    name="three_ml", mask_ratio=0.5, replaced=(0.8, 0.1), decoder_depth=1
   )
+  config.num_steps = 1200
+  config.objective.encoder.depth = 2  # as many blocks as others, two of them shorter
+  return config
 
 
 def paper():
