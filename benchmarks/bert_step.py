@@ -56,8 +56,8 @@ def torch_step():
 def maskjax_step(everywhere):
   import dataclasses
 
-  import jax
   import jax.numpy as jnp
+  from steps import make_step
 
   import maskjax as mj
   from maskjax.objectives.text.mlm import MaskedLanguageModel
@@ -93,23 +93,7 @@ def maskjax_step(everywhere):
     characters=ones,
     index=jnp.arange(ROWS),
   )
-  key = jax.random.key(0)
-  make = functools.partial(mj.training.init_state, objective, optimizer)
-  state = jax.jit(make)(batch, key)
-  advance = jax.jit(
-    functools.partial(
-      mj.training.train_step, objective=objective, optimizer=optimizer, key=key
-    ),
-    donate_argnums=0,
-  )
-
-  def step():
-    nonlocal state
-    state, metrics = advance(state, batch)
-    jax.block_until_ready(state)
-    return float(metrics["loss"].value())
-
-  return step
+  return make_step(objective, optimizer, batch)
 
 
 def main():

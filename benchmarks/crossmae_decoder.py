@@ -14,15 +14,14 @@ hidden patches, 38 % where it predicts a quarter of all; on two CPU cores its st
 """
 
 import argparse
-import functools
 import statistics
 import time
 
 import jax
 import jax.numpy as jnp
+from steps import make_step
 
 import maskjax as mj
-from maskjax.training import init_state, train_step
 
 # Of the decoders, by the size of the encoder.
 SHAPES = {"S": dict(width=256, heads=8), "B": dict(width=512, heads=16)}
@@ -74,24 +73,6 @@ def decoder_flops(objective, batch_size):
   return compiled.cost_analysis()["flops"]
 
 
-def make_step(objective, batch_size):
-  optimizer = mj.training.adamw(learning_rate=1e-4, num_steps=1000)
-  key = jax.random.key(0)
-  batch = {"image": jax.random.normal(key, (batch_size, 224, 224, 3))}
-  state = jax.jit(functools.partial(init_state, objective, optimizer))(batch, key)
-  advance = jax.jit(
-    functools.partial(train_step, objective=objective, optimizer=optimizer, key=key),
-    donate_argnums=0,
-  )
-
-  def step():
-    nonlocal state
-    state, _ = advance(state, batch)
-    jax.block_until_ready(state)
-
-  return step
-
-
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--encoder", choices=SHAPES, default="S")
@@ -105,7 +86,10 @@ def main():
     print(f"{name:<24} decoder {count / 1e9:6.1f} GFLOP {share:5.0%} of MAE's")
   if not options.turns:
     return
-  steps = {n: make_step(o, options.batch_size) for n, o in objectives.items()}
+  optimizer = mj.training.adamw(learning_rate=1e-4, num_steps=1000)
+  pixels = jax.random.normal(jax.random.key(0), (options.batch_size, 224, 224, 3))
+  batch = {"image": pixels}
+  steps = {n: make_step(o, optimizer, batch) for n, o in objectives.items()}
   seconds = {name: [] for name in steps}
   for turn in range(options.turns + 2):
     for name, step in steps.items():

@@ -50,6 +50,7 @@ def maskjax_step(unmasked):
   import dataclasses
 
   import jax
+  from steps import make_step
 
   import maskjax as mj
   from maskjax.models import MaskedAutoencoder
@@ -68,24 +69,7 @@ def maskjax_step(unmasked):
     objective = dataclasses.replace(objective, model=model)
   optimizer = mj.training.adamw(learning_rate=1e-4, num_steps=1000)
   batch = {"image": jax.random.normal(jax.random.key(1), (BATCH, 224, 224, 3))}
-  key = jax.random.key(0)
-  state = jax.jit(functools.partial(mj.training.init_state, objective, optimizer))(
-    batch, key
-  )
-  advance = jax.jit(
-    functools.partial(
-      mj.training.train_step, objective=objective, optimizer=optimizer, key=key
-    ),
-    donate_argnums=0,
-  )
-
-  def step():
-    nonlocal state
-    state, metrics = advance(state, batch)
-    jax.block_until_ready(state)
-    return float(metrics["loss"].value())
-
-  return step
+  return make_step(objective, optimizer, batch)
 
 
 def main():

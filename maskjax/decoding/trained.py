@@ -57,7 +57,7 @@ class Trained:
           f"the text {text[:40]!r} has {count - 2} tokens: expected 1 to "
           f"{self.length - 2}"
         )
-    length = min(self.length, 1 << max(counts).bit_length())
+    length = min(self.length, 1 << (max(counts) - 1).bit_length())
     return packed(texts, self.vocabulary, length=length, alone=True)
 
   @functools.cached_property
@@ -70,7 +70,8 @@ class Trained:
     columns = self.rows(texts)
     codes = self.batched(lambda batch: self.codes_of(self.params, batch), columns)
     inside = columns["position"] > 0
-    inside &= np.roll(columns["segment"], -1, axis=1) > 0
+    # The token after a text stands last of all, and is followed by filling or nothing.
+    inside &= np.pad(columns["segment"][:, 1:], ((0, 0), (0, 1))) > 0
     return [codes[row][where] for row, where in enumerate(inside)]
 
   def sentence_embeddings(

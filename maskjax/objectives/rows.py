@@ -48,10 +48,12 @@ class RowObjective(abc.ABC):
     model: a module of `maskjax.models.text`. Its `encoder` has a `length`, and its
       method `encode` gives codes of texts.
     tokens: of the vocabulary.
+    reads_score: whether rows need a `score`, see `maskjax.data.text`.
   """
 
   model: Any
   tokens: Tokens
+  reads_score: bool = False
 
   @abc.abstractmethod
   def init(self, key: Array, batch: Batch) -> Variables:
@@ -60,11 +62,6 @@ class RowObjective(abc.ABC):
   @abc.abstractmethod
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """See `maskjax.objectives.Objective`."""
-
-  @property
-  def reads_score(self) -> bool:
-    """Whether rows need a `score`, see `maskjax.data.text`: where a system says so."""
-    return False
 
   def text(self, batch: Batch) -> Text:
     """The rows of a batch.

@@ -117,6 +117,15 @@ def test_embeddings_do_not_depend_on_what_stands_beside(trained):
     trained.sentence_embeddings(texts, pool="means")
 
 
+def test_a_text_may_fill_a_row(trained):
+  """The longest text has no filling after it, and still loses its last token alone."""
+  ids = trained.vocabulary.encode(["list " * 40])[0].ids
+  longest = trained.vocabulary.decode(ids[: trained.length - 2])
+  count = len(trained.vocabulary.encode([longest])[0].ids)
+  assert count == trained.length - 2
+  assert len(trained.token_embeddings([longest])[0]) == count
+
+
 def run(monkeypatch, capsys, *arguments):
   monkeypatch.setattr(sys, "argv", ["maskjax", *map(str, arguments)])
   with pytest.raises(SystemExit) as ended:

@@ -105,6 +105,7 @@ def test_dropout_is_for_training_alone():
     (dict(encoder="XL"), "no text size 'XL'"),
     (dict(encoder=dict(kind="gpt", size="B")), "encoder.kind='gpt': there are"),
     (dict(encoder=dict(size="B", depht=3)), "did you mean 'depth'|no model option"),
+    (dict(encoder=dict(kind="deberta-v2", size="M", buckets=1)), "encoder.buckets=1"),
     (dict(dropout=1.0), "dropout=1.0: expected at least 0 and less than 1"),
   ],
 )

@@ -302,6 +302,8 @@ def text_encoder(
   if own.get("positions", "learned") not in POSITIONS:
     hint = did_you_mean(str(own["positions"]), POSITIONS)
     raise UserError(f"encoder.positions={own['positions']!r}: {hint}")
+  if own.get("buckets", 0) < 0 or own.get("buckets") == 1:
+    raise UserError(f"encoder.buckets={own['buckets']}: expected 0, or at least 2")
   if not 0 <= own.get("dropout", 0.0) < 1:
     raise UserError(f"dropout={own['dropout']}: expected at least 0 and less than 1")
   if own.get("positions") == "rotary" and shape["width"] // shape["heads"] % 2:

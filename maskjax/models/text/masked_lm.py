@@ -7,8 +7,8 @@ from jax import Array
 from maskjax.masking.mask import gather
 from maskjax.models.dense import Dense
 from maskjax.models.gelu import gelu
+from maskjax.models.text.around import norm_like
 from maskjax.models.text.encoder import TextEncoder
-from maskjax.models.transformer import LayerNorm
 from maskjax.tokens import Text
 
 
@@ -19,7 +19,6 @@ class VocabularyHead(nn.Module):
 
   Attributes:
     encoder: has the table, and says what the layers here are like.
-    use_bias: give the dense layer a bias, as all but ModernBERT do.
   """
 
   encoder: TextEncoder
@@ -34,12 +33,7 @@ class VocabularyHead(nn.Module):
       dtype=encoder.dtype,
       name="dense",
     )
-    norm = LayerNorm(
-      epsilon=encoder.norm_epsilon,
-      use_bias=encoder.use_bias,
-      dtype=encoder.dtype,
-      name="norm",
-    )
+    norm = norm_like(encoder, name="norm")
     logits = encoder.likeness(norm(gelu(dense(x))))
     init = nn.initializers.zeros_init()
     return logits + self.param("bias", init, (encoder.vocab_size,), jnp.float32)

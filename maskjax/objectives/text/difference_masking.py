@@ -12,9 +12,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from maskjax.models.text import MaskedLM
-from maskjax.objectives.text.mlm import MaskedLanguageModel
-from maskjax.objectives.texts import TextKeywords, text_parts
+from maskjax.objectives.text.mlm import MaskedLanguageModel, mlm
+from maskjax.objectives.texts import TextKeywords
 from maskjax.systems import System
 
 SYSTEM = System(
@@ -26,16 +25,6 @@ SYSTEM = System(
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DifferenceMasking(MaskedLanguageModel):
-  """Masked language modelling of a domain's words; `difference_masking` makes it."""
-
-  @property
-  def reads_score(self) -> bool:
-    """The scores say what is hidden."""
-    return True
-
-
 def difference_masking(
   *,
   vocab_size: int,
@@ -43,7 +32,7 @@ def difference_masking(
   mask_ratio: float = 0.15,
   replaced: Sequence[float] = (0.8, 0.1),
   **text: Unpack[TextKeywords],
-) -> DifferenceMasking:
+) -> MaskedLanguageModel:
   """Makes Difference-Masking from hyperparameters.
 
   Args:
@@ -56,11 +45,11 @@ def difference_masking(
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
   """
-  encoder, fields = text_parts(
+  base = mlm(
     vocab_size=vocab_size,
     mask=mask,
     mask_ratio=mask_ratio,
     replaced=replaced,
     **text,
   )
-  return DifferenceMasking(model=MaskedLM(encoder=encoder), **fields)
+  return dataclasses.replace(base, reads_score=True)

@@ -77,11 +77,6 @@ class ErnieGram(TextObjective):
   plausible: float
   detection_weight: float
 
-  @property
-  def reads_score(self) -> bool:
-    """The scores are n-grams."""
-    return True
-
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """Cross-entropies of n-grams, whole and by token, and of what is not original."""
     del extra
@@ -255,5 +250,9 @@ def ernie_gram(
     generator_depth=generator_depth,
   )
   return ErnieGram(
-    model=model, plausible=plausible, detection_weight=detection_weight, **fields
+    model=model,
+    plausible=plausible,
+    detection_weight=detection_weight,
+    reads_score=True,
+    **fields,
   )

@@ -12,9 +12,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from maskjax.models.text import MaskedLM
-from maskjax.objectives.text.mlm import MaskedLanguageModel
-from maskjax.objectives.texts import TextKeywords, text_parts
+from maskjax.objectives.text.mlm import MaskedLanguageModel, mlm
+from maskjax.objectives.texts import TextKeywords
 from maskjax.systems import System
 
 SYSTEM = System(
@@ -26,16 +25,6 @@ SYSTEM = System(
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class InforMask(MaskedLanguageModel):
-  """Masked language modelling by rates of the data; `informask` makes it."""
-
-  @property
-  def reads_score(self) -> bool:
-    """The scores say what is hidden."""
-    return True
-
-
 def informask(
   *,
   vocab_size: int,
@@ -43,7 +32,7 @@ def informask(
   mask_ratio: float = 0.3,
   replaced: Sequence[float] = (1.0, 0.0),
   **text: Unpack[TextKeywords],
-) -> InforMask:
+) -> MaskedLanguageModel:
   """Makes InforMask from hyperparameters.
 
   Args:
@@ -57,11 +46,11 @@ def informask(
   Raises:
     UserError: hyperparameters that do not fit each other; names them.
   """
-  encoder, fields = text_parts(
+  base = mlm(
     vocab_size=vocab_size,
     mask=mask,
     mask_ratio=mask_ratio,
     replaced=replaced,
     **text,
   )
-  return InforMask(model=MaskedLM(encoder=encoder), **fields)
+  return dataclasses.replace(base, reads_score=True)

@@ -48,11 +48,6 @@ class MaskSpecific(TextObjective):
   hidden, which the weights follow.
   """
 
-  @property
-  def reads_score(self) -> bool:
-    """The scores say what is hidden."""
-    return True
-
   def first_extra(self) -> Any:
     """Nothing was hidden."""
     return {"hidden": jnp.zeros(2)}
@@ -139,4 +134,4 @@ def mslm(
     replaced=replaced,
     **text,
   )
-  return MaskSpecific(model=MaskedLM(encoder=encoder), **fields)
+  return MaskSpecific(model=MaskedLM(encoder=encoder), reads_score=True, **fields)

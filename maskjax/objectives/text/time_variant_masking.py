@@ -70,11 +70,6 @@ class TimeVariantMasking(TextObjective):
   momentum: float
   sharpness: float
 
-  @property
-  def reads_score(self) -> bool:
-    """The scores are the words' classes."""
-    return self.num_classes > 0
-
   def first_extra(self) -> Any:
     """The first step, and no errors."""
     return {"step": jnp.int32(0), "errors": jnp.zeros(self.num_classes)}
@@ -219,5 +214,6 @@ def time_variant_masking(
     num_classes=num_classes,
     momentum=momentum,
     sharpness=sharpness,
+    reads_score=num_classes > 0,
     **fields,
   )
