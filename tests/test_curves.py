@@ -53,7 +53,7 @@ def test_a_run_like_those_recorded_is_in_the_band(recorded, call):
 
 
 def test_another_loss_is_not(recorded, call, monkeypatch):
-  module = importlib.import_module("maskjax.objectives.mae")
+  module = importlib.import_module("maskjax.objectives.image.mae")
   right = module.squared_error
   monkeypatch.setattr(module, "squared_error", lambda a, b: 4 * right(a, b))
   code, out, err = call("check", "--config", recorded)

@@ -1,31 +1,33 @@
 """The games: one file for each system, from a batch to a `Loss`."""
 
-from maskjax.objectives.attmask import attmask
-from maskjax.objectives.beit_v2 import beit_v2
-from maskjax.objectives.cae import cae
-from maskjax.objectives.capi import capi
-from maskjax.objectives.ccvit import ccvit
-from maskjax.objectives.classification import classification
-from maskjax.objectives.colormae import colormae
-from maskjax.objectives.croco import croco
-from maskjax.objectives.crossmae import crossmae
-from maskjax.objectives.dbot import dbot
-from maskjax.objectives.dmae import dmae
-from maskjax.objectives.dmt_jepa import dmt_jepa
-from maskjax.objectives.hpm import hpm
-from maskjax.objectives.ijepa import ijepa
-from maskjax.objectives.latent_mim import latent_mim
-from maskjax.objectives.localmim import localmim
-from maskjax.objectives.mae import mae
-from maskjax.objectives.maskalign import maskalign
-from maskjax.objectives.maskdistill import maskdistill
-from maskjax.objectives.maskfeat import maskfeat
-from maskjax.objectives.mfm import mfm
-from maskjax.objectives.mp3 import mp3
+from maskjax.objectives.image.attmask import attmask
+from maskjax.objectives.image.beit_v2 import beit_v2
+from maskjax.objectives.image.cae import cae
+from maskjax.objectives.image.capi import capi
+from maskjax.objectives.image.ccvit import ccvit
+from maskjax.objectives.image.classification import classification
+from maskjax.objectives.image.colormae import colormae
+from maskjax.objectives.image.croco import croco
+from maskjax.objectives.image.crossmae import crossmae
+from maskjax.objectives.image.dbot import dbot
+from maskjax.objectives.image.dmae import dmae
+from maskjax.objectives.image.dmt_jepa import dmt_jepa
+from maskjax.objectives.image.hpm import hpm
+from maskjax.objectives.image.ijepa import ijepa
+from maskjax.objectives.image.latent_mim import latent_mim
+from maskjax.objectives.image.localmim import localmim
+from maskjax.objectives.image.mae import mae
+from maskjax.objectives.image.maskalign import maskalign
+from maskjax.objectives.image.maskdistill import maskdistill
+from maskjax.objectives.image.maskfeat import maskfeat
+from maskjax.objectives.image.mfm import mfm
+from maskjax.objectives.image.mp3 import mp3
+from maskjax.objectives.image.selfie import selfie
+from maskjax.objectives.image.simmim import simmim
+from maskjax.objectives.image.spark import spark
+from maskjax.objectives.image.vit import vit
+from maskjax.objectives.image.vqkd import vqkd
 from maskjax.objectives.objective import Batch, Objective, Variables
-from maskjax.objectives.selfie import selfie
-from maskjax.objectives.simmim import simmim
-from maskjax.objectives.spark import spark
 from maskjax.objectives.text.bow_pretrain import bow_pretrain
 from maskjax.objectives.text.difference_masking import difference_masking
 from maskjax.objectives.text.drbert import drbert
@@ -50,8 +52,6 @@ from maskjax.objectives.text.structformer import structformer
 from maskjax.objectives.text.three_ml import three_ml
 from maskjax.objectives.text.time_variant_masking import time_variant_masking
 from maskjax.objectives.text.token_substitution import token_substitution
-from maskjax.objectives.vit import vit
-from maskjax.objectives.vqkd import vqkd
 
 __all__ = [
   "Batch",

@@ -13,7 +13,7 @@ from typing import Any, Unpack
 
 from maskjax.errors import UserError, at_least_one
 from maskjax.models import AggregationHead, DiscriminativeJointEmbedding, Network
-from maskjax.objectives.ijepa import LatentBlocks, ijepa
+from maskjax.objectives.image.ijepa import LatentBlocks, ijepa
 from maskjax.objectives.teachers import average
 from maskjax.systems import System
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from maskjax.models import Network
-from maskjax.objectives.mae import mae
+from maskjax.objectives.image.mae import mae
 from maskjax.objectives.reconstruction import Reconstruction
 from maskjax.systems import System
 

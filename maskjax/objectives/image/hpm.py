@@ -21,7 +21,7 @@ from maskjax.losses import Loss, Mean, ranking_error
 from maskjax.masking import Mask
 from maskjax.models import MiningAutoencoder, Network
 from maskjax.objectives import teachers
-from maskjax.objectives.mae import mae
+from maskjax.objectives.image.mae import mae
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.objectives.reconstruction import Prediction
 from maskjax.systems import System

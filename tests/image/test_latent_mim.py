@@ -11,7 +11,7 @@ from systems.latents import digits, train
 from maskjax.errors import UserError
 from maskjax.models.latent_mim import visual_cues
 from maskjax.objectives import latent_mim
-from maskjax.objectives.latent_mim import discrimination, mean_cosine
+from maskjax.objectives.image.latent_mim import discrimination, mean_cosine
 
 torch = pytest.importorskip("torch")
 

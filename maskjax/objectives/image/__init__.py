@@ -1,0 +1,1 @@
+"""The games on images: one file for each system."""
