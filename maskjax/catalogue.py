@@ -16,8 +16,12 @@ it by `maskjax check --config` and what stands under config.
 | system | family | paper | config | agrees with | expected |
 |---|---|---|---|---|---|"""
 
-# Of the numbers that a curve ends with, those that the page shows.
-SHOWN = {"eval/linear": "linear probe", "eval/knn": "neighbours"}
+# Of the numbers that a curve ends with, those that the page shows, and how.
+SHOWN = {
+  "eval/linear": "linear probe {:.1%} \N{PLUS-MINUS SIGN} {:.1%}",
+  "eval/knn": "neighbours {:.1%} \N{PLUS-MINUS SIGN} {:.1%}",
+  "eval/bits_per_character": "bits per character {:.3f} \N{PLUS-MINUS SIGN} {:.3f}",
+}
 
 
 def page(rows: Sequence[System]) -> str:
@@ -27,11 +31,7 @@ def page(rows: Sequence[System]) -> str:
 
 def _line(row: System) -> str:
   setting, ends = curves.ends(row.config)
-  numbers = [
-    f"{label} {100 * ends[name][0]:.1f} \N{PLUS-MINUS SIGN} {100 * ends[name][1]:.1f} %"
-    for name, label in SHOWN.items()
-    if name in ends
-  ]
+  numbers = [shown.format(*ends[name]) for name, shown in SHOWN.items() if name in ends]
   link = f"[{row.paper}](https://arxiv.org/abs/{row.paper.removeprefix('arXiv:')})"
   config = f"`{row.config}{f':{setting}' if setting else ''}`"
   cells = (row.name, row.family, link, config, row.agrees_with, ", ".join(numbers))
