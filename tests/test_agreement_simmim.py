@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from image.simmims import ENCODERS, KEY, make_batch
 from models.arrays import assert_close, random, shaken
-from systems.simmims import ENCODERS, KEY, make_batch
 
 from maskjax import config as configs
 from maskjax.convert import safetensors, swin_mim, swinv2_mim, vit_mim, weights

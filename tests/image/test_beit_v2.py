@@ -8,9 +8,9 @@ import tempfile
 import jax
 import numpy as np
 import pytest
+from image.codes import IMAGES, KEY, TOKENIZER, VQKD, make_batch, train
 from models.arrays import assert_close, shaken
 from running import tiny_config
-from systems.codes import IMAGES, KEY, TOKENIZER, VQKD, make_batch, train
 
 from maskjax import config as configs
 from maskjax import experiment

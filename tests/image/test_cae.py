@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from image.codes import IMAGES, KEY, TOKENIZER, make_batch, train
 from models.arrays import assert_close, shaken
-from systems.codes import IMAGES, KEY, TOKENIZER, make_batch, train
 
 from maskjax import config as configs
 from maskjax.errors import UserError

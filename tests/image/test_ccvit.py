@@ -6,10 +6,7 @@ import jax
 import numpy as np
 import pytest
 import torch
-from models.arrays import assert_close, random, shaken
-from sklearn.cluster import KMeans
-from sklearn.datasets import load_digits
-from systems.by_layers import (
+from image.by_layers import (
   IMAGES,
   KEY,
   blocks,
@@ -21,6 +18,9 @@ from systems.by_layers import (
   patches_of,
   train,
 )
+from models.arrays import assert_close, random, shaken
+from sklearn.cluster import KMeans
+from sklearn.datasets import load_digits
 
 from maskjax import sharding
 from maskjax.errors import UserError

@@ -6,8 +6,7 @@ import jax
 import numpy as np
 import pytest
 import torch
-from models.arrays import assert_close, random, shaken
-from systems.by_layers import (
+from image.by_layers import (
   IMAGES,
   KEY,
   blocks,
@@ -20,6 +19,7 @@ from systems.by_layers import (
   pick,
   train,
 )
+from models.arrays import assert_close, random, shaken
 
 from maskjax.errors import UserError
 from maskjax.objectives import croco

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from models.arrays import assert_close, shaken
-from systems.by_layers import (
+from image.by_layers import (
   IMAGES,
   KEY,
   blocks,
@@ -21,6 +20,7 @@ from systems.by_layers import (
   pick,
   train,
 )
+from models.arrays import assert_close, shaken
 
 from maskjax import keys
 from maskjax.errors import UserError

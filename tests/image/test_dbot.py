@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import optax
 import pytest
-from systems import taught
-from systems.digits import held_out, train
+from image import taught
+from image.digits import held_out, train
 
 from maskjax.errors import UserError
 from maskjax.objectives import dbot

@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from systems import taught
-from systems.digits import held_out, train
+from image import taught
+from image.digits import held_out, train
 
 from maskjax.errors import UserError
 from maskjax.objectives import dmae, mae

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from image.latents import digits, train
 from models.arrays import assert_close, random, shaken
-from systems.latents import digits, train
 
 from maskjax.errors import UserError
 from maskjax.models.jepa import neighborhood, similar_neighbors

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from image.latents import digits, train
 from models.arrays import random, shaken
-from systems.latents import digits, train
 
 from maskjax import masking
 from maskjax.errors import UserError

@@ -5,8 +5,8 @@ import functools
 import jax
 import numpy as np
 import pytest
+from image.latents import digits, train
 from models.arrays import assert_close, random, shaken
-from systems.latents import digits, train
 
 from maskjax.errors import UserError
 from maskjax.models.latent_mim import visual_cues

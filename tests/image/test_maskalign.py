@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from systems import taught
-from systems.digits import held_out, train
+from image import taught
+from image.digits import held_out, train
 
 from maskjax import keys, masking
 from maskjax.errors import UserError

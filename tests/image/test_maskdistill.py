@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 import pytest
-from systems import taught
-from systems.digits import held_out, train
+from image import taught
+from image.digits import held_out, train
 
 from maskjax import masking
 from maskjax.errors import UserError

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from image import hog, in_torch, short_run
 from models.arrays import assert_close, random, shaken
-from systems import hog, in_torch, short_run
 
 from maskjax.errors import UserError
 from maskjax.models import stack_blocks

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.fft
+from image import digits
 from models.arrays import assert_close, random, shaken
-from systems import digits
 
 from maskjax.errors import UserError
 from maskjax.losses import spectral_distance

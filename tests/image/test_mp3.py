@@ -6,8 +6,7 @@ import jax
 import numpy as np
 import pytest
 import torch
-from models.arrays import assert_close, shaken
-from systems.by_layers import (
+from image.by_layers import (
   IMAGES,
   KEY,
   blocks,
@@ -18,6 +17,7 @@ from systems.by_layers import (
   patches_of,
   train,
 )
+from models.arrays import assert_close, shaken
 
 from maskjax.errors import UserError
 from maskjax.objectives import mp3

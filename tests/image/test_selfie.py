@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from image import digits
 from models.arrays import assert_close, random, shaken
-from systems import digits
 
 from maskjax.errors import UserError
 from maskjax.objectives import Variables, selfie

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from image.simmims import KEY, make, make_batch
 from models.arrays import assert_close, random, shaken
-from systems.simmims import KEY, make, make_batch
 
 import maskjax as mj
 from maskjax import config as configs

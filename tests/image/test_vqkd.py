@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from image.codes import KEY, MAE, VQKD, make_batch, train
 from models.arrays import assert_close, shaken
-from systems.codes import KEY, MAE, VQKD, make_batch, train
 
 from maskjax.errors import UserError
 from maskjax.losses import cosine_error
