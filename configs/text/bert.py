@@ -40,6 +40,7 @@ def paper():
     mask_ratio=0.15,
     replaced=(0.8, 0.1),
     dropout=0.1,
+    attention_dropout=0.1,
     dtype="bfloat16",
     scan=False,
     remat="none",  # or "dots", "full"
@@ -81,6 +82,7 @@ def modernbert():
     mask_ratio=0.3,
     replaced=(0.8, 0.1),
     dropout=0.0,
+    attention_dropout=0.0,
   )
   config.objective.encoder = dict(kind="modernbert", width=768, depth=22, heads=12)
   del config.objective.scan  # its first block differs

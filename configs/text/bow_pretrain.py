@@ -41,6 +41,7 @@ def paper():
     documents=4,  # of a packed row; 1 where rows are single documents
     last_weight=0.1,
     dropout=0.1,
+    attention_dropout=0.1,
     dtype="bfloat16",
     scan=False,
     remat="none",  # or "dots", "full"

@@ -50,6 +50,7 @@ def paper():
     embed_dim=384,
     top_k=384,
     dropout=0.1,
+    attention_dropout=0.1,
     dtype="bfloat16",
     scan=False,
     remat="none",  # or "dots", "full"

@@ -50,6 +50,7 @@ def paper():
     generator_depth=3,
     detection_weight=1.0,
     dropout=0.1,
+    attention_dropout=0.1,
     dtype="bfloat16",
     scan=False,
     remat="none",  # or "dots", "full"

@@ -35,6 +35,7 @@ def paper():
     mask="tokens",
     mask_ratio=0.15,
     dropout=0.1,
+    attention_dropout=0.1,
     dtype="bfloat16",
     scan=False,
     remat="none",  # or "dots", "full"

@@ -31,6 +31,7 @@ def classes():
     length=512,
     encoder=dict(kind="bert", size="B"),
     dropout=0.1,
+    attention_dropout=0.1,
     dtype="bfloat16",
   )
   config.optimizer = dict(

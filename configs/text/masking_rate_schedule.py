@@ -41,6 +41,7 @@ def paper():
     mask_ratio=(0.3, 0.15),
     replaced=(0.8, 0.1),
     dropout=0.1,
+    attention_dropout=0.1,
     dtype="bfloat16",
     scan=False,
     remat="none",  # or "dots", "full"

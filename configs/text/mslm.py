@@ -65,6 +65,7 @@ def paper():
     mask_ratio=0.3,
     replaced=(1.0, 0.0),
     dropout=0.1,
+    attention_dropout=0.1,
     dtype="bfloat16",
     scan=False,
     remat="none",  # or "dots", "full"

@@ -36,6 +36,7 @@ def paper():
     highest=1.0,
     replaced=(0.8, 0.1),
     dropout=0.1,
+    attention_dropout=0.1,
     dtype="bfloat16",
     scan=False,
     remat="none",  # or "dots", "full"

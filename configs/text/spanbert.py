@@ -47,6 +47,7 @@ def paper():
     replaced=(0.8, 0.1),
     place_width=200,
     dropout=0.1,
+    attention_dropout=0.1,
     dtype="bfloat16",
     scan=False,
     remat="none",  # or "dots", "full"

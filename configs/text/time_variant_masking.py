@@ -52,6 +52,7 @@ def paper():
     sharpness=2.0,
     replaced=(0.8, 0.1),
     dropout=0.1,
+    attention_dropout=0.1,
     dtype="bfloat16",
     scan=False,
     remat="none",  # or "dots", "full"

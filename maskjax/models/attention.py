@@ -11,6 +11,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.models.dense import Dense
+from maskjax.models.dropping import drop_some
 from maskjax.models.heads import IntoHeads, OutOfHeads
 from maskjax.models.relative import Relative, disentangled
 from maskjax.models.rotary import BASE, rotate
@@ -37,7 +38,11 @@ def attend(query: Array, key: Array, value: Array, bias: Array | None = None) ->
   Returns:
     [B, H, N, D], in the type of `value`.
   """
-  weights = attention_weights(query, key, bias)
+  return take(attention_weights(query, key, bias), value)
+
+
+def take(weights: Array, value: Array) -> Array:
+  """Sums [B, H, K, D] by weights [B, H, N, K]: [B, H, N, D], in the type of `value`."""
   return jnp.einsum("bhnk,bhkd->bhnd", weights.astype(value.dtype), value)
 
 
@@ -171,6 +176,8 @@ class Attention(nn.Module):
     cosine: compare queries and keys by the cosine of their angle, times a learnt
       scale of each head of at most 100 (https://arxiv.org/abs/2111.09883, section
       3.2).
+    dropout: share of the weights that is dropped at random; heeded only where there is
+      a `dropout` generator.
     dtype: type of the computation.
   """
 
@@ -178,6 +185,7 @@ class Attention(nn.Module):
   use_bias: bool = True
   key_bias: bool = True
   cosine: bool = False
+  dropout: float = 0.0
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -209,7 +217,8 @@ class Attention(nn.Module):
     """
     collects = self.is_mutable_collection("intermediates")
     values = context if values is None else values
-    plain = bias is None and places is None and relative is None and not self.cosine
+    plain = bias is None and places is None and relative is None
+    plain = plain and not self.cosine and not self.dropout
     if for_tpu() and plain and not collects:
       return self.on_tpu(asking, context, values)
     return self.on_others(asking, context, values, bias, places, rotary_base, relative)
@@ -260,8 +269,9 @@ class Attention(nn.Module):
         (unit(query) * scale).astype(query.dtype),
         unit(key).astype(key.dtype),
       )
-    self.sow("intermediates", "weights", attention_weights(query, key, bias))
-    y = attend(query, key, project(values, "value"), bias)
+    weights = attention_weights(query, key, bias)
+    self.sow("intermediates", "weights", weights)
+    y = take(drop_some(self, weights, self.dropout), project(values, "value"))
     # [B, heads, N, D / heads] -> [B, N, D]
     y = y.swapaxes(1, 2).reshape(asking.shape)
     return Dense(width, use_bias=self.use_bias, dtype=self.dtype, name="out")(y)

@@ -12,7 +12,8 @@ from maskjax.masking import Mask
 from maskjax.models.around import AroundEncoder, blocks_like, norm_like
 from maskjax.models.attention import Attention
 from maskjax.models.dense import Dense
-from maskjax.models.transformer import REMAT, LayerNorm, Mlp, drop_branch
+from maskjax.models.dropping import drop_branch
+from maskjax.models.transformer import REMAT, LayerNorm, Mlp
 from maskjax.sharding import constrain_batch
 from maskjax.tokens import sincos
 

@@ -8,7 +8,8 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.models.convolution import conv, erase
-from maskjax.models.transformer import LayerNorm, Mlp, drop_branch
+from maskjax.models.dropping import drop_branch
+from maskjax.models.transformer import LayerNorm, Mlp
 from maskjax.sharding import constrain_batch
 
 INIT = nn.initializers.truncated_normal(0.02)

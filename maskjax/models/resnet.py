@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.models.convolution import BatchNorm, conv, erase
-from maskjax.models.transformer import drop_branch
+from maskjax.models.dropping import drop_branch
 from maskjax.sharding import constrain_batch
 
 

@@ -18,7 +18,8 @@ from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models.attention import Attention
 from maskjax.models.dense import Dense
-from maskjax.models.transformer import REMAT, LayerNorm, Mlp, drop_branch
+from maskjax.models.dropping import drop_branch
+from maskjax.models.transformer import REMAT, LayerNorm, Mlp
 from maskjax.models.vit import RelativeBias, check_dtype, check_options, relative_ids
 from maskjax.resolve import did_you_mean
 from maskjax.sharding import constrain_batch

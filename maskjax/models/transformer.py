@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from maskjax.models.attention import Attention
 from maskjax.models.dense import Dense
+from maskjax.models.dropping import drop_branch, drop_some
 from maskjax.models.gelu import ACTIVATIONS
 from maskjax.models.relative import Relative
 from maskjax.models.rotary import BASE
@@ -81,6 +82,7 @@ class Block(nn.Module):
     key_bias: see `Attention`.
     dropout: share of each branch's outcome that is dropped at random; heeded only
       where there is a `dropout` generator.
+    attention_dropout: see `Attention`.
     layer_scale: what each branch's channels are multiplied by at first, as parameters
       (https://arxiv.org/abs/2103.17239); None for no such parameters.
     attends: to what: `self`; `context`, to other tokens in place of these; or `both`,
@@ -100,6 +102,7 @@ class Block(nn.Module):
   use_bias: bool = True
   key_bias: bool = True
   dropout: float = 0.0
+  attention_dropout: float = 0.0
   layer_scale: float | None = None
   attends: str = "self"
   num_queries: int | None = None
@@ -150,6 +153,7 @@ class Block(nn.Module):
         heads=self.heads,
         use_bias=self.use_bias,
         key_bias=self.key_bias,
+        dropout=self.attention_dropout,
         dtype=self.dtype,
         name=name,
       )
@@ -204,30 +208,6 @@ class Block(nn.Module):
     return constrain_batch(add(x, mlp(before("mlp", x)), "mlp"))
 
 
-def drop_some(module: nn.Module, y: Array, rate: float) -> Array:
-  """Drops numbers at random, and scales the others up; see `drop_branch`."""
-  if not rate or not module.has_rng("dropout"):
-    return y
-  lives = jax.random.bernoulli(module.make_rng("dropout"), 1 - rate, y.shape)
-  return jnp.where(lives, y / (1 - rate), 0)
-
-
-def drop_branch(module: nn.Module, y: Array, rate: Array | float) -> Array:
-  """Drops a branch of a module's block for random examples, and scales the others up.
-
-  Args:
-    module: whose `drop_path` generator decides; without one nothing is dropped.
-    y: the branch, [B, ...].
-    rate: probability that an example skips it.
-  """
-  if not module.has_rng("drop_path"):
-    return y
-  kept = 1.0 - jnp.asarray(rate, jnp.float32)
-  shape = (y.shape[0],) + (1,) * (y.ndim - 1)
-  lives = jax.random.bernoulli(module.make_rng("drop_path"), kept, shape)
-  return jnp.where(lives, y / kept.astype(y.dtype), 0)
-
-
 class Transformer(nn.Module):
   """A stack of blocks.
 
@@ -243,6 +223,7 @@ class Transformer(nn.Module):
     use_bias: see `Block`.
     key_bias: see `Block`.
     dropout: see `Block`.
+    attention_dropout: see `Block`.
     layer_scale: see `Block`.
     attends: see `Block`.
     rotary_bases: `rotary_base` of each block, in turn from the first on.
@@ -265,6 +246,7 @@ class Transformer(nn.Module):
   use_bias: bool = True
   key_bias: bool = True
   dropout: float = 0.0
+  attention_dropout: float = 0.0
   layer_scale: float | None = None
   attends: str = "self"
   rotary_bases: tuple[float, ...] = (BASE,)
@@ -311,6 +293,7 @@ class Transformer(nn.Module):
       use_bias=self.use_bias,
       key_bias=self.key_bias,
       dropout=self.dropout,
+      attention_dropout=self.attention_dropout,
       layer_scale=self.layer_scale,
       attends=self.attends,
       num_keys=num_keys,

@@ -112,7 +112,8 @@ class RowObjective(abc.ABC):
 
   def rngs(self, batch: Batch, key: Array) -> dict[str, Array]:
     """What the model needs to drop numbers at random; nothing where it drops none."""
-    if not self.model.encoder.dropout:
+    encoder = self.model.encoder
+    if not (encoder.dropout or encoder.attention_dropout):
       return {}
     # The first row's key, so that microbatches drop different ones.
     return {"dropout": keys.example_keys(keys.named(key, "dropout"), batch)[0]}

@@ -35,6 +35,8 @@ class TextKeywords(TypedDict, total=False):
     special_ids: the tokens that no text has; 0 to 3 when left out.
     dropout: share of each branch, and of embedded tokens, that training drops at
       random; 0 when left out.
+    attention_dropout: share of the weights of attention that training drops at random;
+      0 when left out.
     dtype: `float32` or `bfloat16`, type of the computation; parameters are float32.
     mlp_ratio: hidden width of the blocks' networks by their width.
     norm_epsilon: added to the variance in layer normalisation.
@@ -49,6 +51,7 @@ class TextKeywords(TypedDict, total=False):
   mask_id: int
   special_ids: Sequence[int]
   dropout: float
+  attention_dropout: float
   dtype: str
   mlp_ratio: float
   norm_epsilon: float

@@ -167,6 +167,21 @@ def test_what_is_taken_may_differ_from_what_is_looked_at(monkeypatch, on_tpu):
 # Rotary positions
 
 
+def test_weights_are_dropped_and_the_others_scaled_up():
+  """With values that are the tokens' own numbers, the outcome is the weights."""
+  layer, key = Attention(heads=1, use_bias=False, dropout=0.25), jax.random.key(0)
+  tokens = jnp.eye(64)[None]
+  params = {"params": layer.init(key, tokens, tokens)["params"]}
+  for name in ("value", "out"):
+    params["params"][name]["kernel"] = jnp.eye(64)
+  whole = np.asarray(layer.apply(params, tokens, tokens))
+  rngs = {"dropout": jax.random.key(1)}
+  dropped = np.asarray(layer.apply(params, tokens, tokens, rngs=rngs))
+  lives = dropped > 0
+  assert abs(lives.mean() - 0.75) < 0.02  # of 4,096
+  np.testing.assert_allclose(dropped[lives], whole[lives] / 0.75, rtol=1e-6)
+
+
 def test_rotated_products_depend_on_differences_of_places_alone():
   query, key = random(1, 2, 6, 8), random(1, 2, 6, 8, seed=1)
   places = np.stack(np.indices((2, 3)), axis=-1).reshape(-1, 2)

@@ -11,7 +11,8 @@ from models.arrays import assert_close, random, shaken
 from scipy.special import erf, softmax
 
 from maskjax.models import Transformer, attention, dense, stack_blocks, unstack_blocks
-from maskjax.models.transformer import Block, drop_branch
+from maskjax.models.dropping import drop_branch
+from maskjax.models.transformer import Block
 
 # The block
 

@@ -82,12 +82,13 @@ def test_held_out_text_is_judged_alike_for_all():
   assert less.weight == found[0].weight - where[-1].sum()
 
 
-def test_dropout_is_for_training_alone():
-  objective = make(dropout=0.5)
+@pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
+def test_dropout_is_for_training_alone(rate):
+  objective = make(**{rate: 0.5})
   params = objective.init(KEY, BATCH).params
   losses = [float(objective.loss(params, (), BATCH, k).value()) for k in (KEY, KEY)]
   assert losses[0] == losses[1]
-  still = make(dropout=0.0)
+  still = make()
   assert float(still.loss(params, (), BATCH, KEY).value()) != losses[0]
   judged = [
     float(o.evaluate(params, (), BATCH, KEY).value()) for o in (objective, still)
@@ -107,6 +108,7 @@ def test_dropout_is_for_training_alone():
     (dict(encoder=dict(size="B", depht=3)), "did you mean 'depth'|no model option"),
     (dict(encoder=dict(kind="deberta-v2", size="M", buckets=1)), "encoder.buckets=1"),
     (dict(dropout=1.0), "dropout=1.0: expected at least 0 and less than 1"),
+    (dict(attention_dropout=-0.1), "attention_dropout=-0.1: expected at least 0 and"),
   ],
 )
 def test_mistakes(options, message):

@@ -23,6 +23,7 @@ def blocks_like(encoder: TextEncoder, depth: int, **own: Any) -> Transformer:
     "norm_last": encoder.norm_last,
     "use_bias": encoder.use_bias,
     "dropout": encoder.dropout,
+    "attention_dropout": encoder.attention_dropout,
     "dtype": encoder.dtype,
     **encoder.options,
   }

@@ -9,9 +9,10 @@ from jax import Array
 from maskjax.masking.mask import gather
 from maskjax.models.attention import Attention
 from maskjax.models.dense import Dense
+from maskjax.models.dropping import drop_some
 from maskjax.models.text.encoder import TextEncoder, attention_bias
 from maskjax.models.text.masked_lm import VocabularyHead
-from maskjax.models.transformer import LayerNorm, Mlp, drop_some
+from maskjax.models.transformer import LayerNorm, Mlp
 from maskjax.tokens import Text
 
 
@@ -47,7 +48,12 @@ class EnhancedDecoder(nn.Module):
     norm = functools.partial(
       LayerNorm, epsilon=encoder.norm_epsilon, dtype=encoder.dtype
     )
-    attention = Attention(heads=encoder.heads, dtype=encoder.dtype, name="attention")
+    attention = Attention(
+      heads=encoder.heads,
+      dropout=encoder.attention_dropout,
+      dtype=encoder.dtype,
+      name="attention",
+    )
     turned = None if places is None else (places, places)
     y = attention(query, context, bias=bias, places=turned)
     x = norm(name="attention_norm")(query + drop_some(self, y, encoder.dropout))

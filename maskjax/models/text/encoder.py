@@ -12,8 +12,9 @@ from jax.typing import DTypeLike
 
 from maskjax.errors import UserError
 from maskjax.models.dense import Dense
+from maskjax.models.dropping import drop_some
 from maskjax.models.relative import Relative, buckets
-from maskjax.models.transformer import LayerNorm, Transformer, drop_some
+from maskjax.models.transformer import LayerNorm, Transformer
 from maskjax.models.vit import check_dtype, check_options, check_shape
 from maskjax.resolve import did_you_mean
 from maskjax.tokens import Text
@@ -97,6 +98,7 @@ class TextEncoder(nn.Module):
     use_bias: see `maskjax.models.transformer.Block`.
     dropout: share of what is added to tokens, and of the embedded ones, that training
       drops at random.
+    attention_dropout: see `maskjax.models.attention.Attention`.
     options: further fields of `Transformer`.
     dtype: type of the computation.
   """
@@ -116,6 +118,7 @@ class TextEncoder(nn.Module):
   norm_last: bool = False
   use_bias: bool = True
   dropout: float = 0.0
+  attention_dropout: float = 0.0
   options: Mapping[str, Any] = FrozenDict()
   dtype: DTypeLike = jnp.float32
 
@@ -148,6 +151,7 @@ class TextEncoder(nn.Module):
       norm_last=self.norm_last,
       use_bias=self.use_bias,
       dropout=self.dropout,
+      attention_dropout=self.attention_dropout,
       dtype=self.dtype,
       **self.options,
     )
@@ -294,9 +298,10 @@ def text_encoder(
   shape = {k: fields.pop(k) for k in ("width", "depth", "heads") if k in fields}
   shape = check_shape("encoder", shape)
   names = ("embed_width", "positions", "buckets", "types", "windows", "norm_epsilon")
+  rates = ("dropout", "attention_dropout")
   own = {
     key: _frozen(fields.pop(key))
-    for key in (*names, "norm_embedded", "norm_last", "use_bias", "dropout")
+    for key in (*names, "norm_embedded", "norm_last", "use_bias", *rates)
     if key in fields
   }
   if own.get("positions", "learned") not in POSITIONS:
@@ -304,8 +309,9 @@ def text_encoder(
     raise UserError(f"encoder.positions={own['positions']!r}: {hint}")
   if own.get("buckets", 0) < 0 or own.get("buckets") == 1:
     raise UserError(f"encoder.buckets={own['buckets']}: expected 0, or at least 2")
-  if not 0 <= own.get("dropout", 0.0) < 1:
-    raise UserError(f"dropout={own['dropout']}: expected at least 0 and less than 1")
+  for rate in rates:
+    if not 0 <= own.get(rate, 0.0) < 1:
+      raise UserError(f"{rate}={own[rate]}: expected at least 0 and less than 1")
   if own.get("positions") == "rotary" and shape["width"] // shape["heads"] % 2:
     raise UserError(
       f"encoder.width={shape['width']}: expected a multiple of 2 channels for each of "

@@ -5,8 +5,8 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.models.dense import Dense
+from maskjax.models.dropping import drop_some
 from maskjax.models.text.encoder import TextEncoder
-from maskjax.models.transformer import drop_some
 from maskjax.tokens import Text
 
 _INIT = nn.initializers.normal(0.02)

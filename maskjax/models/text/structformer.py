@@ -8,11 +8,13 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.masking.mask import gather
+from maskjax.models.attention import take
 from maskjax.models.dense import Dense
+from maskjax.models.dropping import drop_some
 from maskjax.models.text.around import blocks_like, norm_like, whole_documents
 from maskjax.models.text.dependency import calibrate, heads
 from maskjax.models.text.encoder import TextEncoder
-from maskjax.models.transformer import REMAT, Mlp, drop_some
+from maskjax.models.transformer import REMAT, Mlp
 from maskjax.sharding import constrain_batch
 from maskjax.tokens import Text
 
@@ -92,11 +94,13 @@ class TreeAttention(nn.Module):
   Attributes:
     heads: number of heads.
     use_bias: give all layers biases.
+    dropout: see `maskjax.models.attention.Attention`.
     dtype: type of the computation.
   """
 
   heads: int
   use_bias: bool
+  dropout: float
   dtype: Any
 
   @nn.compact
@@ -115,8 +119,8 @@ class TreeAttention(nn.Module):
     scores = jnp.einsum(
       "bhnd,bhkd->bhnk", query, key, preferred_element_type=jnp.float32
     )
-    weights = (jax.nn.sigmoid(scores) * depends).astype(value.dtype)
-    y = jnp.einsum("bhnk,bhkd->bhnd", weights, value)
+    weights = drop_some(self, jax.nn.sigmoid(scores) * depends, self.dropout)
+    y = take(weights, value)
     return dense("out")(y.swapaxes(1, 2).reshape(x.shape))
 
 
@@ -141,7 +145,9 @@ class TreeBlock(nn.Module):
     encoder = self.encoder
     options = {"activation": "gelu", "gated": False, **encoder.options}
     like: dict[str, Any] = {"use_bias": encoder.use_bias, "dtype": encoder.dtype}
-    attention = TreeAttention(heads=encoder.heads, **like, name="attention")
+    attention = TreeAttention(
+      heads=encoder.heads, dropout=encoder.attention_dropout, **like, name="attention"
+    )
     mlp = Mlp(
       ratio=options["mlp_ratio"],
       activation=options["activation"],
