@@ -22,7 +22,12 @@ def get_config(setting=None):
 
 def small():
   config = recipes.small_text(
-    name="dupmae", documents=4, decoder_masks=32, embed_dim=64, top_k=64
+    name="dupmae",
+    documents=4,
+    mask="tokens",  # words have several here, each of which is hidden by itself
+    decoder_masks=32,
+    embed_dim=64,
+    top_k=64,
   )
   config.optimizer.no_decay = NO_DECAY
   return config

@@ -18,6 +18,7 @@ def get_config(setting=None):
 
 def small():
   config = recipes.small_text(name="ernie_gram", num_ngrams=1500, longest=8)
+  config.num_steps = 750  # each takes more than twice as long as BERT's
   statistic = dict(
     name="ngrams",
     training=config.data.train.documents.to_dict(),
