@@ -19,8 +19,7 @@ def get_config(setting=None):
 def small():
   config = recipes.small_text(
     name="spanbert",
-    # Words have more tokens here than the paper's: so many words are as many tokens.
-    mask=dict(name="spans", p=0.45, longest=5),
+    mask=dict(name="spans", p=0.2, longest=10, of="tokens"),  # words have several
     mask_ratio=0.15,
     replaced=(0.8, 0.1),
     place_width=32,

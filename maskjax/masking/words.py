@@ -64,7 +64,13 @@ def whole_words(key: Array, text: Text, count: Array) -> Array:
 
 
 def spans(
-  key: Array, text: Text, count: Array, *, p: float = 0.2, longest: int = 10
+  key: Array,
+  text: Text,
+  count: Array,
+  *,
+  p: float = 0.2,
+  longest: int = 10,
+  of: str = "words",
 ) -> Array:
   """Hides runs of whole words, their lengths from a geometric distribution.
 
@@ -78,11 +84,18 @@ def spans(
     count: how many tokens to hide.
     p: parameter of the distribution.
     longest: words of a run at most; the distribution is cut there, to a mean of 3.8.
+    of: `words`, or `tokens`: each counts as a word, for texts whose words are cut into
+      many tokens.
 
   Returns:
     bool [N].
+
+  Raises:
+    UserError: runs of something else.
   """
-  units = words(text)
+  if of not in ("words", "tokens"):
+    raise UserError(f"spans of={of!r}: expected 'words' or 'tokens'")
+  units = words(text) if of == "words" else jnp.arange(text.word.size)
   lengths = jnp.arange(1, longest + 1)
   likely = jnp.log1p(-p) * lengths
 

@@ -1,6 +1,7 @@
 """Samplers of hidden tokens and words."""
 
 import collections
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from text.rows import batch, row, runs
 
+from maskjax.errors import UserError
 from maskjax.masking import words
 from maskjax.tokens import Text
 
@@ -95,8 +97,21 @@ def test_spans_are_runs_of_words_of_geometric_length():
   assert abs(lengths.mean() - expected) < 0.15 and (lengths > 10).mean() < 0.02
 
 
-def test_spans_end_with_their_document():
-  text, hidden = draw(words.spans, 1, 9)
+def test_spans_of_tokens_are_such_runs_too():
+  """The same text in words of five tokens gives the same runs as in words of one."""
+  places = jnp.arange(200)
+  single = Text(token=places, segment=places * 0 + 1, position=places, word=places)
+  fives = dataclasses.replace(single, word=places // 5)
+  found = [words.spans(KEYS[0], text, 40, of="tokens") for text in (single, fives)]
+  np.testing.assert_array_equal(*found)
+  np.testing.assert_array_equal(found[0], words.spans(KEYS[0], single, 40))
+  with pytest.raises(UserError, match="spans of='letters': expected 'words' or 'tok"):
+    words.spans(KEYS[0], single, 40, of="letters")
+
+
+@pytest.mark.parametrize("of", ["words", "tokens"])
+def test_spans_end_with_their_document(of):
+  text, hidden = draw(words.spans, 1, 9, of=of)
   segments = np.asarray(text.segment)
   for mask in hidden:
     for first, last in runs(mask):
