@@ -52,6 +52,7 @@ def paper():
     b1=0.9,
     b2=0.999,
     weight_decay=0.01,
+    clip_norm=1.0,
     falls="line",
   )
   return config
@@ -65,7 +66,9 @@ def roberta():
     vocab_size=50265, pad_id=1, mask_id=50264, special_ids=(0, 1, 2, 3, 50264)
   )
   config.objective.encoder = dict(kind="roberta", size="B")
-  config.optimizer.update(learning_rate=6e-4, warmup_steps=24_000, b2=0.98)
+  config.optimizer.update(
+    learning_rate=6e-4, warmup_steps=24_000, b2=0.98, clip_norm=0.0
+  )
   return config
 
 
@@ -87,6 +90,6 @@ def modernbert():
   config.objective.encoder = dict(kind="modernbert", width=768, depth=22, heads=12)
   del config.objective.scan  # its first block differs
   config.optimizer.update(
-    learning_rate=8e-4, warmup_steps=650, b2=0.98, weight_decay=1e-5
+    learning_rate=8e-4, warmup_steps=650, b2=0.98, weight_decay=1e-5, clip_norm=0.0
   )
   return config

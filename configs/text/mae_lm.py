@@ -53,5 +53,7 @@ def paper():
     b1=0.9,
     b2=0.98,
     weight_decay=0.01,
+    clip_norm=2.0,
+    falls="line",
   )
   return config

@@ -10,10 +10,14 @@ import numpy as np
 
 from maskjax.convert import layout
 from maskjax.convert.layout import SAME, Layout, Place
+from maskjax.convert.texts import (
+  check_kind,
+  config_of,
+  encoder_of,
+  hyperparameters_of,
+  pad_of,
+)
 from maskjax.errors import UserError
-from maskjax.models import Transformer
-from maskjax.models.text.encoder import KINDS, TextEncoder
-from maskjax.objectives import mlm
 
 # The systems that have the same network.
 EXPORTS = ("mask40",)
@@ -114,21 +118,13 @@ def from_hf(
   config = layout.check_config(
     config, model_type=family.model_type, defaults=family.defaults, fixed=FIXED
   )
-  hyperparameters = {
-    "vocab_size": config["vocab_size"],
-    "length": config["max_position_embeddings"] - skipped,
-    "pad_id": pad,
-    "encoder": {
-      "kind": family.model_type,
-      "width": config["hidden_size"],
-      "depth": config["num_hidden_layers"],
-      "heads": config["num_attention_heads"],
-      "types": config["type_vocab_size"],
-    },
-    "norm_epsilon": config["layer_norm_eps"],
-    "mlp_ratio": config["intermediate_size"] / config["hidden_size"],
-  }
-  encoder_of(hyperparameters)  # says what does not fit together
+  hyperparameters = hyperparameters_of(
+    config,
+    family.model_type,
+    pad=pad,
+    length=config["max_position_embeddings"] - skipped,
+    types=config["type_vocab_size"],
+  )
   found = {n: t for n, t in tensors.items() if not n.startswith(tuple(family.unused))}
   return hyperparameters, layout.to_params(_places(config, family, skipped), found)
 
@@ -164,50 +160,11 @@ def to_hf(
   skipped = pad + 1 if family.skips else 0
   config = {
     **family.defaults,
-    "architectures": [family.architecture],
-    "dtype": "float32",
-    "hidden_size": encoder.width,
-    "intermediate_size": hidden_size(encoder),
-    "layer_norm_eps": encoder.norm_epsilon,
+    **config_of(encoder, family.model_type, family.architecture, pad=pad),
     "max_position_embeddings": encoder.length + skipped,
-    "model_type": family.model_type,
-    "num_attention_heads": encoder.heads,
-    "num_hidden_layers": encoder.depth,
-    "pad_token_id": pad,
     "type_vocab_size": encoder.types,
-    "vocab_size": encoder.vocab_size,
   }
   return config, layout.to_tensors(_places(config, family, skipped), params)
-
-
-def encoder_of(hyperparameters: Mapping[str, Any]) -> TextEncoder:
-  """The encoder of a masked language model's hyperparameters."""
-  of_network = ("vocab_size", "length", "encoder", "norm_epsilon", "mlp_ratio")
-  shaping = {k: v for k, v in hyperparameters.items() if k in of_network}
-  return mlm(**shaping, mask_id=0, special_ids=()).model.encoder
-
-
-def hidden_size(encoder: TextEncoder) -> int:
-  """Channels in the blocks' networks."""
-  return round(encoder.width * encoder.options.get("mlp_ratio", Transformer.mlp_ratio))
-
-
-def check_kind(encoder: TextEncoder, kind: str, fields: Sequence[str]) -> None:
-  """Raises a `UserError` where an encoder is not of a kind, in some fields of it."""
-  for key in fields:
-    expected = KINDS[kind].get(key, getattr(TextEncoder, key))
-    if getattr(encoder, key) != expected:
-      raise UserError(
-        f"encoder.{key}={getattr(encoder, key)!r}: transformers takes {expected!r} "
-        f"only, in a model of type {kind!r}"
-      )
-  for key in ("gated", "norm_first", "activation", "layer_scale", "key_bias"):
-    expected = KINDS[kind].get(key, getattr(Transformer, key))
-    if encoder.options.get(key, getattr(Transformer, key)) != expected:
-      raise UserError(
-        f"{key}={encoder.options.get(key)!r}: transformers takes {expected!r} only, "
-        f"in a model of type {kind!r}"
-      )
 
 
 def _after(rows: int) -> Layout:
@@ -217,14 +174,6 @@ def _after(rows: int) -> Layout:
     lambda array, _: np.pad(array, ((rows, 0), (0, 0))),
     lambda shape: (shape[0] - rows, *shape[1:]),
   )
-
-
-def pad_of(config: Mapping[str, Any], default: int) -> int:
-  """The token of filling, as a `config.json` has it."""
-  pad = config.get("pad_token_id", default)
-  if type(pad) is not int or pad < 0:
-    raise UserError(f"pad_token_id={pad!r}: expected a token")
-  return pad
 
 
 def _places(config: Mapping[str, Any], family: Family, skipped: int) -> layout.Places:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from maskjax.convert import bert, layout
+from maskjax.convert import bert, layout, texts
 from maskjax.convert.layout import Place
 from maskjax.errors import UserError
 
@@ -86,7 +86,7 @@ def from_hf(
   """
   if config.get("model_type") != MODEL_TYPE:
     raise UserError(f"model_type={config.get('model_type')!r}: expected {MODEL_TYPE!r}")
-  pad = bert.pad_of(config, 0)
+  pad = texts.pad_of(config, 0)
   config = {key: config.get(key, default) for key, default in DEFAULTS.items()}
   for key, value in FIXED.items():
     if config[key] != value:
@@ -101,21 +101,10 @@ def from_hf(
       f"max_relative_positions={most}: expected -1 or max_position_embeddings="
       f"{config['max_position_embeddings']}"
     )
-  hyperparameters = {
-    "vocab_size": config["vocab_size"],
-    "length": config["max_position_embeddings"],
-    "pad_id": pad,
-    "encoder": {
-      "kind": MODEL_TYPE,
-      "width": config["hidden_size"],
-      "depth": config["num_hidden_layers"],
-      "heads": config["num_attention_heads"],
-      "buckets": max(config["position_buckets"], 0),
-    },
-    "norm_epsilon": config["layer_norm_eps"],
-    "mlp_ratio": config["intermediate_size"] / config["hidden_size"],
-  }
-  bert.encoder_of(hyperparameters)  # says what does not fit together
+  buckets = max(config["position_buckets"], 0)
+  hyperparameters = texts.hyperparameters_of(
+    config, MODEL_TYPE, pad=pad, buckets=buckets
+  )
   found = {n: t for n, t in tensors.items() if not n.startswith(UNUSED)}
   return hyperparameters, layout.to_params(_places(config), found)
 
@@ -137,26 +126,17 @@ def to_hf(
     UserError: a network that transformers has no word for, or parameters that are not
       those of the hyperparameters. Names the key or the arrays.
   """
-  encoder = bert.encoder_of(hyperparameters)
-  bert.check_kind(
+  encoder = texts.encoder_of(hyperparameters)
+  texts.check_kind(
     encoder, MODEL_TYPE, ("positions", "types", "windows", "norm_last", "use_bias")
   )
+  pad = hyperparameters.get("pad_id", 0)
   config = {
     **DEFAULTS,
     **FIXED,
-    "architectures": ["DebertaV2ForMaskedLM"],
-    "dtype": "float32",
-    "hidden_size": encoder.width,
-    "intermediate_size": bert.hidden_size(encoder),
-    "layer_norm_eps": encoder.norm_epsilon,
-    "max_position_embeddings": encoder.length,
-    "model_type": MODEL_TYPE,
-    "num_attention_heads": encoder.heads,
-    "num_hidden_layers": encoder.depth,
-    "pad_token_id": hyperparameters.get("pad_id", 0),
+    **texts.config_of(encoder, MODEL_TYPE, "DebertaV2ForMaskedLM", pad=pad),
     "pos_att_type": list(BOTH),
     "position_buckets": encoder.buckets or -1,
-    "vocab_size": encoder.vocab_size,
   }
   return config, layout.to_tensors(_places(config), params)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from maskjax.convert import bert, layout
+from maskjax.convert import bert, layout, texts
 from maskjax.errors import UserError
 from maskjax.objectives import token_substitution
 
@@ -51,27 +51,20 @@ def from_hf(
     UserError: a config that the model here cannot follow, or tensors that do not fit
       it. Names the key or the tensors.
   """
-  pad = bert.pad_of(config, 0)
+  pad = texts.pad_of(config, 0)
   config = layout.check_config(
     config, model_type=MODEL_TYPE, defaults=DEFAULTS, fixed=bert.FIXED
   )
   hyperparameters = {
     **OPTIONS,
-    "vocab_size": config["vocab_size"],
-    "length": config["max_position_embeddings"],
-    "pad_id": pad,
-    "encoder": {
-      "kind": MODEL_TYPE,
-      "width": config["hidden_size"],
-      "depth": config["num_hidden_layers"],
-      "heads": config["num_attention_heads"],
-      "types": config["type_vocab_size"],
-      "embed_width": config["embedding_size"],
-    },
-    "norm_epsilon": config["layer_norm_eps"],
-    "mlp_ratio": config["intermediate_size"] / config["hidden_size"],
+    **texts.hyperparameters_of(
+      config,
+      MODEL_TYPE,
+      pad=pad,
+      types=config["type_vocab_size"],
+      embed_width=config["embedding_size"],
+    ),
   }
-  bert.encoder_of(hyperparameters)  # says what does not fit together
   return hyperparameters, layout.to_params(_places(config), tensors)
 
 
@@ -100,22 +93,13 @@ def to_hf(
       "token_substitution: transformers takes task='rts' with head_norm=False only"
     )
   encoder = model.encoder
-  bert.check_kind(encoder, MODEL_TYPE, ("positions", "windows", "norm_last"))
+  texts.check_kind(encoder, MODEL_TYPE, ("positions", "windows", "norm_last"))
+  pad = hyperparameters.get("pad_id", 0)
   config = {
     **DEFAULTS,
-    "architectures": ["ElectraForPreTraining"],
-    "dtype": "float32",
+    **texts.config_of(encoder, MODEL_TYPE, "ElectraForPreTraining", pad=pad),
     "embedding_size": encoder.embed_width or encoder.width,
-    "hidden_size": encoder.width,
-    "intermediate_size": bert.hidden_size(encoder),
-    "layer_norm_eps": encoder.norm_epsilon,
-    "max_position_embeddings": encoder.length,
-    "model_type": MODEL_TYPE,
-    "num_attention_heads": encoder.heads,
-    "num_hidden_layers": encoder.depth,
-    "pad_token_id": hyperparameters.get("pad_id", 0),
     "type_vocab_size": encoder.types,
-    "vocab_size": encoder.vocab_size,
   }
   return config, layout.to_tensors(_places(config), params)
 

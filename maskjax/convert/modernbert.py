@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from maskjax.convert import bert, layout
+from maskjax.convert import bert, layout, texts
 from maskjax.convert.layout import DENSE, Place
 from maskjax.errors import UserError
 from maskjax.models import Transformer
@@ -73,7 +73,7 @@ def from_hf(
     UserError: a config that the model here cannot follow, or tensors that do not fit
       it. Names the key or the tensors.
   """
-  types, bases, pad = _types(config), _bases(config), bert.pad_of(config, PAD)
+  types, bases, pad = _types(config), _bases(config), texts.pad_of(config, PAD)
   config = layout.check_config(
     config, model_type=MODEL_TYPE, defaults=DEFAULTS, fixed=FIXED
   )
@@ -83,22 +83,14 @@ def from_hf(
       f"{config['num_hidden_layers']}"
     )
   window = {GLOBAL: 0, LOCAL: config["local_attention"] // 2}
-  hyperparameters = {
-    "vocab_size": config["vocab_size"],
-    "length": config["max_position_embeddings"],
-    "pad_id": pad,
-    "encoder": {
-      "kind": MODEL_TYPE,
-      "width": config["hidden_size"],
-      "depth": config["num_hidden_layers"],
-      "heads": config["num_attention_heads"],
-      "windows": tuple(window[kind] for kind in types),
-      "rotary_bases": tuple(bases[kind] for kind in types),
-    },
-    "norm_epsilon": config["norm_eps"],
-    "mlp_ratio": config["intermediate_size"] / config["hidden_size"],
-  }
-  bert.encoder_of(hyperparameters)  # says what does not fit together
+  hyperparameters = texts.hyperparameters_of(
+    config,
+    MODEL_TYPE,
+    pad=pad,
+    epsilon="norm_eps",
+    windows=tuple(window[kind] for kind in types),
+    rotary_bases=tuple(bases[kind] for kind in types),
+  )
   found = {n: t for n, t in tensors.items() if n != "decoder.weight"}
   for name in list(found):
     parts = FUSED.get(name.removesuffix(".weight").split(".", 3)[-1], ())
@@ -125,8 +117,8 @@ def to_hf(
     UserError: a network that transformers has no word for, or parameters that are not
       those of the hyperparameters. Names the key or the arrays.
   """
-  encoder = bert.encoder_of(hyperparameters)
-  bert.check_kind(encoder, MODEL_TYPE, ("positions", "types", "norm_last", "use_bias"))
+  encoder = texts.encoder_of(hyperparameters)
+  texts.check_kind(encoder, MODEL_TYPE, ("positions", "types", "norm_last", "use_bias"))
   depth = range(encoder.depth)
   bases = encoder.options.get("rotary_bases", Transformer.rotary_bases)
   windows = [encoder.windows[i % len(encoder.windows)] for i in depth]
@@ -139,27 +131,20 @@ def to_hf(
       f"encoder.windows={encoder.windows}, rotary_bases={bases}: transformers takes "
       "one window beside 0, and one base for each"
     )
+  pad = hyperparameters.get("pad_id", 0)
   config = {
     **DEFAULTS,
     # Theirs are of their own vocabulary.
     **{f"{role}_token_id": None for role in ("bos", "cls", "eos", "sep")},
-    "architectures": ["ModernBertForMaskedLM"],
-    "dtype": "float32",
-    "hidden_size": encoder.width,
-    "intermediate_size": bert.hidden_size(encoder),
+    **texts.config_of(
+      encoder, MODEL_TYPE, "ModernBertForMaskedLM", pad=pad, epsilon="norm_eps"
+    ),
     "layer_types": types,
     "local_attention": 2 * max(windows) or DEFAULTS["local_attention"],
-    "max_position_embeddings": encoder.length,
-    "model_type": MODEL_TYPE,
-    "norm_eps": encoder.norm_epsilon,
-    "num_attention_heads": encoder.heads,
-    "num_hidden_layers": encoder.depth,
-    "pad_token_id": hyperparameters.get("pad_id", 0),
     "rope_parameters": {
       kind: {"rope_type": "default", "rope_theta": base}
       for kind, base in {**BASES, **found}.items()
     },
-    "vocab_size": encoder.vocab_size,
   }
   tensors = layout.to_tensors(_places(config), params)
   for i in depth:

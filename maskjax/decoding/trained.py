@@ -145,4 +145,5 @@ def load(workdir: str | Path, *, step: int | None = None) -> Trained:
   vocabulary = vocabularies.load(str(file))
   objective.check_vocabulary(vocabulary)
   _, params = workdirs.checkpoints(workdir, config).restore_weights(step)
+  params = jax.tree.map(jnp.asarray, params)  # once, not with every batch
   return Trained(objective=objective, params=params, vocabulary=vocabulary)

@@ -159,6 +159,15 @@ def test_mask_tokens_do_not_reach_codes():
 
 
 @pytest.mark.parametrize(
+  ("name", "rates"), [("three_ml", (0.5, 0.25)), ("mae_lm", (0, 0))]
+)
+def test_what_the_further_blocks_drop(name, rates):
+  objective, params = make(name, dropout=0.5, attention_dropout=0.25)
+  decoder = objective.model.bind({"params": params}).decoder
+  assert (decoder.dropout, decoder.attention_dropout) == rates
+
+
+@pytest.mark.parametrize(
   ("name", "options", "message"),
   [
     ("three_ml", dict(decoder_depth=0), "decoder_depth=0: expected at least 1"),

@@ -1,5 +1,7 @@
 """Masked language models whose mask tokens enter late, after most blocks."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -20,7 +22,7 @@ class LateMaskLM(nn.Module):
     depth: number of further blocks.
     begins_anew: add further positions to all that enters the further blocks, and
       normalise it, as MAE-LM does; else late tokens are embedded as the encoder's are.
-    dropout: of the further blocks; the encoder's when None.
+    dropout: of the further blocks, of their attention as well; the encoder's when None.
   """
 
   encoder: TextEncoder
@@ -31,8 +33,10 @@ class LateMaskLM(nn.Module):
   def setup(self) -> None:
     """Makes the further blocks and the head."""
     encoder = self.encoder
-    dropout = encoder.dropout if self.dropout is None else self.dropout
-    self.decoder = blocks_like(encoder, self.depth, dropout=dropout)
+    own: dict[str, Any] = {}
+    if self.dropout is not None:
+      own = {"dropout": self.dropout, "attention_dropout": self.dropout}
+    self.decoder = blocks_like(encoder, self.depth, **own)
     if self.begins_anew:
       init = nn.initializers.normal(0.02)
       self.places = self.param("positions", init, (encoder.length, encoder.width))

@@ -41,7 +41,7 @@ def mae_lm(
       keywords.
     mask_ratio: share of a row's tokens that is hidden; all become mask tokens.
     decoder_depth: number of blocks of the decoder.
-    decoder_dropout: as `dropout`, of the decoder's blocks.
+    decoder_dropout: as `dropout` and `attention_dropout`, of the decoder's blocks.
     **text: see `maskjax.objectives.texts.TextKeywords`.
 
   Raises:
