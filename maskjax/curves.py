@@ -15,12 +15,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from maskjax import config as configs
-from maskjax import experiment, metrics
+from maskjax import metrics
 from maskjax import workdir as workdirs
 from maskjax.errors import UserError
+from maskjax.runs import train
 
 # What a curve is of, where a run writes it.
-NAMES = ("train/loss", "eval/loss", "eval/knn", "eval/linear")
+NAMES = (
+  "train/loss",
+  "eval/loss",
+  "eval/knn",
+  "eval/linear",
+  "eval/bits_per_character",
+)
 
 # Half a band's width in standard deviations between seeds, and at least, by its middle.
 WIDTH = 5.0
@@ -202,7 +209,7 @@ def written(workdir: str | Path) -> Run:
 def _run(config: ConfigDict) -> Run:
   """Trains in a workdir of its own."""
   with tempfile.TemporaryDirectory() as workdir:
-    experiment.train(config, workdir)
+    train(config, workdir)
     return written(workdir)
 
 

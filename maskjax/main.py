@@ -64,18 +64,18 @@ class Arguments:
 
 def train(given: Arguments) -> None:
   """`maskjax train`."""
-  from maskjax import experiment
+  from maskjax import runs
 
   workdir = _given("workdir", given.options.workdir)
-  experiment.train(_given("config", given.config), workdir)
+  runs.train(_given("config", given.config), workdir)
 
 
 def evaluate(given: Arguments) -> None:
   """`maskjax eval`."""
-  from maskjax import experiment
+  from maskjax import runs
 
   workdir = _given("workdir", given.options.workdir)
-  experiment.evaluate(workdir, config=given.config, step=given.options.step)
+  runs.evaluate(workdir, config=given.config, step=given.options.step)
 
 
 def fill(given: Arguments) -> None:

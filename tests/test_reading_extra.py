@@ -5,7 +5,7 @@ import json
 import pytest
 
 from maskjax import config as configs
-from maskjax import experiment
+from maskjax import runs
 
 
 def make_config(objective, **more):
@@ -23,7 +23,7 @@ def make_config(objective, **more):
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory):
   folder = tmp_path_factory.mktemp("runs") / "counted"
-  experiment.train(make_config(dict(name="reading:counts")), folder)
+  runs.train(make_config(dict(name="reading:counts")), folder)
   return folder
 
 
@@ -41,7 +41,7 @@ def test_probes_and_pictures_read_it(counted):
 
 def test_probes_of_a_checkpoint_read_it(counted):
   before = metrics_of(counted)[-1]
-  experiment.evaluate(counted)
+  runs.evaluate(counted)
   assert metrics_of(counted)[-1]["eval/knn"] == before["eval/knn"]
 
 
@@ -51,6 +51,6 @@ def test_frozen_teachers_begin_with_it(counted, tmp_path):
     name="frozen", objective=dict(name="reading:counts"), workdir=str(counted)
   )
   config = make_config(dict(name="reading:pupil", teacher=teacher), probes=())
-  experiment.train(config, tmp_path / "taught")
+  runs.train(config, tmp_path / "taught")
   first = metrics_of(tmp_path / "taught")[0]
   assert first["train/spread"] > 0.01

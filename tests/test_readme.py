@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from maskjax import config as configs
-from maskjax import experiment, metrics
+from maskjax import experiment, metrics, runs
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -79,7 +79,7 @@ def test_custom_objective_by_its_import_path(tmp_path, monkeypatch):
   config.optimizer.warmup_steps = 0
   config.eval.batch_size = 360
   config.objective = eval(spec)
-  experiment.train(config, tmp_path / "run")
+  runs.train(config, tmp_path / "run")
   lines = metrics.read_json_lines(tmp_path / "run/metrics.jsonl")
   losses = [line["train/loss"] for line in lines if "train/loss" in line]
   assert len(losses) == 4 and losses[-1] < 0.8 * losses[0]

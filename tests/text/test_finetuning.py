@@ -11,7 +11,7 @@ from models.arrays import assert_close, shaken
 from text.rows import source
 
 from maskjax import config as configs
-from maskjax import data, experiment, metrics, resolve
+from maskjax import data, experiment, metrics, resolve, runs
 from maskjax import workdir as workdirs
 from maskjax.data import documents, labelled
 from maskjax.errors import UserError
@@ -260,7 +260,7 @@ def test_finetuning_from_a_run(folder, tmp_path):
     checkpoints.close()
   config = finetune_config(folder, "tags")
   config.init_from = str(tmp_path / "base")
-  experiment.train(config, tmp_path / "run")
+  runs.train(config, tmp_path / "run")
   rows = list(metrics.read_json_lines(tmp_path / "run" / workdirs.METRICS))
   losses = [row["train/loss"] for row in rows if "train/loss" in row]
   assert losses[-1] < 0.8 * losses[0]
