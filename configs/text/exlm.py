@@ -16,8 +16,8 @@ def get_config(setting=None):
 
 
 def small():
-  config = recipes.small_text(name="exlm", mask_ratio=0.15, states=4)
-  config.num_steps = 800  # each takes more than twice as long as BERT's
+  config = recipes.small_text(name="exlm", mask_ratio=0.15, states=2)
+  config.num_steps = 1200  # which states say what has to be found out first
   return config
 
 

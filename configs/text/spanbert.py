@@ -24,7 +24,7 @@ def small():
     replaced=(0.8, 0.1),
     place_width=32,
   )
-  config.num_steps = 1600  # whole runs take longer to learn than single tokens
+  config.num_steps = 1500  # whole runs take longer to learn than single tokens
   config.data.train.pack = config.data.test.pack = False
   return config
 
