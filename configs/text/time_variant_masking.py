@@ -24,6 +24,7 @@ def small():
     decay="cosine",
     num_classes=17,
     momentum=0.9,
+    of="tokens",  # words have several here
     replaced=(0.8, 0.1),
   )
   config.objective.num_steps = config.get_ref("num_steps")

@@ -84,18 +84,15 @@ def spans(
     count: how many tokens to hide.
     p: parameter of the distribution.
     longest: words of a run at most; the distribution is cut there, to a mean of 3.8.
-    of: `words`, or `tokens`: each counts as a word, for texts whose words are cut into
-      many tokens.
+    of: see `units_of`.
 
   Returns:
     bool [N].
 
   Raises:
-    UserError: runs of something else.
+    UserError: see `units_of`.
   """
-  if of not in ("words", "tokens"):
-    raise UserError(f"spans of={of!r}: expected 'words' or 'tokens'")
-  units = words(text) if of == "words" else jnp.arange(text.word.size)
+  units = units_of(text, of)
   lengths = jnp.arange(1, longest + 1)
   likely = jnp.log1p(-p) * lengths
 
@@ -155,7 +152,9 @@ def by_rate(key: Array, text: Text, count: Array) -> Array:
   return most(noise, drawn & text.is_word, count)
 
 
-def by_class(key: Array, text: Text, count: Array, *, weights: Array) -> Array:
+def by_class(
+  key: Array, text: Text, count: Array, *, weights: Array, of: str = "words"
+) -> Array:
   """Hides whole words, those of some classes more often than others.
 
   The words are gone through in a random order; each is hidden with the probability of
@@ -166,11 +165,15 @@ def by_class(key: Array, text: Text, count: Array, *, weights: Array) -> Array:
     text: one row; the score of a word is the number of its class.
     count: how many tokens to hide; a word that no longer fits is passed over.
     weights: the probability of each class, float [C].
+    of: see `units_of`.
 
   Returns:
     bool [N].
+
+  Raises:
+    UserError: see `units_of`.
   """
-  units = words(text)
+  units = units_of(text, of)
   of_word, of_order = jax.random.split(key)
   likely = weights[jnp.where(text.is_word, scores(text), 0).astype(jnp.int32)]
   # All tokens of a word have its number, and so its draw.
@@ -251,6 +254,24 @@ def scores(text: Text) -> Array:
       "maskjax.data.statistics"
     )
   return text.score
+
+
+def units_of(text: Text, of: str) -> Array:
+  """Numbers what is hidden at once: int32 [N]; -1 for what is no word.
+
+  Args:
+    text: one row.
+    of: `words`, see `words`; or `tokens`: each counts as a word, for texts whose words
+      are cut into many.
+
+  Raises:
+    UserError: neither of them.
+  """
+  if of == "words":
+    return words(text)
+  if of == "tokens":
+    return jnp.where(text.is_word, jnp.arange(text.word.size), -1)
+  raise UserError(f"of={of!r}: expected 'words' or 'tokens'")
 
 
 def words(text: Text) -> Array:

@@ -83,18 +83,19 @@ def sampled(weights, count=6, number=0):
   return text, np.asarray(draw(jax.random.split(KEY, 1500)))
 
 
-def test_hard_classes_are_hidden_more_often():
-  """Among words of one token, as often as the weights of their classes say."""
+@pytest.mark.parametrize(("of", "size"), [("words", 1), ("tokens", 5)])
+def test_hard_classes_are_hidden_more_often(of, size):
+  """What is hidden alone, as often as the weights of the classes say."""
   places = jnp.arange(400)
   text = Text(
     token=places,
     segment=jnp.ones(400, jnp.int32),
     position=places,
-    word=places,
+    word=places // size,
     score=(places % 3 == 0).astype(jnp.float32),
   )
   draw = jax.jit(
-    lambda key: words.by_class(key, text, 20, weights=jnp.array([0.2, 0.9]))
+    lambda key: words.by_class(key, text, 20, weights=jnp.array([0.2, 0.9]), of=of)
   )
   hidden = np.asarray(jax.vmap(draw)(jax.random.split(KEY, 500)))
   assert (hidden.sum(axis=1) == 20).all()

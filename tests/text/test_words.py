@@ -105,7 +105,7 @@ def test_spans_of_tokens_are_such_runs_too():
   found = [words.spans(KEYS[0], text, 40, of="tokens") for text in (single, fives)]
   np.testing.assert_array_equal(*found)
   np.testing.assert_array_equal(found[0], words.spans(KEYS[0], single, 40))
-  with pytest.raises(UserError, match="spans of='letters': expected 'words' or 'tok"):
+  with pytest.raises(UserError, match="of='letters': expected 'words' or 'tok"):
     words.spans(KEYS[0], single, 40, of="letters")
 
 

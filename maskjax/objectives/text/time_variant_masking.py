@@ -61,6 +61,7 @@ class TimeVariantMasking(TextObjective):
     num_classes: C, of words; 0 hides all alike.
     momentum: of the running means.
     sharpness: see `class_weights`.
+    of: what of a class is hidden at once, see `maskjax.masking.words.units_of`.
   """
 
   decay: str
@@ -69,6 +70,7 @@ class TimeVariantMasking(TextObjective):
   num_classes: int
   momentum: float
   sharpness: float
+  of: str
 
   def first_extra(self) -> Any:
     """The first step, and no errors."""
@@ -96,7 +98,7 @@ class TimeVariantMasking(TextObjective):
       mask = self.draw(self.sampler, ratio, batch, key, highest=self.mask_ratio)
       return self.fill_in(mask, params, batch, key)
     weights = class_weights(extra["errors"], self.sharpness)
-    weighted = functools.partial(words.by_class, weights=weights)
+    weighted = functools.partial(words.by_class, weights=weights, of=self.of)
     mask = self.draw(weighted, ratio, batch, key, highest=self.mask_ratio)
     text = self.seen(batch, mask, key)
     logits = self.predict(params, text, mask, self.rngs(batch, key))
@@ -165,6 +167,7 @@ def time_variant_masking(
   num_classes: int = 17,
   momentum: float = 0.999,
   sharpness: float = 2.0,
+  of: str = "words",
   replaced: Sequence[float] = (0.8, 0.1),
   **text: Unpack[TextKeywords],
 ) -> TimeVariantMasking:
@@ -179,6 +182,8 @@ def time_variant_masking(
       tokens of all classes alike, and no scores are needed.
     momentum: of the running mean of each class's errors, a step.
     sharpness: what deviations from the classes' mean error are multiplied by.
+    of: what of a class is hidden at once: `words`; or `tokens`, for texts whose words
+      are cut into many.
     replaced: see `maskjax.objectives.mlm`.
     **text: see `maskjax.objectives.texts.TextKeywords`.
 
@@ -199,6 +204,8 @@ def time_variant_masking(
     raise UserError(f"num_classes={num_classes}: expected 2 or more, or 0 for none")
   if not 0 <= momentum < 1:
     raise UserError(f"momentum={momentum}: expected at least 0 and less than 1")
+  if of not in ("words", "tokens"):
+    raise UserError(f"of={of!r}: expected 'words' or 'tokens'")
   encoder, fields = text_parts(
     vocab_size=vocab_size,
     mask="whole_words" if num_classes else "tokens",
@@ -214,6 +221,7 @@ def time_variant_masking(
     num_classes=num_classes,
     momentum=momentum,
     sharpness=sharpness,
+    of=of,
     reads_score=num_classes > 0,
     **fields,
   )
