@@ -51,10 +51,11 @@ def pairs(split: str) -> Iterator[tuple[str, str]]:
       yield " ".join(words[start:middle]), " ".join(words[middle:stop])
 
 
-def fitting(found: Sequence[tuple[str, str]], most: int) -> list[tuple[str, str]]:
-  """Those pairs of which neither text has more tokens than a model reads."""
-  vocabulary = trained.load(place("bert")).vocabulary
-  sizes = [max(len(e.ids) for e in vocabulary.encode(pair)) for pair in found]
+def fitting(split: str) -> list[tuple[str, str]]:
+  """Those `pairs` of which neither text has more tokens than the systems read."""
+  system, found = trained.load(place("bert")), list(pairs(split))
+  sizes = [max(len(e.ids) for e in system.vocabulary.encode(pair)) for pair in found]
+  most = system.length - 2  # those around a text
   return [pair for pair, size in zip(found, sizes, strict=True) if size <= most]
 
 
@@ -82,8 +83,7 @@ def embeddings(name: str, pool: str, texts: list[str], *, learnt: bool) -> np.nd
 
 
 def main() -> None:
-  asked = fitting(list(pairs("test")), 126)
-  others = fitting(list(pairs("train")), 126)
+  asked, others = fitting("test"), fitting("train")
   queries = [first for first, _ in asked]
   passages = [second for _, second in asked] + [p for pair in others for p in pair]
   texts = queries + passages
