@@ -26,6 +26,9 @@ __all__ = [
   "whole_words",
 ]
 
+# What may be hidden at once, see `units_of`.
+UNITS = ("words", "tokens")
+
 TextSampler = Callable[[Array, Text, Array], Array]
 
 
@@ -267,11 +270,16 @@ def units_of(text: Text, of: str) -> Array:
   Raises:
     UserError: neither of them.
   """
+  check_units(of)
   if of == "words":
     return words(text)
-  if of == "tokens":
-    return jnp.where(text.is_word, jnp.arange(text.word.size), -1)
-  raise UserError(f"of={of!r}: expected 'words' or 'tokens'")
+  return jnp.where(text.is_word, jnp.arange(text.word.size), -1)
+
+
+def check_units(of: str) -> None:
+  """Raises a `UserError` unless `units_of` knows how to number what is asked for."""
+  if of not in UNITS:
+    raise UserError(f"of={of!r}: expected 'words' or 'tokens'")
 
 
 def words(text: Text) -> Array:

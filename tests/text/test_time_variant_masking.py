@@ -164,6 +164,7 @@ def test_no_classes_and_no_decay():
     (dict(decay="cosin"), "did you mean 'cosine'"),
     (dict(num_classes=1), "num_classes=1: expected 2 or more, or 0 for none"),
     (dict(momentum=1.0), "momentum=1.0: expected at least 0 and less than 1"),
+    (dict(of="letters"), "of='letters': expected 'words' or 'tokens'"),
     (dict(mask_ratio=0.5), "mask_ratio=0.5: .* hides 1.02 at first"),
     (dict(mask_ratio=-0.1, decay="none"), "mask_ratio=-0.1: expected a number above 0"),
   ],

@@ -204,8 +204,7 @@ def time_variant_masking(
     raise UserError(f"num_classes={num_classes}: expected 2 or more, or 0 for none")
   if not 0 <= momentum < 1:
     raise UserError(f"momentum={momentum}: expected at least 0 and less than 1")
-  if of not in ("words", "tokens"):
-    raise UserError(f"of={of!r}: expected 'words' or 'tokens'")
+  words.check_units(of)
   encoder, fields = text_parts(
     vocab_size=vocab_size,
     mask="whole_words" if num_classes else "tokens",
