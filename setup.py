@@ -17,7 +17,7 @@ LIBTPU = "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'"
 setup(
   name="maskjax",
   version="0.1.0",
-  description="Masked-modelling systems in JAX",
+  description="Masked-modeling systems in JAX",
   long_description=Path("README.md").read_text(),
   long_description_content_type="text/markdown",
   license="Apache-2.0",

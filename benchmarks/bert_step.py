@@ -3,9 +3,9 @@
   pip install '.[test]' && python benchmarks/bert_step.py
 
 BERT-base's shapes with 2 blocks of 12, a vocabulary of 30,522, 8 rows of 512 tokens,
-15 % hidden, float32, AdamW, no dropout. `torch` is `BertForMaskedLM` of transformers in
+15 % masked, float32, AdamW, no dropout. `torch` is `BertForMaskedLM` of transformers in
 eager mode, which computes logits of all tokens, as `maskjax-everywhere` does; `maskjax`
-computes those of hidden ones. They take turns, each a process of its own, so that a
+computes those of masked ones. They take turns, each a process of its own, so that a
 noisy machine disturbs them alike; ratios are of the median step.
 """
 
@@ -23,9 +23,9 @@ def tokens():
 
   rng = np.random.default_rng(0)
   token = rng.integers(1000, VOCAB, size=(ROWS, LENGTH))
-  hidden = np.zeros((ROWS, LENGTH), bool)
-  hidden[:, 1 : HIDDEN + 1] = True
-  return token, rng.permuted(hidden, axis=1)
+  masked = np.zeros((ROWS, LENGTH), bool)
+  masked[:, 1 : HIDDEN + 1] = True
+  return token, rng.permuted(masked, axis=1)
 
 
 def torch_step():
@@ -39,9 +39,9 @@ def torch_step():
   optimizer = torch.optim.AdamW(
     model.parameters(), lr=1e-4, betas=(0.9, 0.999), weight_decay=0.01
   )
-  token, hidden = (torch.from_numpy(array) for array in tokens())
-  given = torch.where(hidden, 103, token)
-  labels = torch.where(hidden, token, -100)
+  token, masked = (torch.from_numpy(array) for array in tokens())
+  given = torch.where(masked, 103, token)
+  labels = torch.where(masked, token, -100)
 
   def step():
     optimizer.zero_grad()
@@ -60,20 +60,20 @@ def maskjax_step(everywhere):
   from steps import make_step
 
   import maskjax as mj
-  from maskjax.objectives.text.mlm import MaskedLanguageModel
-  from maskjax.objectives.texts import filled_in
+  from maskjax.objectives.texts import token_loss
+  from maskjax.systems.text.bert import MaskedLanguageModel
 
   class Everywhere(MaskedLanguageModel):
-    """The same game, but logits are computed of all tokens."""
+    """The same objective, but logits are computed of all tokens."""
 
     def loss(self, params, extra, batch, key):
       mask = self.mask(batch, key)
       text = self.seen(batch, mask, key)
-      ids = jnp.broadcast_to(jnp.arange(LENGTH), mask.hidden.shape)
+      ids = jnp.broadcast_to(jnp.arange(LENGTH), mask.masked.shape)
       logits = self.model.apply({"params": params}, text, ids)
-      return filled_in(logits, batch["token"], mask.hidden)
+      return token_loss(logits, batch["token"], mask.masked)
 
-  objective = mj.objectives.mlm(
+  objective = mj.systems.bert(
     vocab_size=VOCAB, mask_id=103, length=LENGTH, encoder=dict(size="B", depth=DEPTH)
   )
   if everywhere:
@@ -110,7 +110,7 @@ def main():
     print(f"{name:<19} {count / value:7.0f} tokens/s (best {count / best:7.0f})")
   print(f"maskjax / torch                   {median['torch'] / median['maskjax']:.2f}")
   ratio = median["maskjax-everywhere"] / median["maskjax"]
-  print(f"logits of hidden tokens / of all   {ratio:.2f}")
+  print(f"logits of masked tokens / of all   {ratio:.2f}")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,14 @@
 
   pip install . && python benchmarks/crossmae_decoder.py
 
-224 pixels, patches of 16, float32, AdamW; 75 % hidden. MAE's decoder has 8 blocks and
-CrossMAE's 12, as in their papers; CrossMAE predicts a quarter of the hidden patches, or
+224 pixels, patches of 16, float32, AdamW; 75 % masked. MAE's decoder has 8 blocks and
+CrossMAE's 12, as in their papers; CrossMAE predicts a quarter of the masked patches, or
 of all, its default. Operations are those of the compiled decoder and its gradient.
 Steps are taken in turns, in one process, so that a noisy machine disturbs them alike;
 ratios are of the median step. `--turns 0` takes none.
 
 Its decoder takes 31 % of the operations of MAE's where it predicts a quarter of the
-hidden patches, 38 % where it predicts a quarter of all; on two CPU cores its steps are
+masked patches, 38 % where it predicts a quarter of all; on two CPU cores its steps are
 2.06 and 2.12 times as fast as MAE's (ViT-S, batches of 16, `--turns 4`).
 """
 
@@ -29,14 +29,14 @@ SHAPES = {"S": dict(width=256, heads=8), "B": dict(width=512, heads=16)}
 
 def candidates(size):
   def cross(ratio):
-    return mj.objectives.crossmae(
+    return mj.systems.crossmae(
       encoder=size, decoder=dict(depth=12, **SHAPES[size]), prediction_ratio=ratio
     )
 
-  mae = mj.objectives.mae(encoder=size, decoder=dict(depth=8, **SHAPES[size]))
+  mae = mj.systems.mae(encoder=size, decoder=dict(depth=8, **SHAPES[size]))
   return {
     "mae": mae,
-    "crossmae, 1/4 of hidden": cross(0.75 / 4),
+    "crossmae, 1/4 of masked": cross(0.75 / 4),
     "crossmae, 1/4 of all": cross(1 / 4),
   }
 
@@ -47,8 +47,8 @@ def decoder_flops(objective, batch_size):
 
   def inputs(key, batch):
     mask = objective.mask(batch, key)
-    count = objective.num_predicted or objective.num_hidden
-    mask = mask.asking(jax.random.split(key, batch_size), count)
+    count = objective.num_predicted or objective.num_masked
+    mask = mask.subset(jax.random.split(key, batch_size), count)
     params = objective.init(key, batch).params
     # MAE's decoder reads the last block, CrossMAE's all.
     crosses = objective.num_predicted is not None

@@ -161,15 +161,15 @@ def full_disk(run: Run, rng: np.random.Generator) -> str:
   subprocess.run(mount, check=True)
   running = run.start()
   run.middle(running, rng)
-  filling = run.workdir / "filling"
-  with filling.open("wb", buffering=0) as file:
+  padding = run.workdir / "padding"
+  with padding.open("wb", buffering=0) as file:
     try:
       while file.write(b"\0" * 2**16):
         pass
     except OSError:
       pass
   how = end(running)
-  filling.unlink()
+  padding.unlink()
   return how
 
 

@@ -1,4 +1,4 @@
-"""Trains the small setting of every image system, and compares what they learnt.
+"""Trains the small setting of every image system, and compares what they learned.
 
   python benchmarks/image_family.py
 
@@ -24,7 +24,7 @@ from maskjax import config as configs
 from maskjax import curves, evaluation, experiment, workdir
 from maskjax.evaluation.probes import PROBES
 from maskjax.objectives.objective import Variables, readable
-from maskjax.systems import systems
+from maskjax.systems import records
 
 TABLE = Path(__file__).parent.parent / "docs/results/image.md"
 PROBED = ("plain", "linear", "knn")
@@ -134,7 +134,7 @@ def main() -> None:
   parser.add_argument("--curves", action="store_true", help="record curves, too")
   given = parser.parse_args()
   only = given.only
-  known = {s.name: s.config.split(":")[0] for s in systems() if s.family == "image"}
+  known = {s.name: s.config.split(":")[0] for s in records() if s.family == "image"}
   wanted = set(known if only is None else only.split(","))
   table, left = [], []
   for name in (*FIRST, *(name for name in known if name not in FIRST)):
@@ -160,7 +160,7 @@ Each trained on Fashion-MNIST (60,000 images of 28x28 pixels) by
 time on two cores, four minutes a system. Below each, the same encoder untrained. The
 features are means over an image's patches. Accuracies on 10,000 other images, in
 percent: `plain` is a linear probe stopped after 30 steps of L-BFGS, `linear` the same
-converged, `knn` a vote of 20 neighbours. The gain is that of `plain` over the untrained
+converged, `knn` a vote of 20 neighbors. The gain is that of `plain` over the untrained
 encoder. The ranks are effective ranks, with their share of the width: `rank` of the
 features about their mean (arXiv:2210.02885), and `covariance` of their covariance,
 whose large directions count for more; a collapsed encoder has ranks near 1. Minutes are

@@ -60,10 +60,12 @@ def maskjax_step(unmasked):
 
     def __call__(self, patches, mask, visible_too=False):
       tokens = self.encoder(patches)
-      seen = jax.numpy.concatenate([tokens[:, :1], mask.visible(tokens[:, 1:])], axis=1)
+      seen = jax.numpy.concatenate(
+        [tokens[:, :1], mask.take_visible(tokens[:, 1:])], axis=1
+      )
       return self.decoder(seen, mask, visible_too)
 
-  objective = mj.objectives.mae(encoder="S", decoder=dict(width=192, depth=4, heads=3))
+  objective = mj.systems.mae(encoder="S", decoder=dict(width=192, depth=4, heads=3))
   if unmasked:
     model = SeesAll(encoder=objective.model.encoder, decoder=objective.model.decoder)
     objective = dataclasses.replace(objective, model=model)

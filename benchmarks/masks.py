@@ -3,7 +3,7 @@
   pip install '.[test]' && python benchmarks/masks.py [--time]
 
 Writes docs/masks.png: three draws of each sampler of `maskjax.masking.samplers`, then
-masks that are informed, here by the deviation of each patch's pixels where a system
+masks that are informed, here by the std of each patch's pixels where a system
 would have a teacher's attention or the predicted loss. With `--time`, says in addition
 what masks cost as a share of a training step of MAE ViT-S/16: 224 pixels, batch 32,
 float32, AdamW, a decoder of 4 layers of width 192.
@@ -27,7 +27,7 @@ from maskjax.tokens import patchify, unpatchify
 BATCH, SIZE, PATCH = 32, 224, 16
 GRID = (SIZE // PATCH, SIZE // PATCH)
 # Three quarters, in whole units of 2x2 tokens.
-NUM_HIDDEN = masking.num_hidden_in_units(GRID, 2, 0.75)
+NUM_HIDDEN = masking.num_masked_in_units(GRID, 2, 0.75)
 
 
 def photograph():
@@ -73,8 +73,8 @@ def draw(path, count=3):
   keys = jax.random.split(jax.random.key(0), count)
   pictures = {"image": np.repeat(image[None], count, axis=0)}
   for name, sample in {**uninformed(), **informed()}.items():
-    hidden = jax.vmap(lambda key, sample=sample: sample(key, scores))(keys)
-    seen = jnp.where(hidden[..., None], 0.5, patches)
+    masked = jax.vmap(lambda key, sample=sample: sample(key, scores))(keys)
+    seen = jnp.where(masked[..., None], 0.5, patches)
     drawn = unpatchify(seen, grid=GRID, patch_size=(PATCH, PATCH))
     pictures[name] = np.asarray(drawn)
   half = {name: stack[:, ::2, ::2] for name, stack in pictures.items()}
@@ -83,7 +83,7 @@ def draw(path, count=3):
 
 def step_of_mae():
   """A function that takes one training step and waits for it."""
-  objective = mj.objectives.mae(encoder="S", decoder=dict(width=192, depth=4, heads=3))
+  objective = mj.systems.mae(encoder="S", decoder=dict(width=192, depth=4, heads=3))
   optimizer = mj.training.adamw(learning_rate=1e-4, num_steps=1000)
   batch = {"image": jax.random.normal(jax.random.key(1), (BATCH, SIZE, SIZE, 3))}
   program = mj.training.program(
@@ -106,9 +106,7 @@ def masks_of(sample):
 
   @jax.jit
   def make(keys):
-    return masking.Mask.from_hidden(
-      jax.vmap(sample)(keys, scores), num_hidden=NUM_HIDDEN
-    )
+    return masking.Mask.exactly(jax.vmap(sample)(keys, scores), num_masked=NUM_HIDDEN)
 
   return lambda: jax.block_until_ready(make(keys))
 

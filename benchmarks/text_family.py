@@ -26,7 +26,7 @@ from maskjax import config as configs
 from maskjax import curves, experiment, keys, metrics, objectives, resolve, workdir
 from maskjax.masking import words
 from maskjax.objectives.texts import HELD_OUT_RATIO
-from maskjax.systems import systems
+from maskjax.systems import records
 from maskjax.training import init_state, optimizers, train_step
 
 TABLE = Path(__file__).parent.parent / "docs/results/text.md"
@@ -36,18 +36,18 @@ HEAD = """\
 # What text systems learn in a few minutes
 
 Made by `python benchmarks/text_family.py` on a CPU of two cores. Each system's `small`
-setting learnt from 332,000 characters of Python's own reference; of 44,000 that were
-held out, 15 % of the tokens were hidden, the same for all, and filled in. Of a hidden
-token the two tables of counts are given, the one nothing, the other its left neighbour;
+setting learned from 332,000 characters of Python's own reference; of 44,000 that were
+held out, 15 % of the tokens were masked, the same for all, and filled in. Of a masked
+token the two tables of counts are given, the one nothing, the other its left neighbor;
 counts that are added to those of the training text are the best of several on the
 held-out text.
 
-Bits are those of the hidden tokens, by the characters that these stand for. Operations
+Bits are those of the masked tokens, by the characters that these stand for. Operations
 are those of XLA's cost analysis of the compiled training step, and of the whole run.
 Minutes are of one core. `bert` is the base of all; `three_ml` and `mae_lm` keep mask
-tokens out of most blocks, to reach its bits in fewer operations. They hide 50 % and
-30 % in training, where `bert` hides 15 %: a higher rate helps by itself here, as
-`mask40` shows. `token_substitution` is SLM, the one of its paper's three games that
+tokens out of most blocks, to reach its bits in fewer operations. They mask 50 % and
+30 % in training, where `bert` masks 15 %: a higher rate helps by itself here, as
+`mask40` shows. `token_substitution` is SLM, the one of its paper's three objectives that
 tells tokens. The vocabulary has 512 tokens, of which most words take several: what
 papers do with words, `spanbert`, `time_variant_masking`, `dupmae` and `bow_pretrain` do
 with tokens here.
@@ -57,22 +57,22 @@ with tokens here.
 
 
 def hidden_tokens(config: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """The hidden tokens of the held-out text, their left neighbours and characters."""
+  """The masked tokens of the held-out text, their left neighbors and characters."""
   prepared = experiment.prepare(config)
   key = keys.named(prepared.key, "eval")  # as held-out losses are taken
   with prepared.test(0) as batches:
     for batch in batches:
       batch = {name: jnp.asarray(column) for name, column in batch.items()}
       draw = prepared.objective.draw
-      hidden = draw(words.tokens, HELD_OUT_RATIO, batch, key).hidden
-      hidden = np.asarray(hidden & batch["valid"][:, None])
+      masked = draw(words.tokens, HELD_OUT_RATIO, batch, key).masked
+      masked = np.asarray(masked & batch["valid"][:, None])
       token, characters = (np.asarray(batch[n]) for n in ("token", "characters"))
       before = np.roll(token, 1, axis=1)
-      yield token[hidden], before[hidden], characters[hidden]
+      yield token[masked], before[masked], characters[masked]
 
 
 def baselines() -> list[str]:
-  """Tables of counts: of tokens, and of pairs of neighbours."""
+  """Tables of counts: of tokens, and of pairs of neighbors."""
   config = configs.load(BASE).copy_and_resolve_references()
   rows = experiment.prepare(config).train.source.columns
   size = config.objective.vocab_size
@@ -115,7 +115,7 @@ def step_flops(config: Any) -> float:
 
 
 def line(name: str, spec: str) -> str:
-  """What a system's run learnt."""
+  """What a system's run learned."""
   folder = place(name)
   minutes = train(spec, folder)
   *_, last = (
@@ -148,7 +148,7 @@ def main() -> None:
   parser.add_argument("--curves", action="store_true", help="record curves, too")
   given = parser.parse_args()
   known = {"bert": BASE}
-  known |= {s.name: f"{s.config}:small" for s in systems() if s.family == "text"}
+  known |= {s.name: f"{s.config}:small" for s in records() if s.family == "text"}
   wanted = list(known) if given.only is None else given.only.split(",")
   for name in wanted:
     print(line(name, known[name]), flush=True)

@@ -17,7 +17,7 @@ import jax
 import maskjax as mj
 
 SYSTEMS = {
-  "mlm, 15 %": dict(name="mlm", mask_ratio=0.15),
+  "mlm, 15 %": dict(name="bert", mask_ratio=0.15),
   "three_ml, 50 %, 80-10-10": dict(name="three_ml"),
   "three_ml, 50 %, all masked": dict(name="three_ml", replaced=(1.0, 0.0)),
   "mae_lm, 15 %": dict(name="mae_lm"),

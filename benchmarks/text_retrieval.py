@@ -32,7 +32,7 @@ embedding was finetuned for this. Embeddings are compared by their cosines.
 | embedding | recall@1 | recall@10 | MRR@10 |
 |---|---|---|---|"""
 
-# How a system of masked language modelling alone embeds a text, and the two systems
+# How a system of masked language modeling alone embeds a text, and the two systems
 # that are made for it.
 EMBEDDINGS = (
   ("bert", "first"),
@@ -43,7 +43,7 @@ EMBEDDINGS = (
 
 
 def pairs(split: str) -> Iterator[tuple[str, str]]:
-  """Neighbouring passages of the reference."""
+  """Neighboring passages of the reference."""
   for section in python_reference(split=split):
     words = section.split()
     for start in range(0, len(words) - 2 * WORDS + 1, 2 * WORDS):
@@ -71,10 +71,10 @@ def common_words(texts: Sequence[str]) -> np.ndarray:
   return counts * np.log(len(texts) / (counts > 0).sum(axis=0))
 
 
-def embeddings(name: str, pool: str, texts: list[str], *, learnt: bool) -> np.ndarray:
+def embeddings(name: str, pool: str, texts: list[str], *, learned: bool) -> np.ndarray:
   """What a system makes of texts, before its training or after it."""
   system = trained.load(place(name))
-  if not learnt:
+  if not learned:
     rows = system.rows(texts[:1])
     batch: Batch = {column: np.asarray(values) for column, values in rows.items()}
     params = system.objective.init(jax.random.key(0), batch).params
@@ -100,9 +100,9 @@ def main() -> None:
 
   lines = [line("words in common", common_words(texts))]
   for name, pool in EMBEDDINGS:
-    for learnt in (False, True):
-      label = f"{name}, {pool}{'' if learnt else ', untrained'}"
-      lines.append(line(label, embeddings(name, pool, texts, learnt=learnt)))
+    for learned in (False, True):
+      label = f"{name}, {pool}{'' if learned else ', untrained'}"
+      lines.append(line(label, embeddings(name, pool, texts, learned=learned)))
       print(lines[-1], flush=True)
   head = HEAD.format(words=WORDS, passages=len(passages), queries=len(queries))
   TABLE.write_text("\n".join([head, *lines]) + "\n")

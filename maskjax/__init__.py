@@ -1,6 +1,6 @@
-"""MaskJAX: masked-modelling systems in JAX.
+"""MaskJAX: masked-modeling systems in JAX.
 
-Hide, encode, predict, compare: a system is an objective whose loss is pure, and
+Mask, encode, predict, compare: a system is an objective whose loss is pure, and
 one loop trains it on any mesh. Importing this package sets no flags, opens no
 files and changes nothing in JAX.
 """

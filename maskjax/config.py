@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from maskjax.errors import UserError
 from maskjax.resolve import did_you_mean
 
-# Changing these does not change what is learnt, so a run may go on with others.
+# Changing these does not change what is learned, so a run may go on with others.
 FREE_KEYS = (
   "checkpoint",
   "compilation_cache",

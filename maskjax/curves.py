@@ -147,8 +147,7 @@ def ends(path: str) -> tuple[str, dict[str, tuple[float, float]]]:
   setting = "small" if "small" in stored else min(stored)
   curve = stored[setting]["curve"]
   return setting, {
-    name: (columns["mean"][-1], columns["deviation"][-1])
-    for name, columns in curve.items()
+    name: (columns["mean"][-1], columns["std"][-1]) for name, columns in curve.items()
   }
 
 
@@ -156,19 +155,19 @@ def compare(curve: Curve, run: Run) -> Iterator[Point]:
   """Puts each number of a curve beside that of a run.
 
   Args:
-    curve: by name, `step`, `mean` and `deviation` of the recorded runs.
+    curve: by name, `step`, `mean` and `std` of the recorded runs.
     run: by name, numbers by step.
 
   Raises:
     UserError: the run has not written a number of the curve.
   """
   for name, columns in curve.items():
-    for step, mean, deviation in zip(
-      columns["step"], columns["mean"], columns["deviation"], strict=True
+    for step, mean, std in zip(
+      columns["step"], columns["mean"], columns["std"], strict=True
     ):
       if step not in run.get(name, {}):
         raise UserError(f"the run has written no {name} at step {step:g}")
-      half = max(WIDTH * deviation, LEAST * abs(mean))
+      half = max(WIDTH * std, LEAST * abs(mean))
       yield Point(
         name=name,
         step=int(step),
@@ -216,7 +215,7 @@ def _run(config: ConfigDict) -> Run:
 def _curve(runs: Sequence[Run]) -> Curve:
   """Mean and standard deviation of each number over the runs.
 
-  The deviation at a step, of a few runs, is itself uncertain: it is taken to be the
+  The std at a step, of a few runs, is itself uncertain: it is taken to be the
   same share of the mean at all steps, the root mean square of the shares.
   """
   curve: Curve = {}
@@ -230,7 +229,7 @@ def _curve(runs: Sequence[Run]) -> Curve:
     curve[name] = {
       "step": steps,
       "mean": [float(f"{x:.5g}") for x in mean],
-      "deviation": [float(f"{x:.2g}") for x in share * np.abs(mean)],
+      "std": [float(f"{x:.2g}") for x in share * np.abs(mean)],
     }
   return curve
 

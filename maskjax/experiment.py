@@ -178,7 +178,7 @@ def _check_vocabulary(experiment: Experiment) -> None:
     if other != experiment.vocabulary:
       raise UserError(
         "data.test has another vocabulary than data.train: expected one tokenizer, "
-        "learnt from the training text"
+        "learned from the training text"
       )
 
 

@@ -53,12 +53,12 @@ class Loss:
   """What an objective says of a batch.
 
   The loss is `sum / weight`, divided by the training step alone: the mean of
-  two microbatches' means is wrong as soon as they hide different numbers of
+  two microbatches' means is wrong as soon as they mask different numbers of
   tokens.
 
   Attributes:
     sum: float32 scalar, differentiated by the step.
-    weight: float32 scalar, never differentiated; usually the hidden tokens.
+    weight: float32 scalar, never differentiated; usually the masked tokens.
     metrics: further means to report beside the loss, by name.
     sums: what `update_extra` asks for, by name: arrays, or trees of them, that are sums
       over examples, so that those of microbatches can be added.

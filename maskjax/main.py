@@ -171,16 +171,16 @@ def convert(given: Arguments) -> None:
 
 def list_systems(given: Arguments) -> None:
   """`maskjax list`."""
-  from maskjax.systems import systems
+  from maskjax.systems import records
 
-  rows = [dataclasses.asdict(system) for system in systems()]
+  rows = [dataclasses.asdict(system) for system in records()]
   if given.options.json:
     print(json.dumps(rows, indent=2))
     return
   if given.options.markdown:
-    from maskjax import catalogue
+    from maskjax import catalog
 
-    print(catalogue.page(systems()))
+    print(catalog.page(records()))
     return
   columns = list(rows[0])
   width = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns}

@@ -1,4 +1,4 @@
-"""Vectors brought to one length, or to one mean and deviation."""
+"""Vectors brought to one length, or to one mean and std."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def unit(vectors: Array, *, axis: int = -1) -> Array:
 def whitened(features: Array, *, epsilon: float = 1e-6) -> Array:
   """Each token less its mean, over its standard deviation; float32.
 
-  Layer normalisation without parameters (https://arxiv.org/abs/2205.14141, section 3),
+  Layer normalization without parameters (https://arxiv.org/abs/2205.14141, section 3),
   so that a few large channels do not decide.
 
   Args:

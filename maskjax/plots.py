@@ -12,15 +12,15 @@ def side_by_side(
   images: Mapping[str, np.ndarray],
   *,
   mean: Sequence[float] = (0.0,),
-  deviation: Sequence[float] = (1.0,),
+  std: Sequence[float] = (1.0,),
 ) -> np.ndarray:
   """Draws images in columns, one a name, with the names above.
 
   Args:
     images: by name, float [K, H, W, C], the first channel alone where C is not 3, in
-      [0, 1] after denormalisation; smaller ones are drawn as large as the largest.
+      [0, 1] after denormalization; smaller ones are drawn as large as the largest.
     mean: what the pixels were reduced by, a channel each or one for all.
-    deviation: what they were divided by afterwards.
+    std: what they were divided by afterwards.
 
   Returns:
     uint8 [rows, columns, 3].
@@ -28,7 +28,7 @@ def side_by_side(
   from PIL import Image, ImageDraw
 
   names = list(images)
-  shown = [_to_bytes(x * np.asarray(deviation) + mean) for x in images.values()]
+  shown = [_to_bytes(x * np.asarray(std) + mean) for x in images.values()]
   count, height, width, _ = max((stack.shape for stack in shown), key=lambda s: s[1])
   scale = max(1, -(-SMALLEST_SIDE // height))
   tile_height, tile_width = height * scale, width * scale

@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from maskjax import config as configs
 
-# Means and deviations of red, green and blue: of ImageNet, and what CLIP was given.
-COLOURS = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-CLIP_COLOURS = dict(
+# Means and stds of red, green and blue: of ImageNet, and what CLIP was given.
+COLORS = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+CLIP_COLORS = dict(
   mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
 )
 
@@ -42,14 +42,14 @@ def imagenet(
   *,
   scale: Sequence[float] = (0.2, 1.0),
   size: int = 224,
-  colours: Mapping[str, Sequence[float]] = COLOURS,
+  colors: Mapping[str, Sequence[float]] = COLORS,
 ) -> ConfigDict:
   """ImageNet-1k through TFDS: square crops, mirrored half of the time.
 
   Args:
     scale: least and largest share of an image that a crop takes.
     size: side of the crops in pixels; whole images are shrunk to 8/7 of it.
-    colours: `mean` and `std` of each channel, to normalise by.
+    colors: `mean` and `std` of each channel, to normalize by.
   """
   config = configs.defaults()
   config.data.train = dict(name="tfds", dataset="imagenet2012", split="train")
@@ -58,13 +58,13 @@ def imagenet(
     dict(name="random_resized_crop", size=size, scale=tuple(scale)),
     "random_flip",
     "to_float",
-    dict(name="normalize", **colours),
+    dict(name="normalize", **colors),
   )
   config.data.test_transforms = (
     dict(name="resize", size=size * 8 // 7),
     dict(name="center_crop", size=size),
     "to_float",
-    dict(name="normalize", **colours),
+    dict(name="normalize", **colors),
   )
   config.data.num_threads = 32
   config.data.prefetch = 8
@@ -83,17 +83,17 @@ def python_reference(*, length: int = 128, vocab_size: int = 512) -> ConfigDict:
 
   Args:
     length: tokens of a row.
-    vocab_size: byte pairs that are learnt from the training text.
+    vocab_size: byte pairs that are learned from the training text.
   """
   config = configs.defaults()
   config.batch_size = 32
 
   def rows(split: str) -> dict[str, Any]:
-    learnt_from = dict(name="python_reference", split="train")
+    learned_from = dict(name="python_reference", split="train")
     return dict(
       name="text",
       documents=dict(name="python_reference", split=split),
-      tokenizer=dict(documents=learnt_from, size=vocab_size),
+      tokenizer=dict(documents=learned_from, size=vocab_size),
       length=length,
     )
 
@@ -130,7 +130,7 @@ def packed_text() -> ConfigDict:
 def small_text(**objective: Any) -> ConfigDict:
   """A text system on `python_reference`, of few minutes on two cores.
 
-  Its positions are rotary: places that have to be learnt take longer to learn than all
+  Its positions are rotary: places that have to be learned take longer to learn than all
   of this.
 
   Args:

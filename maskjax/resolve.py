@@ -32,7 +32,8 @@ def find(room: ModuleType, name: str) -> Callable[..., Any]:
   """Finds a function by its name in `room.__all__`, or by import path.
 
   Args:
-    room: the module whose public functions may be named without a path.
+    room: the module whose public functions may be named without a path. In the room
+      `maskjax.objectives` systems are found as well, each imported when it is named.
     name: a public name of the room, or `"module.path:attribute"`.
 
   Returns:
@@ -48,6 +49,11 @@ def find(room: ModuleType, name: str) -> Callable[..., Any]:
   """
   if ":" not in name:
     names = [n for n in room.__all__ if inspect.isfunction(getattr(room, n))]
+    if room.__name__ == "maskjax.objectives":
+      systems = importlib.import_module("maskjax.systems")
+      if name in systems.names():
+        return systems.find(name)
+      names += systems.names()
     if name not in names:
       raise UserError(
         f"no {name!r} in {room.__name__}: {did_you_mean(name, names)}; "

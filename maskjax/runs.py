@@ -180,8 +180,8 @@ def _report(
       objective, experiment.train_once, test, key=experiment.key, mesh=experiment.mesh
     )
   probes = experiment.config.eval.probes
-  labelled = hasattr(objective, "features") and "label" in experiment.example
-  if test and probes and labelled:
+  labeled = hasattr(objective, "features") and "label" in experiment.example
+  if test and probes and labeled:
     untrained = readable(objective, experiment.untrained())
     variants = {"trained": params, "untrained": untrained}
     scores = evaluation.run_probes(
@@ -208,7 +208,7 @@ def _report(
 
 
 def _reconstructions(experiment: Experiment, params: Any) -> np.ndarray:
-  """Draws the first held-out images, in the colours they had in their files."""
+  """Draws the first held-out images, in the colors they had in their files."""
   config = experiment.config
   # The same images in every process.
   images_once = dataclasses.replace(
@@ -224,12 +224,12 @@ def _reconstructions(experiment: Experiment, params: Any) -> np.ndarray:
   images = draw(params, batch, key)
   changes = [t for t in config.data.test_transforms if not isinstance(t, str)]
   normal = next((t for t in changes if t["name"] == "normalize"), None)
-  colours = {"mean": normal["mean"], "deviation": normal["std"]} if normal else {}
+  colors = {"mean": normal["mean"], "std": normal["std"]} if normal else {}
   order = ("original", "masked", "target", "reconstructed")
   names = [name for name in order if name in images]
   names += [name for name in images if name not in order]
   return plots.side_by_side(
-    {name: np.asarray(images[name]) for name in names}, **colours
+    {name: np.asarray(images[name]) for name in names}, **colors
   )
 
 

@@ -2,7 +2,7 @@
 
 import os
 
-from quick_xla import QUICK_XLA
+from helpers.quick_xla import QUICK_XLA
 
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {QUICK_XLA}"
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import DIGITS, TINY, Refused, check_refusal, process
+from helpers.running import DIGITS, TINY, Refused, check_refusal, process
 
 from maskjax import main
 

@@ -8,8 +8,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.running import (
+  DIGITS,
+  TINY,
+  Refused,
+  check_refusal,
+  listing,
+  process,
+  tiny_config,
+)
 from PIL import Image
-from running import DIGITS, TINY, Refused, check_refusal, listing, process, tiny_config
 from safetensors.numpy import load_file, save_file
 
 from maskjax import experiment
@@ -52,8 +60,8 @@ WRONG = {
     ["--config.objective.mask_rati", "did you mean 'objective.mask_ratio'?"],
   ),
   "misspelt_group": (
-    ["--config.optimiser.learning_rate=0.5"],
-    ["--config.optimiser.learning_rate", "'optimizer.learning_rate'"],
+    ["--config.optimizer.learning_rate=0.5"],
+    ["--config.optimizer.learning_rate", "'optimizer.learning_rate'"],
   ),
   "key_below_a_value": (
     ["--config.num_steps.more=1"],
@@ -188,7 +196,7 @@ def test_a_small_mask_ratio_hides_one_patch() -> None:
   # 0.01 of 16 patches is rounded as MAE rounds it: up, to one.
   config = tiny_config()
   config.objective.mask_ratio = 0.01
-  assert experiment.prepare(config).objective.num_hidden == 1
+  assert experiment.prepare(config).objective.num_masked == 1
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.running import DIGITS, ROOT, TINY, check_refusal, listing, process
 from PIL import Image
-from running import DIGITS, ROOT, TINY, check_refusal, listing, process
 from safetensors.numpy import load_file
 
 from maskjax import config as configs
@@ -51,7 +51,7 @@ def test_list_prints_a_table(call):
   assert code == 0
   header, *rows = out.splitlines()
   assert header.split() == COLUMNS
-  assert len(rows) == len(systems.systems())
+  assert len(rows) == len(systems.records())
 
 
 def test_the_page_of_systems_is_up_to_date(call):
@@ -267,6 +267,6 @@ def test_finetuning_begins_with_the_pretrained_encoder(call, trained, tmp_path):
     return params["encoder"]
 
   mine, theirs = encoder(tmp_path / "run"), encoder(trained)
-  theirs.pop("norm", None)  # the classifier normalises the mean instead
+  theirs.pop("norm", None)  # the classifier normalizes the mean instead
   jax.tree.map(np.testing.assert_array_equal, mine, theirs)
   assert 0 <= lines(tmp_path / "run")[-1]["eval/accuracy"] <= 1

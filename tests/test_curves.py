@@ -4,7 +4,7 @@ import importlib
 import json
 
 import pytest
-from running import check_refusal
+from helpers.running import check_refusal
 
 from maskjax import curves
 from maskjax.errors import UserError
@@ -53,7 +53,7 @@ def test_a_run_like_those_recorded_is_in_the_band(recorded, call):
 
 
 def test_another_loss_is_not(recorded, call, monkeypatch):
-  module = importlib.import_module("maskjax.objectives.image.mae")
+  module = importlib.import_module("maskjax.systems.image.mae")
   right = module.squared_error
   monkeypatch.setattr(module, "squared_error", lambda a, b: 4 * right(a, b))
   code, out, err = call("check", "--config", recorded)
@@ -82,7 +82,7 @@ def test_seeds_of_a_curve(recorded, folder, call):
 
 
 def test_the_band():
-  curve = {"train/loss": {"step": [1, 2], "mean": [2.0, 4.0], "deviation": [0.1, 0.0]}}
+  curve = {"train/loss": {"step": [1, 2], "mean": [2.0, 4.0], "std": [0.1, 0.0]}}
   first, second = curves.compare(curve, {"train/loss": {1: 2.6, 2: 4.03}})
   assert (first.lowest, first.highest) == pytest.approx((1.5, 2.5))
   assert (second.lowest, second.highest) == pytest.approx((3.96, 4.04))

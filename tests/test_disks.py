@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from running import (
+from helpers.running import (
   DIGITS,
   TINY,
   Refused,

@@ -1,8 +1,8 @@
 """AttMask (arXiv:2203.12719), in the framework of iBOT (arXiv:2111.07832).
 
-small: Fashion-MNIST, see maskjax/recipes.py. Patches of 7 pixels; more of them hidden,
+small: Fashion-MNIST, see maskjax/recipes.py. Patches of 7 pixels; more of them masked,
   and of all images, where the paper leaves half of the images whole; and scores that
-  are shared out evenly: centred by averages, they collapse in so short a run.
+  are shared out evenly: centered by averages, they collapse in so short a run.
   maskjax train --config configs/image/attmask.py:small --workdir runs/attmask_small
   Hints, or the patches attended to least:
     --config.objective.mask.mode=hint (or low)

@@ -2,7 +2,7 @@
 
 small: Fashion-MNIST, see maskjax/recipes.py; green noise.
   maskjax train --config configs/image/colormae.py:small --workdir runs/colormae_small
-  Another colour: --config.objective.mask=red (or blue, purple).
+  Another color: --config.objective.mask=red (or blue, purple).
 
 imagenet: the paper's ViT-B/16, 300 epochs, through TFDS.
   maskjax train --config configs/image/colormae.py:imagenet --workdir runs/colormae

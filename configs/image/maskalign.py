@@ -5,7 +5,7 @@ small: 60,000 real images of 28x28 pixels, see maskjax/recipes.py; MAE teaches:
   maskjax train --config configs/image/maskalign.py --workdir runs/maskalign
 
 imagenet: the paper's ViT-B/16 for 200 epochs, CLIP ViT-B/16 teaches, see
-  configs/image/teacher.py. Images are normalised as CLIP was given them.
+  configs/image/teacher.py. Images are normalized as CLIP was given them.
   maskjax train --config configs/image/maskalign.py:imagenet --workdir runs/maskalign
 """
 
@@ -48,7 +48,7 @@ def small():
 
 
 def imagenet():
-  config = recipes.imagenet(colours=recipes.CLIP_COLOURS)
+  config = recipes.imagenet(colors=recipes.CLIP_COLORS)
   config.batch_size = 1024
   epoch = recipes.epoch(config)
   config.num_steps = 200 * epoch

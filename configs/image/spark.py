@@ -2,7 +2,7 @@
 
 small: Fashion-MNIST, see maskjax/recipes.py.
   maskjax train --config configs/image/spark.py:small --workdir runs/spark_small
-  As in the paper, the hidden units are as wide as the encoder's stride, here 4 pixels:
+  As in the paper, the masked units are as wide as the encoder's stride, here 4 pixels:
   a ResNet of two stages on 14x14 and 7x7 places.
 
 imagenet: the paper's ResNet-50, 1600 epochs.

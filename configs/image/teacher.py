@@ -1,4 +1,4 @@
-"""Encoders that learnt elsewhere, to teach others here; none of them trains.
+"""Encoders that learned elsewhere, to teach others here; none of them trains.
 
 Each setting reads weights in the Hugging Face layout, whose shapes take the place of
 its own:
@@ -37,8 +37,8 @@ def get_config(setting=None):
   )
 
 
-def encoder(encoder_type, size, *, image_size=224, patch_size=16, **colours):
-  config = recipes.imagenet(size=image_size, **colours)
+def encoder(encoder_type, size, *, image_size=224, patch_size=16, **colors):
+  config = recipes.imagenet(size=image_size, **colors)
   config.num_steps, config.batch_size = 1, 256  # of a run that there is none of
   config.objective = dict(
     name="vit",
@@ -54,11 +54,11 @@ def encoder(encoder_type, size, *, image_size=224, patch_size=16, **colours):
 
 
 def clip_b16():
-  return encoder("clip_vision_model", "B", colours=recipes.CLIP_COLOURS)
+  return encoder("clip_vision_model", "B", colors=recipes.CLIP_COLORS)
 
 
 def clip_l14():
-  return encoder("clip_vision_model", "L", patch_size=14, colours=recipes.CLIP_COLOURS)
+  return encoder("clip_vision_model", "L", patch_size=14, colors=recipes.CLIP_COLORS)
 
 
 def dino_s16():

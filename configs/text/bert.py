@@ -1,4 +1,4 @@
-"""BERT (arXiv:1810.04805): masked language modelling, without its second game.
+"""BERT (arXiv:1810.04805): masked language modeling, without its second objective.
 
 small: Python's reference, see maskjax/recipes.py; on two CPU cores.
   maskjax train --config configs/text/bert.py:small --workdir runs/bert_small
@@ -21,7 +21,7 @@ def get_config(setting=None):
 
 
 def small():
-  return recipes.small_text(name="mlm", mask_ratio=0.15, replaced=(0.8, 0.1))
+  return recipes.small_text(name="bert", mask_ratio=0.15, replaced=(0.8, 0.1))
 
 
 def paper():
@@ -29,7 +29,7 @@ def paper():
   config.batch_size = 256
   config.num_steps = 1_000_000
   config.objective = dict(
-    name="mlm",
+    name="bert",
     vocab_size=30522,
     pad_id=0,
     mask_id=103,

@@ -17,7 +17,7 @@ def get_config(setting=None):
 
 
 def small():
-  # Words have several tokens here, each of which is hidden by itself.
+  # Words have several tokens here, each of which is masked by itself.
   config = recipes.small_text(name="bow_pretrain", documents=4, mask="tokens")
   config.objective.num_steps = config.get_ref("num_steps")
   return config

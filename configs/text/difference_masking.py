@@ -1,4 +1,4 @@
-"""Difference-Masking (arXiv:2305.14577): hides what sets a domain apart.
+"""Difference-Masking (arXiv:2305.14577): masks what sets a domain apart.
 
 small: Python's reference, see maskjax/recipes.py, set apart from the docstrings of
 Python's library; on two CPU cores.
@@ -23,7 +23,7 @@ def small():
     name="difference_masking", mask_ratio=0.15, replaced=(0.8, 0.1)
   )
   statistic = dict(
-    name="anchor_likeness",
+    name="anchor_similarity",
     training=dict(name="python_reference", split="train"),
     reference="python_docstrings",
     anchors=20,
@@ -48,7 +48,7 @@ def paper():
     length=512,
     pack=False,
     statistic=dict(
-      name="anchor_likeness",
+      name="anchor_similarity",
       training=domain("train"),
       reference=dict(name="text_files", root="data/english"),
       anchors=20,
@@ -66,7 +66,7 @@ def paper():
     special_ids=(0, 1, 2, 3, 50264),
     length=512,
     encoder=dict(kind="roberta", size="B"),
-    mask="by_likeness",
+    mask="by_similarity",
     mask_ratio=0.15,
     replaced=(0.8, 0.1),
     dropout=0.1,

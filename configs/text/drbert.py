@@ -1,4 +1,4 @@
-"""DrBERT (arXiv:2401.15861): BERT with a decoder that comes to trust hidden tokens.
+"""DrBERT (arXiv:2401.15861): BERT with a decoder that comes to trust masked tokens.
 
 small: Python's reference, see maskjax/recipes.py; on two CPU cores.
   maskjax train --config configs/text/drbert.py:small --workdir runs/drbert_small

@@ -24,7 +24,7 @@ def small():
   config = recipes.small_text(
     name="dupmae",
     documents=4,
-    mask="tokens",  # words have several here, each of which is hidden by itself
+    mask="tokens",  # words have several here, each of which is masked by itself
     decoder_masks=32,
     embed_dim=64,
     top_k=64,

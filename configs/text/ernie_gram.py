@@ -1,4 +1,4 @@
-"""ERNIE-Gram (arXiv:2010.12148): n-grams hidden, and told, by their identities.
+"""ERNIE-Gram (arXiv:2010.12148): n-grams masked, and told, by their identities.
 
 small: Python's reference, see maskjax/recipes.py; on two CPU cores.
   maskjax train --config configs/text/ernie_gram.py:small --workdir DIR

@@ -1,6 +1,6 @@
-r"""Finetuning on labelled text: classes of texts, classes of words, answers.
+r"""Finetuning on labeled text: classes of texts, classes of words, answers.
 
-The files are JSON lines, see maskjax/data/labelled.py. The encoder, and the tokenizer,
+The files are JSON lines, see maskjax/data/labeled.py. The encoder, and the tokenizer,
 are those of a run on text, or of imported weights:
   maskjax train --config configs/text/finetune.py:classes --workdir DIR \
     --config.init_from=RUN --config.data.train.tokenizer=RUN/tokenizer.json ...
@@ -45,7 +45,7 @@ def classes():
   )
   for split in ("train", "test"):
     config.data[split] = dict(
-      name="labelled_text",
+      name="labeled_text",
       path=f"data/classes/{split}.jsonl",
       tokenizer="data/tokenizer.json",
       length=128,

@@ -1,4 +1,4 @@
-"""InforMask (arXiv:2210.11771): informative tokens are hidden more often.
+"""InforMask (arXiv:2210.11771): informative tokens are masked more often.
 
 small: Python's reference, see maskjax/recipes.py; on two CPU cores.
   maskjax train --config configs/text/informask.py:small --workdir runs/informask_small

@@ -3,7 +3,7 @@
 small: Python's reference, see maskjax/recipes.py; on two CPU cores.
   maskjax train --config configs/text/mask40.py:small --workdir runs/mask40_small
 
-paper: a BERT-large that normalises before its branches, 23,000 batches of 4,096 rows of
+paper: a BERT-large that normalizes before its branches, 23,000 batches of 4,096 rows of
 128 tokens (the paper's efficient recipe, appendix A).
   maskjax train --config configs/text/mask40.py:paper --workdir DIR
 """

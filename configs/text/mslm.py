@@ -1,4 +1,4 @@
-"""MSLM (arXiv:2403.18025): terms of a domain are hidden, and weigh more.
+"""MSLM (arXiv:2403.18025): terms of a domain are masked, and weigh more.
 
 small: Python's reference, see maskjax/recipes.py; its terms are the words that the
 docstrings of Python's library have not. On two CPU cores.

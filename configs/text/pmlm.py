@@ -1,4 +1,4 @@
-"""PMLM (arXiv:2004.11579): all shares of hidden tokens alike, for texts in any order.
+"""PMLM (arXiv:2004.11579): all shares of masked tokens alike, for texts in any order.
 
 small: Python's reference, see maskjax/recipes.py; on two CPU cores.
   maskjax train --config configs/text/pmlm.py:small --workdir runs/pmlm_small

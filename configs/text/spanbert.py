@@ -1,4 +1,4 @@
-"""SpanBERT (arXiv:1907.10529): hidden spans, told by what stands around them.
+"""SpanBERT (arXiv:1907.10529): masked spans, told by what stands around them.
 
 small: Python's reference, one document a row, see maskjax/recipes.py; on two CPU cores.
   maskjax train --config configs/text/spanbert.py:small --workdir runs/spanbert_small

@@ -1,9 +1,9 @@
-"""3ML (arXiv:2211.04898): half of the tokens hidden, mask tokens in the last blocks.
+"""3ML (arXiv:2211.04898): half of the tokens masked, mask tokens in the last blocks.
 
 small: Python's reference, see maskjax/recipes.py; on two CPU cores.
   maskjax train --config configs/text/three_ml.py:small --workdir runs/three_ml_small
 
-paper: a RoBERTa-base that normalises before its branches and two blocks after it,
+paper: a RoBERTa-base that normalizes before its branches and two blocks after it,
 23,000 batches of 4,096 rows of 128 tokens (the recipe of arXiv:2202.08005).
   maskjax train --config configs/text/three_ml.py:paper --workdir DIR
 """

@@ -13,7 +13,7 @@ from maskjax.convert import layout
 from maskjax.convert.layout import Place
 from maskjax.errors import UserError
 from maskjax.models import Transformer, vit_encoder
-from maskjax.objectives import beit_v2
+from maskjax.systems import beit_v2
 
 MODEL_TYPE = "beit"
 OBJECTIVE = "beit_v2"
@@ -48,7 +48,7 @@ FIXED: Mapping[str, Any] = {
   "hidden_dropout_prob": 0.0,
   "use_absolute_position_embeddings": False,
   "use_mask_token": True,
-  "use_mean_pooling": True,  # two normalisations follow the last block without it
+  "use_mean_pooling": True,  # two normalizations follow the last block without it
   "use_relative_position_bias": False,
   "use_shared_relative_position_bias": True,
 }
@@ -64,7 +64,7 @@ def from_hf(
     tensors: its tensors by name, see `layout.to_params`.
 
   Returns:
-    Keyword arguments for `maskjax.objectives.beit_v2`, which say nothing of masks and
+    Keyword arguments for `maskjax.systems.beit_v2`, which say nothing of masks and
     of the tokenizer, and the parameters of its model: a tree of float32 arrays with
     separate blocks.
 
@@ -108,7 +108,7 @@ def to_hf(
   """The inverse of `from_hf`.
 
   Args:
-    hyperparameters: keyword arguments of `maskjax.objectives.beit_v2`. Those that do
+    hyperparameters: keyword arguments of `maskjax.systems.beit_v2`. Those that do
       not shape the network are left out.
     params: the parameters of its model, with separate or with scanned blocks; those of
       its aggregation are left out.

@@ -58,8 +58,8 @@ class Family(NamedTuple):
     head: names there of the head's parts, by their paths here.
     unused: how the names begin of tensors that the model here does without.
     skips: whether the table of positions has rows before the first place: as many as
-      there are tokens up to that of filling.
-    pad: the token of filling, where `config.json` is silent.
+      there are tokens up to that of padding.
+    pad: the token of padding, where `config.json` is silent.
     defaults: what its config takes where `config.json` is silent.
   """
 
@@ -82,7 +82,7 @@ FAMILY = Family(
     "norm": "cls.predictions.transform.LayerNorm",
     "bias": "cls.predictions.bias",
   },
-  # The pooler and the second game, and the table and its bias once more.
+  # The pooler and the second objective, and the table and its bias once more.
   unused=("bert.pooler.", "cls.seq_relationship.", "cls.predictions.decoder."),
   skips=False,
   pad=0,
@@ -90,7 +90,7 @@ FAMILY = Family(
 )
 
 MODEL_TYPE = FAMILY.model_type
-OBJECTIVE = "mlm"
+OBJECTIVE = "bert"
 
 
 def from_hf(
@@ -106,7 +106,7 @@ def from_hf(
     family: which of BERT's kin it is.
 
   Returns:
-    Keyword arguments for `maskjax.objectives.mlm`, which say nothing of masks, and the
+    Keyword arguments for `maskjax.systems.bert`, which say nothing of masks, and the
     parameters of its model: a tree of float32 arrays with separate blocks.
 
   Raises:

@@ -1,6 +1,6 @@
 """CLIP's vision tower as `CLIPVisionModel` of Hugging Face Transformers has it.
 
-Its last normalisation, which CLIP applies to the class token alone, is here of all
+Its last normalization, which CLIP applies to the class token alone, is here of all
 tokens, as those have it that learn from CLIP's patches
 (https://arxiv.org/abs/2208.06366).
 """

@@ -11,7 +11,7 @@ import numpy as np
 
 from maskjax.convert import bert, layout, texts
 from maskjax.errors import UserError
-from maskjax.objectives import token_substitution
+from maskjax.systems import token_substitution
 
 MODEL_TYPE = "electra"
 OBJECTIVE = "token_substitution"
@@ -43,7 +43,7 @@ def from_hf(
     tensors: its tensors by name, see `layout.to_params`.
 
   Returns:
-    Keyword arguments for `maskjax.objectives.token_substitution`, which say nothing of
+    Keyword arguments for `maskjax.systems.token_substitution`, which say nothing of
     masks, and the parameters of its model: a tree of float32 arrays with separate
     blocks.
 
@@ -74,7 +74,7 @@ def to_hf(
   """The inverse of `from_hf`.
 
   Args:
-    hyperparameters: keyword arguments of `maskjax.objectives.token_substitution`. Those
+    hyperparameters: keyword arguments of `maskjax.systems.token_substitution`. Those
       that do not shape the network are left out.
     params: the parameters of its model, with separate or with scanned blocks.
 
@@ -88,7 +88,7 @@ def to_hf(
   model = token_substitution(
     **{"mask_id": 0, "special_ids": (), **hyperparameters}
   ).model
-  if getattr(model, "normalises", True):
+  if getattr(model, "normalizes", True):
     raise UserError(
       "token_substitution: transformers takes task='rts' with head_norm=False only"
     )

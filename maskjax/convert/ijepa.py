@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from maskjax import objectives
+from maskjax import systems
 from maskjax.convert import encoders, layout, vit
 from maskjax.convert.layout import Place
 from maskjax.tokens import sincos
@@ -69,7 +69,7 @@ def _encoder_of(
   hyperparameters: Mapping[str, Any], params: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   """Of a run of `ijepa`, the encoder as the objective `vit` has it."""
-  objective = objectives.ijepa(**hyperparameters)
+  objective = systems.ijepa(**hyperparameters)
   encoder, (rows, columns) = objective.model.encoder, objective.grid
   patch = objective.patch_size
   found = {

@@ -131,7 +131,7 @@ def patches(theirs: str, ours: str, shape: Shape, *, bias: bool = True) -> Place
 
 
 def norm(theirs: str, ours: str, width: int) -> Places:
-  """The places of a layer normalisation."""
+  """The places of a layer normalization."""
   return {
     f"{theirs}.weight": Place(f"{ours}/scale", (width,)),
     f"{theirs}.bias": Place(f"{ours}/bias", (width,)),
@@ -354,7 +354,7 @@ def check_table(name: str, found: np.ndarray, table: np.ndarray) -> None:
   off = float(np.abs(float32(name, found) - table).max())
   tolerance = 1e-5 if found.dtype == np.float32 else 4e-3
   if not off <= tolerance:
-    hint = "" if found.any() else " (it is all zeros: it was never initialised)"
+    hint = "" if found.any() else " (it is all zeros: it was never initialized)"
     raise UserError(
       f"{name!r} is {off:.2g} off the sine-cosine table that this model "
       f"computes, more than {tolerance:.2g}{hint}"

@@ -66,7 +66,7 @@ def from_hf(
     tensors: its tensors by name, see `layout.to_params`.
 
   Returns:
-    Keyword arguments for `maskjax.objectives.mlm`, which say nothing of masks, and the
+    Keyword arguments for `maskjax.systems.bert`, which say nothing of masks, and the
     parameters of its model: a tree of float32 arrays with separate blocks.
 
   Raises:

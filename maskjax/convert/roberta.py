@@ -1,7 +1,7 @@
 """Masked language models as `RobertaForMaskedLM` of transformers has them.
 
 The layout is that of BERT. Its first place has the row of the table of positions after
-that of the token of filling: the third one.
+that of the token of padding: the third one.
 """
 
 import functools

@@ -12,7 +12,7 @@ import numpy as np
 from maskjax.convert import layout
 from maskjax.convert.layout import Place
 from maskjax.errors import UserError
-from maskjax.objectives import simmim
+from maskjax.systems import simmim
 
 MODEL_TYPE = "swin"
 OBJECTIVE = "simmim"
@@ -36,7 +36,7 @@ DEFAULTS: Mapping[str, Any] = {
   "window_size": 7,
 }
 
-# The only values of these that the model here can take. Some of the normalisations
+# The only values of these that the model here can take. Some of the normalizations
 # there have this epsilon whatever `layer_norm_eps` says.
 FIXED: Mapping[str, Any] = {
   "attention_probs_dropout_prob": 0.0,
@@ -61,7 +61,7 @@ def from_hf(
     tensors: its tensors by name, see `layout.to_params`.
 
   Returns:
-    Keyword arguments for `maskjax.objectives.simmim`, which say nothing of masks, and
+    Keyword arguments for `maskjax.systems.simmim`, which say nothing of masks, and
     the parameters of its model: a tree of float32 arrays.
 
   Raises:
@@ -77,7 +77,7 @@ def to_hf(
   """The inverse of `from_hf`.
 
   Args:
-    hyperparameters: keyword arguments of `maskjax.objectives.simmim`. Those that do
+    hyperparameters: keyword arguments of `maskjax.systems.simmim`. Those that do
       not shape the network are left out.
     params: the parameters of its model.
 

@@ -6,7 +6,7 @@ from typing import Any
 from maskjax.errors import UserError
 from maskjax.models import Transformer
 from maskjax.models.text.encoder import KINDS, TextEncoder
-from maskjax.objectives import mlm
+from maskjax.systems import bert
 
 
 def hyperparameters_of(
@@ -77,7 +77,7 @@ def encoder_of(hyperparameters: Mapping[str, Any]) -> TextEncoder:
   """The encoder of a masked language model's hyperparameters."""
   of_network = ("vocab_size", "length", "encoder", "norm_epsilon", "mlp_ratio")
   shaping = {k: v for k, v in hyperparameters.items() if k in of_network}
-  return mlm(**shaping, mask_id=0, special_ids=()).model.encoder
+  return bert(**shaping, mask_id=0, special_ids=()).model.encoder
 
 
 def hidden_size(encoder: TextEncoder) -> int:
@@ -86,7 +86,7 @@ def hidden_size(encoder: TextEncoder) -> int:
 
 
 def pad_of(config: Mapping[str, Any], default: int) -> int:
-  """The token of filling, as a `config.json` has it."""
+  """The token of padding, as a `config.json` has it."""
   pad = config.get("pad_token_id", default)
   if type(pad) is not int or pad < 0:
     raise UserError(f"pad_token_id={pad!r}: expected a token")

@@ -15,7 +15,7 @@ from maskjax.convert import layout
 from maskjax.convert.layout import Place
 from maskjax.errors import UserError
 from maskjax.models import Transformer
-from maskjax.objectives import mae
+from maskjax.systems import mae
 from maskjax.tokens import grid_of, sincos
 from maskjax.tokens.patches import pair
 
@@ -65,7 +65,7 @@ def from_hf(
       or, as transformers 5 writes them, `decoder_encoder.layer`.
 
   Returns:
-    Keyword arguments for `maskjax.objectives.mae`, and the parameters of its
+    Keyword arguments for `maskjax.systems.mae`, and the parameters of its
     model: a tree of float32 arrays with separate blocks.
 
   Raises:
@@ -115,7 +115,7 @@ def to_hf(
   """The inverse of `from_hf`.
 
   Args:
-    hyperparameters: keyword arguments of `maskjax.objectives.mae`. Those that do
+    hyperparameters: keyword arguments of `maskjax.systems.mae`. Those that do
       not shape the network are left out: `mask`, `dtype`, `scan` and `remat`.
     params: the parameters of its model, with separate or with scanned blocks.
 

@@ -1,6 +1,6 @@
 """SimMIM's weights as `ViTForMaskedImageModeling` of transformers has them.
 
-Its ViT has learnt positions, keys with a bias and no scales of layers. The class
+Its ViT has learned positions, keys with a bias and no scales of layers. The class
 token's own position is part of the token here: what we write has zeros there, and
 comes back bit for bit.
 """
@@ -14,7 +14,7 @@ from maskjax.convert import layout
 from maskjax.convert.layout import Place
 from maskjax.errors import UserError
 from maskjax.models import Transformer
-from maskjax.objectives import simmim
+from maskjax.systems import simmim
 
 MODEL_TYPE = "vit"
 OBJECTIVE = "simmim"
@@ -65,7 +65,7 @@ def from_hf(
     tensors: its tensors by name, see `layout.to_params`.
 
   Returns:
-    Keyword arguments for `maskjax.objectives.simmim`, which say nothing of masks, and
+    Keyword arguments for `maskjax.systems.simmim`, which say nothing of masks, and
     the parameters of its model: a tree of float32 arrays with separate blocks.
 
   Raises:
@@ -105,7 +105,7 @@ def to_hf(
   """The inverse of `from_hf`.
 
   Args:
-    hyperparameters: keyword arguments of `maskjax.objectives.simmim`. Those that do
+    hyperparameters: keyword arguments of `maskjax.systems.simmim`. Those that do
       not shape the network are left out.
     params: the parameters of its model, with separate or with scanned blocks.
 

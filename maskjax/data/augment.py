@@ -1,4 +1,4 @@
-"""Random changes of colour and shape by Pillow, RandAugment among them."""
+"""Random changes of color and shape by Pillow, RandAugment among them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from maskjax.data.records import Record, every_image, get_image
 from maskjax.errors import UserError
 
-# An operation takes the image, its strength in 0 to 1, a random sign and the grey
+# An operation takes the image, its strength in 0 to 1, a random sign and the gray
 # of pixels that come from outside.
 Operation = Callable[[Image.Image, float, int, int], Image.Image]
 
@@ -23,15 +23,15 @@ def _affine(
     Image.Transform.AFFINE,
     rows,
     resample=Image.Resampling.BICUBIC,
-    fillcolor=_grey(image, fill),
+    fillcolor=_gray(image, fill),
   )
 
 
 def _rotate(image: Image.Image, degrees: float, fill: int) -> Image.Image:
-  return image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=_grey(image, fill))
+  return image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=_gray(image, fill))
 
 
-def _grey(image: Image.Image, level: int) -> int | tuple[int, ...]:
+def _gray(image: Image.Image, level: int) -> int | tuple[int, ...]:
   return level if image.mode == "L" else (level,) * 3
 
 
@@ -92,9 +92,9 @@ def rand_augment(
     rng: the randomness.
     num_ops: operations drawn.
     magnitude: the mean strength, from 0 to 10.
-    magnitude_std: the deviation of the strength.
+    magnitude_std: the std of the strength.
     prob: how often an operation that is drawn is applied.
-    fill: the grey level of pixels from outside the image.
+    fill: the gray level of pixels from outside the image.
 
   Returns:
     The record with `image` uint8 `[H, W, C]`.
@@ -131,7 +131,7 @@ def second_view(
     degrees: greatest turn about the middle, either way.
     translate: greatest shift, as a share of each side.
     scale: least and greatest enlargement, drawn on a log scale.
-    fill: the grey level of pixels from outside the image.
+    fill: the gray level of pixels from outside the image.
 
   Returns:
     The record with `image2` uint8 `[H, W, C]`.
@@ -160,7 +160,7 @@ def second_view(
 
 
 def as_picture(record: Record, user: str) -> Image.Image:
-  """The record's image as Pillow has it; grey ones are without a channel axis."""
+  """The record's image as Pillow has it; gray ones are without a channel axis."""
   image = get_image(record, user)
   if image.dtype != np.uint8 or image.shape[2] not in (1, 3):
     raise UserError(

@@ -256,7 +256,7 @@ def python_reference(*, split: str = "train") -> Documents:
 
 
 def _sections(place: str, paragraphs: Iterable[str]) -> Iterator[_Entry]:
-  """Neighbouring paragraphs, at least a thousand characters of them together."""
+  """Neighboring paragraphs, at least a thousand characters of them together."""
   section: list[str] = []
   number = 1
   for paragraph in paragraphs:

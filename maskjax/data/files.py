@@ -112,7 +112,7 @@ def image_folder(*, root: str, channels: int = 3) -> ImageFolder:
 
   Args:
     root: the folder, local or on object storage.
-    channels: 1 for grey, 3 for RGB.
+    channels: 1 for gray, 3 for RGB.
 
   Returns:
     A source of `image` uint8 `[H, W, channels]`, in the sizes of the files, and
@@ -160,7 +160,7 @@ def image_pairs(
     root: the folder, local or on object storage.
     pairs: a text file in it, each line of which holds the paths of two images within
       the folder, with a space between them.
-    channels: 1 for grey, 3 for RGB.
+    channels: 1 for gray, 3 for RGB.
 
   Returns:
     A source of `image` and `image2`, uint8 `[H, W, channels]`.

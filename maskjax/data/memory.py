@@ -62,7 +62,7 @@ def digits(*, split: str = "train") -> Arrays:
     split: `"train"` (1,437 images), `"test"` (360) or `"all"` (1,797).
 
   Returns:
-    A source of `image` uint8 `[8, 8, 1]`, of 17 grey levels from 0 to 255, and
+    A source of `image` uint8 `[8, 8, 1]`, of 17 gray levels from 0 to 255, and
     `label` int32.
 
   Raises:

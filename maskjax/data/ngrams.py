@@ -1,4 +1,4 @@
-"""Neighbouring words that stand together more often than by chance."""
+"""Neighboring words that stand together more often than by chance."""
 
 from collections.abc import Collection, Sequence
 
@@ -104,8 +104,8 @@ def t_statistics(
   total = counts.sum()
   share = counts / total
   by_chance = alone[found].prod(axis=1)
-  deviation = np.sqrt(share * (1 - share) / total)
-  return found, (share - by_chance) / np.maximum(deviation, 1e-300)
+  std = np.sqrt(share * (1 - share) / total)
+  return found, (share - by_chance) / np.maximum(std, 1e-300)
 
 
 def fewest(

@@ -1,4 +1,4 @@
-"""Documents of any length to rows of one length, nearly without filling."""
+"""Documents of any length to rows of one length, nearly without padding."""
 
 import bisect
 import heapq

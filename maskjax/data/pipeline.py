@@ -31,7 +31,7 @@ class Pipeline:
   Besides the record's own entries a batch holds `index`, int32 `[B]`, the place
   of each record in the source. Without `repeat`, the records come once, the last
   batch is filled up with its last record, and `valid`, bool `[B]`, is False in
-  the rows that should not count: the filling, and substitutes of bad records.
+  the rows that should not count: the padding, and substitutes of bad records.
 
   Attributes:
     source: the records.
@@ -201,7 +201,7 @@ class _Records:
 class _Steps:
   """The batch of each step, or rather one process's block of its rows.
 
-  A process takes neighbouring rows of the global batch. Were they dealt out in
+  A process takes neighboring rows of the global batch. Were they dealt out in
   turn, the order of the rows would depend on the number of processes.
   """
 

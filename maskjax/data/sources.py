@@ -1,7 +1,7 @@
 """The sources that a config can name."""
 
 from maskjax.data.files import array_record, image_folder, image_pairs, tfds
-from maskjax.data.labelled import labelled_text, questions, tagged_text
+from maskjax.data.labeled import labeled_text, questions, tagged_text
 from maskjax.data.memory import arrays, digits, idx
 from maskjax.data.shards import packed_rows
 from maskjax.data.text import text
@@ -13,7 +13,7 @@ __all__ = [
   "idx",
   "image_folder",
   "image_pairs",
-  "labelled_text",
+  "labeled_text",
   "packed_rows",
   "questions",
   "tagged_text",

@@ -21,7 +21,7 @@ from maskjax.resolve import find
 from maskjax.tokens.vocabulary import Vocabulary
 
 __all__ = [
-  "anchor_likeness",
+  "anchor_similarity",
   "informative_rates",
   "ngrams",
   "terms",
@@ -40,19 +40,19 @@ def informative_rates(
   passes: int = 1,
   seed: int = 0,
 ) -> np.ndarray:
-  """How often each token should be hidden, by how much visible ones say of it.
+  """How often each token should be masked, by how much visible ones say of it.
 
   As InforMask does (https://arxiv.org/abs/2210.11771, section 3): of several masks
-  drawn for a row, that one is the best whose hidden tokens have the highest sum of
+  drawn for a row, that one is the best whose masked tokens have the highest sum of
   pointwise mutual information with its visible ones. One pass over the training rows
-  counts how often the best mask hides each token of the vocabulary; these are the
+  counts how often the best mask masks each token of the vocabulary; these are the
   scores.
 
   Args:
     rows: see above.
     vocabulary: see above.
     training: see above.
-    mask_ratio: share of a row's words that the masks hide, and the score of tokens that
+    mask_ratio: share of a row's words that the masks mask, and the score of tokens that
       no training row has.
     window: how many places apart two tokens of a document occur together.
     candidates: masks that are drawn for a row.
@@ -70,7 +70,7 @@ def informative_rates(
   size = len(vocabulary)
   table = pointwise_information(training, size, window=window)
   rng = np.random.default_rng(seed)
-  seen, hidden = np.zeros(size), np.zeros(size)
+  seen, masked = np.zeros(size), np.zeros(size)
   for token, segment, word in zip(
     training["token"], training["segment"], training["word"], strict=True
   ):
@@ -84,8 +84,8 @@ def informative_rates(
       masks = order < count
       best = masks[informative_score(information, masks).argmax()]
       seen += np.bincount(token, minlength=size)
-      hidden += np.bincount(token[best], minlength=size)
-  rates = np.where(seen > 0, hidden / np.maximum(seen, 1), mask_ratio)
+      masked += np.bincount(token[best], minlength=size)
+  rates = np.where(seen > 0, masked / np.maximum(seen, 1), mask_ratio)
   return np.where(rows["word"] >= 0, rates[rows["token"]], 0).astype(np.float32)
 
 
@@ -127,11 +127,11 @@ def pointwise_information(columns: Columns, size: int, *, window: int) -> np.nda
 
 
 def informative_score(information: np.ndarray, masks: np.ndarray) -> np.ndarray:
-  """The sum of what visible tokens say of hidden ones, of each of K masks.
+  """The sum of what visible tokens say of masked ones, of each of K masks.
 
   Args:
     information: [T, T], of each token with each other.
-    masks: bool [K, T], True where hidden.
+    masks: bool [K, T], True where masked.
 
   Returns:
     float [K].
@@ -143,7 +143,7 @@ def informative_score(information: np.ndarray, masks: np.ndarray) -> np.ndarray:
   return ((masks @ information) * ~masks).sum(axis=1)
 
 
-def anchor_likeness(
+def anchor_similarity(
   *,
   rows: Columns,
   vocabulary: Vocabulary,
@@ -156,7 +156,7 @@ def anchor_likeness(
   """How like each word is to the nearest of those that set two corpora apart.
 
   As Difference-Masking does (https://arxiv.org/abs/2305.14577, section 3): anchors are
-  the words of the highest `tf_icf`, and the likeness is the cosine of two words'
+  the words of the highest `tf_icf`, and the similarity is the cosine of two words'
   vectors.
 
   Args:
@@ -184,8 +184,8 @@ def anchor_likeness(
     table = from_contexts(domain.ids, parts, len(lexicon.words))
   else:
     table = of_tokens(vectors, lexicon.tokens, len(vocabulary))
-  likeness = cosines(table, table[nearest]).max(axis=1)
-  return asked.spread(likeness)
+  similarity = cosines(table, table[nearest]).max(axis=1)
+  return asked.spread(similarity)
 
 
 def terms(

@@ -54,7 +54,7 @@ def text(
   pack: bool = True,
   statistic: str | Mapping[str, Any] | None = None,
 ) -> Rows:
-  """Rows of tokens of documents, nearly without filling.
+  """Rows of tokens of documents, nearly without padding.
 
   Args:
     documents: name of a source of `maskjax.data.documents`, with its keywords; or the

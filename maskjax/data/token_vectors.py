@@ -19,7 +19,7 @@ def token_vectors(
 ) -> np.ndarray:
   """Tokens that stand beside the same tokens have vectors of the same direction.
 
-  Positive mutual information of tokens and their neighbours, and its largest singular
+  Positive mutual information of tokens and their neighbors, and its largest singular
   directions: what word2vec fits (https://arxiv.org/abs/1402.3722 and Levy and Goldberg,
   "Neural word embedding as implicit matrix factorization", 2014), in closed form.
 
@@ -27,7 +27,7 @@ def token_vectors(
     documents: see `maskjax.data.text.text`.
     tokenizer: see there.
     width: length D of a vector; less where there are fewer tokens.
-    window: how far neighbours may be apart.
+    window: how far neighbors may be apart.
 
   Returns:
     float32 [V, D], of length 1; 0 of tokens that the text has not.
@@ -56,7 +56,7 @@ def vectors_of(
 def mutual_information(
   texts: list[np.ndarray], size: int, *, window: int
 ) -> sparse.csr_matrix:
-  """`max(0, log(p(a, b) / p(a) p(b)))` of tokens and neighbours: [V, V], sparse."""
+  """`max(0, log(p(a, b) / p(a) p(b)))` of tokens and neighbors: [V, V], sparse."""
   counts = sparse.csr_matrix((size, size))
   for apart in range(1, window + 1):
     pairs = [(ids[:-apart], ids[apart:]) for ids in texts if len(ids) > apart]

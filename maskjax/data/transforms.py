@@ -193,7 +193,7 @@ def random_erasing(
 ) -> Record:
   """Puts normal noise on a random rectangle (Zhong et al. 2020).
 
-  The noise has the mean 0 and deviation 1 of a normalized image, so this belongs
+  The noise has the mean 0 and std 1 of a normalized image, so this belongs
   after `normalize`.
 
   Args:
@@ -242,7 +242,7 @@ def spaced_patches(
     record: `image` uint8 or float32 `[H, W, C]`, of a whole number of cells.
     rng: the randomness.
     patch_size: of what is kept of a cell.
-    gap: mean number of pixels between neighbouring patches.
+    gap: mean number of pixels between neighboring patches.
 
   Returns:
     The record with `image` `[h, w, C]` of as many patches as there were cells.

@@ -1,4 +1,4 @@
-"""Two views of an image, and the changes of colour that set views apart.
+"""Two views of an image, and the changes of color that set views apart.
 
 What BYOL (https://arxiv.org/abs/2006.07733, appendix B) does to a view, and after it
 DINO and iBOT. Each change works on uint8 images of 1 or 3 channels.
@@ -73,8 +73,8 @@ def color_jitter(
     prob: how often.
     brightness: greatest change of the factor 1, which is uniform.
     contrast: likewise.
-    saturation: likewise; grey images have none.
-    hue: greatest turn of the hue either way, as a share of the whole circle; grey
+    saturation: likewise; gray images have none.
+    hue: greatest turn of the hue either way, as a share of the whole circle; gray
       images have none.
 
   Returns:
@@ -104,7 +104,7 @@ def color_jitter(
 def random_gray(
   record: Record, rng: np.random.Generator, *, prob: float = 0.2
 ) -> Record:
-  """Takes the colours away with probability `prob`; args and result as above."""
+  """Takes the colors away with probability `prob`; args and result as above."""
   picture = as_picture(record, "random_gray")
   if picture.mode == "L" or rng.random() >= prob:
     return record

@@ -32,7 +32,7 @@ _LISTS: Mapping[str, str] = {
   "ADP": "about above across after against along among around as at before behind "
   "below beneath beside between beyond by despite down during for from in "
   "inside into like near of off on onto out over per since through throughout "
-  "till toward towards under until up upon via with within without",
+  "till toward toward under until up upon via with within without",
   "ADV": "again almost also always even ever here how just more most never now "
   "often only perhaps quite rather so sometimes soon still then there "
   "therefore thus too very when where why yet",
@@ -74,7 +74,7 @@ def english(words: Sequence[str]) -> list[str]:
   Function words are known by a list, numbers, symbols and punctuation by their
   characters, a capital within a sentence stands for a name, and some endings for nouns,
   adjectives, verbs and adverbs. Other words, most nouns and verbs among them, stay in
-  one class, `X`, and no word's neighbours are looked at: for more, take a tagger.
+  one class, `X`, and no word's neighbors are looked at: for more, take a tagger.
 
   Args:
     words: of a document, in their order.

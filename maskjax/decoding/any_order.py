@@ -1,6 +1,6 @@
 """Texts one token at a time, in any order of their places.
 
-A model that has learnt with all shares of hidden tokens alike is a language model of
+A model that has learned with all shares of masked tokens alike is a language model of
 any order (u-PMLM, https://arxiv.org/abs/2004.11579, section 3): each token is told by
 those that stand already, while mask tokens stand for all others.
 """

@@ -43,14 +43,14 @@ def fill(
   if top < 1:
     raise UserError(f"top={top}: expected at least 1")
   columns = trained.rows(texts)
-  hidden = columns["token"] == trained.vocabulary.mask
-  for text, count in zip(texts, hidden.sum(axis=1), strict=True):
+  masked = columns["token"] == trained.vocabulary.mask
+  for text, count in zip(texts, masked.sum(axis=1), strict=True):
     if not count:
       raise UserError(
         f"the text {text[:40]!r} has no mask: expected {trained.vocabulary.mask_text} "
         "where a token is to be guessed"
       )
-  found, asked = _log_probabilities(trained, columns, hidden)
+  found, asked = _log_probabilities(trained, columns, masked)
 
   def guesses(likely: np.ndarray) -> list[Guess]:
     best = np.argsort(-likely)[:top]
@@ -66,7 +66,7 @@ def fill(
 def pseudo_log_likelihood(trained: Trained, text: str) -> np.ndarray:
   """How likely each token of a text is, given all others.
 
-  Each is hidden in turn (https://arxiv.org/abs/1910.14659, equation 1).
+  Each is masked in turn (https://arxiv.org/abs/1910.14659, equation 1).
 
   Args:
     trained: see `maskjax.decoding.load`.
@@ -81,11 +81,11 @@ def pseudo_log_likelihood(trained: Trained, text: str) -> np.ndarray:
   row = trained.rows([text])
   (places,) = np.nonzero(row["word"][0] >= 0)
   columns = {name: np.repeat(c, len(places), axis=0) for name, c in row.items()}
-  hidden = np.zeros(columns["token"].shape, bool)
-  hidden[np.arange(len(places)), places] = True
-  asked = columns["token"][hidden]
-  columns["token"] = np.where(hidden, trained.vocabulary.mask, columns["token"])
-  found, _ = _log_probabilities(trained, columns, hidden)
+  masked = np.zeros(columns["token"].shape, bool)
+  masked[np.arange(len(places)), places] = True
+  asked = columns["token"][masked]
+  columns["token"] = np.where(masked, trained.vocabulary.mask, columns["token"])
+  found, _ = _log_probabilities(trained, columns, masked)
   return found[np.arange(len(places)), 0, asked]
 
 
@@ -99,25 +99,25 @@ def pseudo_perplexity(trained: Trained, texts: Sequence[str]) -> float:
 
 
 def _log_probabilities(
-  trained: Trained, columns: Mapping[str, np.ndarray], hidden: np.ndarray
+  trained: Trained, columns: Mapping[str, np.ndarray], masked: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """What rows say of their hidden places, in order.
+  """What rows say of their masked places, in order.
 
   Args:
     trained: the model.
     columns: of R rows.
-    hidden: bool [R, N], of which M in a row at most.
+    masked: bool [R, N], of which M in a row at most.
 
   Returns:
-    Log-probabilities, float32 [R, M, V], and which of them are of hidden places, bool
+    Log-probabilities, float32 [R, M, V], and which of them are of masked places, bool
     [R, M].
   """
-  most = int(hidden.sum(axis=1).max())
+  most = int(masked.sum(axis=1).max())
 
   def mask_of(columns: Mapping[str, Any]) -> Mask:
     spare = jnp.asarray(columns["segment"] == 0)
-    return Mask.at_most(jnp.asarray(columns["hidden"]), num_hidden=most, spare=spare)
+    return Mask.at_most(jnp.asarray(columns["masked"]), num_masked=most, spare=spare)
 
-  whole = {**columns, "hidden": hidden}
+  whole = {**columns, "masked": masked}
   found = trained.batched(lambda b: trained.predict(Text.of(b), mask_of(b)), whole)
-  return found, np.asarray(mask_of(whole).is_hidden)
+  return found, np.asarray(mask_of(whole).is_masked)

@@ -70,7 +70,7 @@ class Trained:
     columns = self.rows(texts)
     codes = self.batched(lambda batch: self.codes_of(self.params, batch), columns)
     inside = columns["position"] > 0
-    # The token after a text stands last of all, and is followed by filling or nothing.
+    # The token after a text stands last of all, and is followed by padding or nothing.
     inside &= np.pad(columns["segment"][:, 1:], ((0, 0), (0, 1))) > 0
     return [codes[row][where] for row, where in enumerate(inside)]
 
@@ -112,7 +112,7 @@ class Trained:
 
   @functools.cached_property
   def predict(self) -> Any:
-    """Compiled: a text and a mask to log-probabilities [B, M, V] of hidden tokens."""
+    """Compiled: a text and a mask to log-probabilities [B, M, V] of masked tokens."""
 
     @jax.jit
     def log_probabilities(params: Any, text: Text, mask: Any) -> Array:

@@ -57,7 +57,7 @@ def mean_target_loss(
 ) -> float:
   """The held-out loss of predicting, at each place, the mean target there.
 
-  The number that a loss on hidden tokens has to be compared with.
+  The number that a loss on masked tokens has to be compared with.
 
   Args:
     objective: has `targets(batch)` and `mask(batch, key)`; its `error` of each token
@@ -78,7 +78,7 @@ def mean_target_loss(
   def add_errors(batch: Mapping[str, Array], mean: Array) -> Mean:
     targets = objective.targets(batch)
     errors = error(jnp.broadcast_to(mean, targets.shape), targets)
-    where = objective.mask(batch, key).hidden & batch["valid"][:, None]
+    where = objective.mask(batch, key).masked & batch["valid"][:, None]
     return Mean.of(errors, where)
 
   def total(function: Callable[..., Mean], data: Batches, *more: Array) -> Array:

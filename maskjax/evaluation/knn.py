@@ -1,4 +1,4 @@
-"""Classification by nearest neighbours."""
+"""Classification by nearest neighbors."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ def knn_accuracy(
   test: np.ndarray,
   test_labels: np.ndarray,
   *,
-  neighbours: int = 20,
+  neighbors: int = 20,
   temperature: float = 0.07,
   chunk: int = 256,
 ) -> float:
@@ -27,7 +27,7 @@ def knn_accuracy(
     train_labels: int [E], from 0 on.
     test: float [F, D].
     test_labels: int [F].
-    neighbours: how many vote.
+    neighbors: how many vote.
     temperature: of their weights.
     chunk: test examples that are compared at once.
 
@@ -36,12 +36,12 @@ def knn_accuracy(
 
   Example:
     >>> x, y = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 1])
-    >>> knn_accuracy(x, y, x + 0.1, y, neighbours=1)
+    >>> knn_accuracy(x, y, x + 0.1, y, neighbors=1)
     1.0
   """
-  if not 1 <= neighbours <= len(train):
+  if not 1 <= neighbors <= len(train):
     raise UserError(
-      f"neighbours={neighbours}: expected from 1 to the {len(train)} examples"
+      f"neighbors={neighbors}: expected from 1 to the {len(train)} examples"
     )
   num_classes = int(train_labels.max()) + 1
 
@@ -52,7 +52,7 @@ def knn_accuracy(
 
   @jax.jit
   def classify(x: jax.Array) -> jax.Array:
-    similarity, nearest = jax.lax.top_k(x @ bank.T, neighbours)  # [chunk, k]
+    similarity, nearest = jax.lax.top_k(x @ bank.T, neighbors)  # [chunk, k]
     weights = jnp.exp((similarity - 1) / temperature)
     return jnp.einsum("bk,bkc->bc", weights, votes[nearest]).argmax(axis=1)
 

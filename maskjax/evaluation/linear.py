@@ -23,8 +23,8 @@ def linear_probe_accuracy(
 ) -> float:
   """Accuracy of multinomial logistic regression on frozen features.
 
-  Features are standardised by the training set's statistics, as MAE's probe does
-  by a batch normalisation without parameters; the regression is fitted to all of
+  Features are standardized by the training set's statistics, as MAE's probe does
+  by a batch normalization without parameters; the regression is fitted to all of
   them at once by L-BFGS, so that there is no learning rate to choose.
 
   Args:
@@ -43,7 +43,7 @@ def linear_probe_accuracy(
     >>> linear_probe_accuracy(x, y, x, y, steps=5)
     1.0
   """
-  known, asked = _standardised(train, test)
+  known, asked = _standardized(train, test)
   classes = int(train_labels.max()) + 1
   weights = _solve(known, jnp.asarray(train_labels), classes, l2, steps)
   return _accuracy(weights, asked, test_labels)
@@ -69,7 +69,7 @@ def lars_probe_accuracy(
   Meant for data sets of at least some ten thousand examples.
 
   Args:
-    train: float [E, D], standardised like those of `linear_probe_accuracy`.
+    train: float [E, D], standardized like those of `linear_probe_accuracy`.
     train_labels: int [E], from 0 on.
     test: float [F, D].
     test_labels: int [F].
@@ -82,7 +82,7 @@ def lars_probe_accuracy(
   Returns:
     Share of the test examples that are classified rightly.
   """
-  known, asked = _standardised(train, test)
+  known, asked = _standardized(train, test)
   classes = int(train_labels.max()) + 1
   batch_size = min(batch_size, len(known))
   per_epoch = len(known) // batch_size
@@ -114,10 +114,10 @@ def lars_probe_accuracy(
   return _accuracy(carry[0], asked, test_labels)
 
 
-def _standardised(train: np.ndarray, test: np.ndarray) -> tuple[Array, Array]:
+def _standardized(train: np.ndarray, test: np.ndarray) -> tuple[Array, Array]:
   """Both by the training set's statistics."""
-  mean, deviation = train.mean(axis=0), train.std(axis=0) + 1e-6
-  known, asked = ((x - mean) / deviation for x in (train, test))
+  mean, std = train.mean(axis=0), train.std(axis=0) + 1e-6
+  known, asked = ((x - mean) / std for x in (train, test))
   return jnp.asarray(known, jnp.float32), jnp.asarray(asked, jnp.float32)
 
 

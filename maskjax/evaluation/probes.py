@@ -38,8 +38,8 @@ def run_probes(
   Args:
     objective: has `features(params, batch)`.
     variants: parameters by name, for example `trained` and `untrained`.
-    train: labelled data that the probes learn from, see `evaluation_batches`.
-    test: labelled data that they are judged on.
+    train: labeled data that the probes learn from, see `evaluation_batches`.
+    test: labeled data that they are judged on.
     mesh: the devices.
     probes: names in `PROBES`.
 

@@ -23,8 +23,8 @@ def effective_rank(features: np.ndarray, *, of: str = "covariance") -> float:
     >>> round(effective_rank(x), 3), round(effective_rank(x * [1, 0.1]), 3)
     (2.0, 1.057)
   """
-  centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-  values = np.clip(np.linalg.eigvalsh(centred.T @ centred), 0, None)
+  centered = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+  values = np.clip(np.linalg.eigvalsh(centered.T @ centered), 0, None)
   values = values if of == "covariance" else np.sqrt(values)
   shares = values[values > 0] / values.sum()
   return float(np.exp(-(shares * np.log(shares)).sum()))

@@ -1,8 +1,8 @@
-"""Which tokens are hidden. `True` means hidden, everywhere."""
+"""Which tokens are masked. `True` means masked, everywhere."""
 
 from maskjax.masking import samplers
 from maskjax.masking.informed import attended, hardest, highest
-from maskjax.masking.mask import Mask, Sampler, draw, gather, num_hidden
+from maskjax.masking.mask import Mask, Sampler, draw, gather, num_masked
 from maskjax.masking.multi_block import MultiBlock
 from maskjax.masking.samplers import (
   aligned,
@@ -10,7 +10,7 @@ from maskjax.masking.samplers import (
   blue,
   green,
   inverse_block,
-  num_hidden_in_units,
+  num_masked_in_units,
   purple,
   random,
   red,
@@ -31,8 +31,8 @@ __all__ = [
   "hardest",
   "highest",
   "inverse_block",
-  "num_hidden",
-  "num_hidden_in_units",
+  "num_masked",
+  "num_masked_in_units",
   "purple",
   "random",
   "red",

@@ -1,4 +1,4 @@
-"""Masks over the frequencies of an image, `True` where hidden."""
+"""Masks over the frequencies of an image, `True` where masked."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from jax import Array
 
 
 def low_frequencies(size: Sequence[int], radius: float) -> np.ndarray:
-  """Which frequencies of a shifted spectrum lie nearer to its centre than a radius.
+  """Which frequencies of a shifted spectrum lie nearer to its center than a radius.
 
   Args:
     size: (height, width) of the image, and so of its spectrum.
@@ -29,7 +29,7 @@ def low_frequencies(size: Sequence[int], radius: float) -> np.ndarray:
 def low_or_high(
   key: Array, size: Sequence[int], *, radius: float, low_pass: float = 0.5
 ) -> Array:
-  """Hides the high frequencies of one image, or the low ones.
+  """Masks the high frequencies of one image, or the low ones.
 
   Args:
     key: the example's key.

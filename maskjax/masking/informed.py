@@ -1,4 +1,4 @@
-"""Informed masks: scores of one example's tokens in, bool [N] out, `True` hidden.
+"""Informed masks: scores of one example's tokens in, bool [N] out, `True` masked.
 
 Unlike the samplers of `maskjax.masking.samplers` they need to know something of the
 example: how much a teacher attends to each token, or how hard each is to predict.
@@ -27,8 +27,8 @@ def highest(scores: Array, count: Array | int) -> Array:
   return rank >= scores.shape[0] - count
 
 
-def hardest(key: Array, scores: Array, num_hidden: int, num_hardest: Array) -> Array:
-  """Hides the hardest tokens, and others at random.
+def hardest(key: Array, scores: Array, num_masked: int, num_hardest: Array) -> Array:
+  """Masks the hardest tokens, and others at random.
 
   As HPM does (https://arxiv.org/abs/2304.05919, section 3.3), which lets the number of
   the hardest grow while it trains.
@@ -36,11 +36,11 @@ def hardest(key: Array, scores: Array, num_hidden: int, num_hardest: Array) -> A
   Args:
     key: the example's key.
     scores: how hard each token is: [N].
-    num_hidden: how many tokens to hide.
+    num_masked: how many tokens to mask.
     num_hardest: how many of them have to be those of the highest scores, int scalar.
 
   Returns:
-    bool [N], exactly `num_hidden` True.
+    bool [N], exactly `num_masked` True.
 
   Example:
     >>> scores = jnp.arange(6.0)
@@ -48,7 +48,7 @@ def hardest(key: Array, scores: Array, num_hidden: int, num_hardest: Array) -> A
     [True, True, True]
   """
   noise = jax.random.uniform(key, scores.shape)
-  return highest(noise + highest(scores, num_hardest), num_hidden)
+  return highest(noise + highest(scores, num_hardest), num_masked)
 
 
 def attended(
@@ -61,9 +61,9 @@ def attended(
   prob: float = 0.5,
   show: float = 0.1,
 ) -> Array:
-  """Hides tokens by how much a teacher attends to them (AttMask).
+  """Masks tokens by how much a teacher attends to them (AttMask).
 
-  (https://arxiv.org/abs/2203.12719, section 3.2.) `high` hides those attended to most;
+  (https://arxiv.org/abs/2203.12719, section 3.2.) `high` masks those attended to most;
   `low` those attended to least; `hint` is `high`, but shows some of the tokens
   attended to most, drawn at random.
 
@@ -71,11 +71,11 @@ def attended(
     key: the example's key.
     scores: attention of the class token to each other token: [N].
     mode: `high`, `hint` or `low`.
-    low: least share of the tokens that is hidden; the share is uniform.
+    low: least share of the tokens that is masked; the share is uniform.
     high: greatest share.
-    prob: how often anything is hidden at all.
+    prob: how often anything is masked at all.
     show: in `hint`, the share of all tokens among which the shown ones are; as many
-      are shown as this is of the hidden ones.
+      are shown as this is of the masked ones.
 
   Returns:
     bool [N]; the number of True differs from call to call.
@@ -100,10 +100,10 @@ def attended(
   share = jax.random.uniform(of_share, minval=low, maxval=high)
   # A whole number of tokens is not rounded down by an ulp.
   count = jnp.floor(share * length + 1e-4).astype(jnp.int32)
-  hidden = highest(-scores if mode == "low" else scores, count)
+  masked = highest(-scores if mode == "low" else scores, count)
   if mode == "hint":
     top = highest(scores, int(show * length))
     noise = jax.random.uniform(of_hints, (length,))
     shown = jnp.floor(show * share * length).astype(jnp.int32)
-    hidden &= ~(top & highest(top + noise, shown))
-  return hidden & jax.random.bernoulli(of_choice, prob)
+    masked &= ~(top & highest(top + noise, shown))
+  return masked & jax.random.bernoulli(of_choice, prob)

@@ -48,7 +48,7 @@ class MultiBlock:
           + ("" if most == math.inf else " and at most 1")
         )
 
-  def num_hidden(self, grid: Sequence[int], context_ratio: float) -> int:
+  def num_masked(self, grid: Sequence[int], context_ratio: float) -> int:
     """How many patches are not seen, if a share of all is the context.
 
     Raises:
@@ -70,8 +70,8 @@ class MultiBlock:
     """Patches K that are predicted of each target block."""
     return max(1, int(math.prod(grid) * self.target_scale[0]))
 
-  def __call__(self, key: Array, grid: Sequence[int], num_hidden: int) -> Array:
-    """Hides all but the context: a `maskjax.masking.Sampler`.
+  def __call__(self, key: Array, grid: Sequence[int], num_masked: int) -> Array:
+    """Masks all but the context: a `maskjax.masking.Sampler`.
 
     Example:
       >>> int(MultiBlock()(jax.random.key(0), (14, 14), 147).sum())
@@ -80,7 +80,7 @@ class MultiBlock:
     blocks, predicted, context, noise = self._draw(key, grid)
     inside = blocks.any(axis=0)
     score = jnp.where(inside, 0, 2) + (context & ~inside) - 4 * predicted.any(axis=0)
-    return ~highest(score + noise, math.prod(grid) - num_hidden)
+    return ~highest(score + noise, math.prod(grid) - num_masked)
 
   def targets(self, key: Array, grid: Sequence[int]) -> Array:
     """The places that are predicted, under the key that drew the context.

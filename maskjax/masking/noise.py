@@ -1,7 +1,7 @@
-"""Masks from filtered noise, each named by the colour of its noise.
+"""Masks from filtered noise, each named by the color of its noise.
 
 ColorMAE (https://arxiv.org/abs/2407.13036, section 3) filters an image of white noise
-`W` by Gaussians `G`, cuts a window of the size of the token grid out of it, and hides
+`W` by Gaussians `G`, cuts a window of the size of the token grid out of it, and masks
 where the window is lowest: red is `G W`, blue `W - G W`, green the band between two
 Gaussians, purple all but that band.
 
@@ -24,78 +24,78 @@ REACH = 4  # standard deviations, after which a Gaussian counts as 0
 
 
 def red(
-  key: Array, grid: Sequence[int], num_hidden: int, *, sigma: float = 2.0
+  key: Array, grid: Sequence[int], num_masked: int, *, sigma: float = 2.0
 ) -> Array:
-  """Hides large areas: low frequencies.
+  """Masks large areas: low frequencies.
 
   Args:
     key: the example's key.
     grid: rows and columns of the token grid; N is their product.
-    num_hidden: how many tokens to hide.
+    num_masked: how many tokens to mask.
     sigma: standard deviation of the filter, in tokens.
 
   Returns:
-    bool [N], exactly `num_hidden` True.
+    bool [N], exactly `num_masked` True.
 
   Example:
     >>> int(red(jax.random.key(0), (14, 14), 147).sum())
     147
   """
   _, low = _white_and_blurred(key, grid, sigma)
-  return _lowest(low, num_hidden)
+  return _lowest(low, num_masked)
 
 
 def blue(
-  key: Array, grid: Sequence[int], num_hidden: int, *, sigma: float = 0.5
+  key: Array, grid: Sequence[int], num_masked: int, *, sigma: float = 0.5
 ) -> Array:
-  """Hides evenly everywhere: high frequencies.
+  """Masks evenly everywhere: high frequencies.
 
   Args and result are those of `red`.
   """
   white, low = _white_and_blurred(key, grid, sigma)
-  return _lowest(white - low, num_hidden)
+  return _lowest(white - low, num_masked)
 
 
 def green(
   key: Array,
   grid: Sequence[int],
-  num_hidden: int,
+  num_masked: int,
   *,
   sigmas: Sequence[float] = (0.5, 2.0),
 ) -> Array:
-  """Hides clusters of a middle size: a band of frequencies.
+  """Masks clusters of a middle size: a band of frequencies.
 
   Args:
     key: the example's key.
     grid: rows and columns of the token grid; N is their product.
-    num_hidden: how many tokens to hide.
+    num_masked: how many tokens to mask.
     sigmas: standard deviations of the two filters in tokens, the smaller one first;
       the band lies between them.
 
   Returns:
-    bool [N], exactly `num_hidden` True.
+    bool [N], exactly `num_masked` True.
 
   Raises:
-    UserError: deviations that are not two, ascending and above 0; or the grid does not
+    UserError: stds that are not two, ascending and above 0; or the grid does not
       have two sides.
   """
   _, fine, coarse = _white_and_blurred(key, grid, *_ascending("green", sigmas))
-  return _lowest(fine - coarse, num_hidden)
+  return _lowest(fine - coarse, num_masked)
 
 
 def purple(
   key: Array,
   grid: Sequence[int],
-  num_hidden: int,
+  num_masked: int,
   *,
   sigmas: Sequence[float] = (0.5, 2.0),
 ) -> Array:
-  """Hides large areas with grains in them: all frequencies but a band.
+  """Masks large areas with grains in them: all frequencies but a band.
 
   Args and result are those of `green`.
   """
   white, fine, coarse = _white_and_blurred(key, grid, *_ascending("purple", sigmas))
-  return _lowest(white - (fine - coarse), num_hidden)
+  return _lowest(white - (fine - coarse), num_masked)
 
 
 def _ascending(color: str, sigmas: Sequence[float]) -> Sequence[float]:
@@ -104,8 +104,8 @@ def _ascending(color: str, sigmas: Sequence[float]) -> Sequence[float]:
   return sigmas
 
 
-def _lowest(noise: Array, num_hidden: int) -> Array:
-  return highest(-noise.ravel(), num_hidden)
+def _lowest(noise: Array, num_masked: int) -> Array:
+  return highest(-noise.ravel(), num_masked)
 
 
 def _white_and_blurred(key: Array, grid: Sequence[int], *sigmas: float) -> list[Array]:
@@ -120,7 +120,7 @@ def _white_and_blurred(key: Array, grid: Sequence[int], *sigmas: float) -> list[
 
   def blurred(sigma: float) -> Array:
     down, across = blur(rows, margin, sigma), blur(columns, margin, sigma)
-    # In float32 on all devices, so that all hide the same tokens.
+    # In float32 on all devices, so that all mask the same tokens.
     return jnp.einsum("rm,mn,cn->rc", down, noise, across, precision="highest")
 
   window = noise[margin : margin + rows, margin : margin + columns]

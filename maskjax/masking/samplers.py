@@ -1,4 +1,4 @@
-"""Mask samplers: `sample(key, grid, num_hidden) -> bool [N]`, one example each."""
+"""Mask samplers: `sample(key, grid, num_masked) -> bool [N]`, one example each."""
 
 import math
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ __all__ = [
 ]
 
 
-def random(key: Array, grid: Sequence[int], num_hidden: int) -> Array:
-  """Hides tokens uniformly at random, without replacement.
+def random(key: Array, grid: Sequence[int], num_masked: int) -> Array:
+  """Masks tokens uniformly at random, without replacement.
 
   The tokens with the smallest noise stay visible, as in MAE
   (https://arxiv.org/abs/2111.06377, section 3).
@@ -32,37 +32,37 @@ def random(key: Array, grid: Sequence[int], num_hidden: int) -> Array:
   Args:
     key: the example's key.
     grid: sides of the token grid; N is their product.
-    num_hidden: how many tokens to hide.
+    num_masked: how many tokens to mask.
 
   Returns:
-    bool [N], exactly `num_hidden` True.
+    bool [N], exactly `num_masked` True.
 
   Example:
     >>> int(random(jax.random.key(0), (4, 4), 12).sum())
     12
   """
-  return highest(jax.random.uniform(key, (math.prod(grid),)), num_hidden)
+  return highest(jax.random.uniform(key, (math.prod(grid),)), num_masked)
 
 
 def aligned(
-  key: Array, grid: Sequence[int], num_hidden: int, *, unit: int | Sequence[int] = 2
+  key: Array, grid: Sequence[int], num_masked: int, *, unit: int | Sequence[int] = 2
 ) -> Array:
-  """Hides whole units of several tokens, uniformly at random, without replacement.
+  """Masks whole units of several tokens, uniformly at random, without replacement.
 
   As SimMIM does (https://arxiv.org/abs/2111.09886, section 3.2). The units lie side by
-  side from the grid's corner on; `num_hidden_in_units` gives counts that fit them.
+  side from the grid's corner on; `num_masked_in_units` gives counts that fit them.
 
   Args:
     key: the example's key.
     grid: sides of the token grid; N is their product.
-    num_hidden: how many tokens to hide, a multiple of a unit's.
+    num_masked: how many tokens to mask, a multiple of a unit's.
     unit: side of a unit in tokens, or all its sides.
 
   Returns:
-    bool [N], exactly `num_hidden` True.
+    bool [N], exactly `num_masked` True.
 
   Raises:
-    UserError: the unit does not divide the grid, or its tokens `num_hidden`.
+    UserError: the unit does not divide the grid, or its tokens `num_masked`.
 
   Example:
     >>> aligned(jax.random.key(0), (2, 4), 4).reshape(2, 4).tolist()
@@ -70,69 +70,69 @@ def aligned(
   """
   sides, units = _units(grid, unit)
   size = math.prod(sides)
-  if num_hidden % size:
+  if num_masked % size:
     raise UserError(
-      f"num_hidden={num_hidden}: expected a multiple of {size}, the tokens of a unit"
+      f"num_masked={num_masked}: expected a multiple of {size}, the tokens of a unit"
     )
-  hidden = random(key, units, num_hidden // size).reshape(units)
+  masked = random(key, units, num_masked // size).reshape(units)
   for axis, side in enumerate(sides):
-    hidden = jnp.repeat(hidden, side, axis=axis)
-  return hidden.ravel()
+    masked = jnp.repeat(masked, side, axis=axis)
+  return masked.ravel()
 
 
-def num_hidden_in_units(
+def num_masked_in_units(
   grid: Sequence[int], unit: int | Sequence[int], mask_ratio: float
 ) -> int:
-  """The number of tokens that a mask ratio hides in whole units, rounded up.
+  """The number of tokens that a mask ratio masks in whole units, rounded up.
 
   Args:
     grid: sides of the token grid.
     unit: see `aligned`.
-    mask_ratio: share of the units that is hidden.
+    mask_ratio: share of the units that is masked.
 
   Raises:
-    UserError: the unit does not divide the grid, or the ratio hides all or nothing.
+    UserError: the unit does not divide the grid, or the ratio masks all or nothing.
 
   Example:
-    >>> num_hidden_in_units((14, 14), 2, 0.6)  # 30 of 49 units
+    >>> num_masked_in_units((14, 14), 2, 0.6)  # 30 of 49 units
     120
   """
   sides, units = _units(grid, unit)
   count = math.prod(units)
-  hidden = math.ceil(count * mask_ratio) if 0 < mask_ratio < 1 else count
-  if not hidden < count:
+  masked = math.ceil(count * mask_ratio) if 0 < mask_ratio < 1 else count
+  if not masked < count:
     raise UserError(
       f"mask_ratio={mask_ratio}: expected a number above 0 that leaves at least one "
       f"of {count} units visible"
     )
-  return hidden * math.prod(sides)
+  return masked * math.prod(sides)
 
 
 def blockwise(
   key: Array,
   grid: Sequence[int],
-  num_hidden: int,
+  num_masked: int,
   *,
   min_patches: int = 16,
   min_aspect: float = 0.3,
 ) -> Array:
-  """Hides rectangles, one after the other, until enough is hidden.
+  """Masks rectangles, one after the other, until enough is masked.
 
   As BEiT does (https://arxiv.org/abs/2106.08254, algorithm 1): the area is uniform
-  between `min_patches` and what is still to hide, the aspect log-uniform between
-  `min_aspect` and its inverse. A rectangle that is too large, or hides nothing new, is
-  drawn again. After ten such in a row BEiT hides fewer tokens than asked for; here the
-  rest is hidden one by one, at random.
+  between `min_patches` and what is still to mask, the aspect log-uniform between
+  `min_aspect` and its inverse. A rectangle that is too large, or masks nothing new, is
+  drawn again. After ten such in a row BEiT masks fewer tokens than asked for; here the
+  rest is masked one by one, at random.
 
   Args:
     key: the example's key.
     grid: rows and columns of the token grid; N is their product.
-    num_hidden: how many tokens to hide.
+    num_masked: how many tokens to mask.
     min_patches: smallest area of a rectangle, in tokens.
     min_aspect: smallest ratio of its sides.
 
   Returns:
-    bool [N], exactly `num_hidden` True.
+    bool [N], exactly `num_masked` True.
 
   Raises:
     UserError: the grid does not have two sides.
@@ -161,22 +161,22 @@ def blockwise(
     return inside & (height < rows) & (width < columns)
 
   def draw(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-    hidden, key, failures = state
+    masked, key, failures = state
     key, of_rectangle = jax.random.split(key)
-    left = num_hidden - hidden.sum()
-    more = rectangle(of_rectangle, left) & ~hidden
+    left = num_masked - masked.sum()
+    more = rectangle(of_rectangle, left) & ~masked
     fits = (more.sum() > 0) & (more.sum() <= left)
-    return hidden | (more & fits), key, jnp.where(fits, 0, failures + 1)
+    return masked | (more & fits), key, jnp.where(fits, 0, failures + 1)
 
   def unfinished(state: tuple[Array, Array, Array]) -> Array:
-    hidden, _, failures = state
-    return (hidden.sum() < num_hidden) & (failures < 10)
+    masked, _, failures = state
+    return (masked.sum() < num_masked) & (failures < 10)
 
   rest_key, key = jax.random.split(key)
   nothing = jnp.zeros((rows, columns), bool)
-  hidden, _, _ = jax.lax.while_loop(unfinished, draw, (nothing, key, jnp.int32(0)))
+  masked, _, _ = jax.lax.while_loop(unfinished, draw, (nothing, key, jnp.int32(0)))
   noise = jax.random.uniform(rest_key, (rows * columns,))
-  return highest(hidden.ravel() + noise, num_hidden)
+  return highest(masked.ravel() + noise, num_masked)
 
 
 def _units(
@@ -197,22 +197,22 @@ def _units(
 
 
 def inverse_block(
-  key: Array, grid: Sequence[int], num_hidden: int, *, min_aspect: float = 0.5
+  key: Array, grid: Sequence[int], num_masked: int, *, min_aspect: float = 0.5
 ) -> Array:
   """Shows one block, which may run over an edge and come in on the other side.
 
-  As CAPI does (https://arxiv.org/abs/2502.08769, section 3): hiding a block leaves its
-  middle more often hidden than the edges, and so does showing one; rolled around the
-  grid, each token is hidden as often as any other.
+  As CAPI does (https://arxiv.org/abs/2502.08769, section 3): masking a block leaves its
+  middle more often masked than the edges, and so does showing one; rolled around the
+  grid, each token is masked as often as any other.
 
   Args:
     key: the example's key.
     grid: rows and columns of the token grid; N is their product.
-    num_hidden: how many tokens to hide.
+    num_masked: how many tokens to mask.
     min_aspect: smallest ratio of the block's sides, which is drawn log-uniformly.
 
   Returns:
-    bool [N], exactly `num_hidden` True: the block's last row may not be whole.
+    bool [N], exactly `num_masked` True: the block's last row may not be whole.
 
   Raises:
     UserError: the grid does not have two sides.
@@ -224,7 +224,7 @@ def inverse_block(
   if len(grid) != 2:
     raise UserError(f"inverse blocks: expected a grid of rows and columns, not {grid}")
   rows, columns = grid
-  shown = rows * columns - num_hidden
+  shown = rows * columns - num_masked
   keys = jax.random.split(key, 3)
   # No block is longer than the grid. Of rounded logarithms, keep clear.
   low = max(math.log(min_aspect), math.log(shown / columns**2))

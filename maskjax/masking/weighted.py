@@ -7,7 +7,7 @@ from jax import Array
 from maskjax.masking.samplers import highest
 
 
-def weighted(key: Array, weights: Array, num_hidden: int) -> Array:
+def weighted(key: Array, weights: Array, num_masked: int) -> Array:
   """Shows tokens that are drawn one after the other, as likely as their weights say.
 
   With a teacher's attention for weights, this is MaskAlign's attentive masking
@@ -17,14 +17,14 @@ def weighted(key: Array, weights: Array, num_hidden: int) -> Array:
   Args:
     key: the example's key.
     weights: of one example's tokens: [N], none below 0.
-    num_hidden: how many tokens to hide.
+    num_masked: how many tokens to mask.
 
   Returns:
-    bool [N], exactly `num_hidden` True.
+    bool [N], exactly `num_masked` True.
 
   Example:
     >>> weighted(jax.random.key(0), jnp.array([0.0, 1.0, 0.0, 1.0]), 2).tolist()
     [True, False, True, False]
   """
   noise = jax.random.gumbel(key, weights.shape)
-  return ~highest(jnp.log(weights) + noise, weights.shape[0] - num_hidden)
+  return ~highest(jnp.log(weights) + noise, weights.shape[0] - num_masked)

@@ -1,8 +1,8 @@
 """Mask samplers of text: `sample(key, text, count) -> bool [N]`, one example each.
 
 `text` is a `maskjax.tokens.Text` of one row, and `count` how many of its tokens to
-hide, an int32 scalar, since rows are not equally full. No sampler hides more, and none
-hides what is no word.
+mask, an int32 scalar, since rows are not equally full. No sampler masks more, and none
+masks what is no word.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from maskjax.tokens.text import Text
 
 __all__ = [
   "by_class",
-  "by_likeness",
   "by_rate",
+  "by_similarity",
   "ngrams",
   "spans",
   "terms_and_words",
@@ -26,21 +26,21 @@ __all__ = [
   "whole_words",
 ]
 
-# What may be hidden at once, see `units_of`.
+# What may be masked at once, see `units_of`.
 UNITS = ("words", "tokens")
 
 TextSampler = Callable[[Array, Text, Array], Array]
 
 
 def tokens(key: Array, text: Text, count: Array) -> Array:
-  """Hides tokens uniformly at random, without replacement, as BERT does.
+  """Masks tokens uniformly at random, without replacement, as BERT does.
 
   https://arxiv.org/abs/1810.04805, section 3.1.
 
   Args:
     key: the example's key.
     text: one row.
-    count: how many tokens to hide.
+    count: how many tokens to mask.
 
   Returns:
     bool [N].
@@ -50,14 +50,14 @@ def tokens(key: Array, text: Text, count: Array) -> Array:
 
 
 def whole_words(key: Array, text: Text, count: Array) -> Array:
-  """Hides whole words uniformly at random, without replacement.
+  """Masks whole words uniformly at random, without replacement.
 
   As BERT's later models do: a word that no longer fits is passed over.
 
   Args:
     key: the example's key.
     text: one row.
-    count: how many tokens to hide; fewer where no word fits the rest.
+    count: how many tokens to mask; fewer where no word fits the rest.
 
   Returns:
     bool [N].
@@ -75,7 +75,7 @@ def spans(
   longest: int = 10,
   of: str = "words",
 ) -> Array:
-  """Hides runs of whole words, their lengths from a geometric distribution.
+  """Masks runs of whole words, their lengths from a geometric distribution.
 
   As SpanBERT does (https://arxiv.org/abs/1907.10529, section 3.1): a run begins at the
   word of a token drawn uniformly among the visible ones, and ends with its document;
@@ -84,7 +84,7 @@ def spans(
   Args:
     key: the example's key.
     text: one row.
-    count: how many tokens to hide.
+    count: how many tokens to mask.
     p: parameter of the distribution.
     longest: words of a run at most; the distribution is cut there, to a mean of 3.8.
     of: see `units_of`.
@@ -100,32 +100,32 @@ def spans(
   likely = jnp.log1p(-p) * lengths
 
   def more(state: tuple[Array, Array]) -> tuple[Array, Array]:
-    hidden, key = state
+    masked, key = state
     key, of_length, of_start = jax.random.split(key, 3)
     length = lengths[jax.random.categorical(of_length, likely)]
-    free = text.is_word & ~hidden
+    free = text.is_word & ~masked
     start = jax.random.categorical(of_start, jnp.where(free, 0.0, -jnp.inf))
     run = (units >= units[start]) & (units < units[start] + length)
     run &= (text.segment == text.segment[start]) & free
-    left = count - hidden.sum()
-    return hidden | (run & (jnp.cumsum(run) <= left)), key
+    left = count - masked.sum()
+    return masked | (run & (jnp.cumsum(run) <= left)), key
 
-  # Each run hides at least the token that was drawn.
-  most_hidden = jnp.minimum(count, text.is_word.sum())
+  # Each run masks at least the token that was drawn.
+  max_masked = jnp.minimum(count, text.is_word.sum())
   nothing = jnp.zeros(units.shape, bool)
-  hidden, _ = jax.lax.while_loop(
-    lambda state: state[0].sum() < most_hidden, more, (nothing, key)
+  masked, _ = jax.lax.while_loop(
+    lambda state: state[0].sum() < max_masked, more, (nothing, key)
   )
-  return hidden
+  return masked
 
 
 def ngrams(key: Array, text: Text, count: Array) -> Array:
-  """Hides n-grams and single tokens uniformly at random, without replacement.
+  """Masks n-grams and single tokens uniformly at random, without replacement.
 
   Args:
     key: the example's key.
     text: one row, its `score` that of `maskjax.data.statistics.ngrams`.
-    count: how many tokens to hide; fewer where no n-gram and no token fits the rest.
+    count: how many tokens to mask; fewer where no n-gram and no token fits the rest.
 
   Returns:
     bool [N].
@@ -136,14 +136,14 @@ def ngrams(key: Array, text: Text, count: Array) -> Array:
 
 
 def by_rate(key: Array, text: Text, count: Array) -> Array:
-  """Hides each token as often as its score says, as InforMask does.
+  """Masks each token as often as its score says, as InforMask does.
 
   https://arxiv.org/abs/2210.11771, section 3.
 
   Args:
     key: the example's key.
     text: one row; its scores are rates, see `maskjax.data.statistics`.
-    count: how many tokens to hide at most; where the rates ask for more, these are
+    count: how many tokens to mask at most; where the rates ask for more, these are
       drawn from them.
 
   Returns:
@@ -158,15 +158,15 @@ def by_rate(key: Array, text: Text, count: Array) -> Array:
 def by_class(
   key: Array, text: Text, count: Array, *, weights: Array, of: str = "words"
 ) -> Array:
-  """Hides whole words, those of some classes more often than others.
+  """Masks whole words, those of some classes more often than others.
 
-  The words are gone through in a random order; each is hidden with the probability of
+  The words are gone through in a random order; each is masked with the probability of
   its class, until there are enough (https://arxiv.org/abs/2208.10806, section 4.2).
 
   Args:
     key: the example's key.
     text: one row; the score of a word is the number of its class.
-    count: how many tokens to hide; a word that no longer fits is passed over.
+    count: how many tokens to mask; a word that no longer fits is passed over.
     weights: the probability of each class, float [C].
     of: see `units_of`.
 
@@ -185,8 +185,8 @@ def by_class(
   return in_order(order, jnp.where(chosen, units, -1), count)
 
 
-def by_likeness(key: Array, text: Text, count: Array) -> Array:
-  """Hides tokens, those of words with high scores more often (Difference-Masking).
+def by_similarity(key: Array, text: Text, count: Array) -> Array:
+  """Masks tokens, those of words with high scores more often (Difference-Masking).
 
   Tokens are drawn one after the other, without replacement, and as likely as the rank
   of their word among the row's words: the last one weighs 1, the next one 2, and so on
@@ -195,7 +195,7 @@ def by_likeness(key: Array, text: Text, count: Array) -> Array:
   Args:
     key: the example's key.
     text: one row, with a score for each word.
-    count: how many tokens to hide.
+    count: how many tokens to mask.
 
   Returns:
     bool [N].
@@ -216,17 +216,17 @@ def by_likeness(key: Array, text: Text, count: Array) -> Array:
 def terms_and_words(
   key: Array, text: Text, count: Array, *, term_ratio: float, word_ratio: float
 ) -> Array:
-  """Hides some terms of a domain, each as a whole, and some other tokens (MSLM).
+  """Masks some terms of a domain, each as a whole, and some other tokens (MSLM).
 
   https://arxiv.org/abs/2403.18025, section 3. How many terms is rounded at random, so
-  that those of rows with few are hidden as often.
+  that those of rows with few are masked as often.
 
   Args:
     key: the example's key.
     text: one row; its scores number the terms from 1 on, 0 is none.
-    count: how many tokens to hide at most; terms that do not fit are passed over.
-    term_ratio: share of the terms that is hidden.
-    word_ratio: share of the other tokens that is hidden.
+    count: how many tokens to mask at most; terms that do not fit are passed over.
+    term_ratio: share of the terms that is masked.
+    word_ratio: share of the other tokens that is masked.
 
   Returns:
     bool [N].
@@ -238,11 +238,11 @@ def terms_and_words(
   noise = jax.random.uniform(of_terms, number.shape)
   chosen = most(noise, is_term, jnp.floor(share).astype(jnp.int32))
   wanted = (number > 0) & chosen[number - 1]
-  hidden = in_order(noise, jnp.where(wanted, number - 1, -1), count)
+  masked = in_order(noise, jnp.where(wanted, number - 1, -1), count)
   others = text.is_word & (number == 0)
-  left = jnp.minimum(jnp.round(word_ratio * others.sum()), count - hidden.sum())
+  left = jnp.minimum(jnp.round(word_ratio * others.sum()), count - masked.sum())
   noise = jax.random.uniform(of_words, number.shape)
-  return hidden | most(noise, others, left.astype(jnp.int32))
+  return masked | most(noise, others, left.astype(jnp.int32))
 
 
 def scores(text: Text) -> Array:
@@ -260,7 +260,7 @@ def scores(text: Text) -> Array:
 
 
 def units_of(text: Text, of: str) -> Array:
-  """Numbers what is hidden at once: int32 [N]; -1 for what is no word.
+  """Numbers what is masked at once: int32 [N]; -1 for what is no word.
 
   Args:
     text: one row.

@@ -6,9 +6,9 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.masking import Mask
-from maskjax.models.around import AroundEncoder
 from maskjax.models.decoder import Decoder
 from maskjax.models.dense import Dense
+from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.gelu import gelu
 from maskjax.models.transformer import LayerNorm
 from maskjax.models.vit import VisionEncoder
@@ -17,12 +17,12 @@ from maskjax.models.vit import VisionEncoder
 class AlignedEncoder(nn.Module):
   """An encoder of visible patches, and MaskAlign's dynamic alignment on top.
 
-  For each of the teacher's last blocks, learnt weights mix what all blocks of the
+  For each of the teacher's last blocks, learned weights mix what all blocks of the
   encoder say, and a linear layer brings it to the teacher's channels
   (https://arxiv.org/abs/2211.08887, section 3.3).
 
   Attributes:
-    encoder: without a last normalisation.
+    encoder: without a last normalization.
     size: channels T of the teacher.
     teacher_depth: number of the teacher's blocks.
     levels: how many of them, the last ones, are aligned: K.
@@ -60,7 +60,7 @@ class AlignedEncoder(nn.Module):
 
   @nn.compact
   def encode(self, patches: Array) -> Array:
-    """Encodes whole images, each token normalised: [B, N, P] to [B, 1 + N, D]."""
+    """Encodes whole images, each token normalized: [B, N, P] to [B, 1 + N, D]."""
     norm = LayerNorm(
       epsilon=self.encoder.norm_epsilon,
       use_bias=False,
@@ -92,7 +92,7 @@ class Projector(nn.Module):
     return x
 
 
-class AlignedAutoencoder(AroundEncoder):
+class AlignedAutoencoder(EncoderModel):
   """MAE's network, one block of whose encoder is to say what a teacher's block says.
 
   As DMAE has it (https://arxiv.org/abs/2208.12256, section 3).
@@ -109,7 +109,7 @@ class AlignedAutoencoder(AroundEncoder):
   layer: int
 
   def __call__(self, patches: Array, mask: Mask, visible_too: bool = False) -> Array:
-    """Predicts hidden patches: [B, N, P] to float32 [B, M, P], see `Decoder`."""
+    """Predicts masked patches: [B, N, P] to float32 [B, M, P], see `Decoder`."""
     return self.predict_and_project(patches, mask, visible_too)[0]
 
   def predict_and_project(

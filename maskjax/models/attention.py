@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.models.dense import Dense
-from maskjax.models.dropping import drop_some
+from maskjax.models.dropout import dropout
 from maskjax.models.heads import IntoHeads, OutOfHeads
 from maskjax.models.relative import Relative, disentangled
 from maskjax.models.rotary import BASE, rotate
@@ -57,7 +57,7 @@ def _weights(query: Array, key: Array, bias: Array | None = None) -> Array:
 
 
 def heads_a_group(*, heads: int, length: int, depth: int) -> int:
-  """How many neighbouring heads `by_groups` should join; 1 for none.
+  """How many neighboring heads `by_groups` should join; 1 for none.
 
   Their queries together, and their channels together, still fit the lanes.
 
@@ -173,7 +173,7 @@ class Attention(nn.Module):
     heads: number of heads; divides the width.
     use_bias: give all layers biases.
     key_bias: give the keys a bias, as all but BEiT do.
-    cosine: compare queries and keys by the cosine of their angle, times a learnt
+    cosine: compare queries and keys by the cosine of their angle, times a learned
       scale of each head of at most 100 (https://arxiv.org/abs/2111.09883, section
       3.2).
     dropout: share of the weights that is dropped at random; heeded only where there is
@@ -271,7 +271,7 @@ class Attention(nn.Module):
       )
     weights = attention_weights(query, key, bias)
     self.sow("intermediates", "weights", weights)
-    y = take(drop_some(self, weights, self.dropout), project(values, "value"))
+    y = take(dropout(self, weights, self.dropout), project(values, "value"))
     # [B, heads, N, D / heads] -> [B, N, D]
     y = y.swapaxes(1, 2).reshape(asking.shape)
     return Dense(width, use_bias=self.use_bias, dtype=self.dtype, name="out")(y)

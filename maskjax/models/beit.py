@@ -1,4 +1,4 @@
-"""The network of BEiT v2: codes of hidden patches, told twice."""
+"""The network of BEiT v2: codes of masked patches, told twice."""
 
 from typing import cast
 
@@ -7,8 +7,8 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.masking import Mask
-from maskjax.models.around import blocks_like, norm_like
 from maskjax.models.dense import Dense
+from maskjax.models.encoder_model import blocks_like, norm_like
 from maskjax.models.vit import VisionEncoder
 
 
@@ -20,7 +20,7 @@ class CodePredictor(nn.Module):
   the image (https://arxiv.org/abs/2208.06366, section 2.3).
 
   Attributes:
-    encoder: with `hides_by="token"`, `positions="relative"`, `final_norm=False`.
+    encoder: with `masked_patches="token"`, `positions="relative"`, `final_norm=False`.
     num_codes: length K of a prediction.
     early_layer: how many of its blocks patches go through before aggregation.
     head_depth: blocks of the aggregation; 0 for none, as in BEiT.
@@ -39,7 +39,7 @@ class CodePredictor(nn.Module):
     self.aggregator = blocks_like(encoder, self.head_depth)
 
   def __call__(self, patches: Array, mask: Mask) -> list[Array]:
-    """Logits of hidden patches [B, N, P], and those by aggregation: [B, M, K] each."""
+    """Logits of masked patches [B, N, P], and those by aggregation: [B, M, K] each."""
     outputs = self.encoder.every_block(patches, mask)
     logits = [self.predict(outputs[-1], mask)]
     if self.head_depth:
@@ -50,8 +50,8 @@ class CodePredictor(nn.Module):
     return logits
 
   def predict(self, tokens: Array, mask: Mask) -> Array:
-    """Logits of hidden patches: [B, 1 + N, D] to float32 [B, M, K]."""
-    tokens = self.norm(mask.masked(self.encoder.patch_tokens(tokens)))
+    """Logits of masked patches: [B, 1 + N, D] to float32 [B, M, K]."""
+    tokens = self.norm(mask.take_masked(self.encoder.patch_tokens(tokens)))
     return cast(Array, self.head(tokens)).astype(jnp.float32)
 
   def encode(self, patches: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The context autoencoder: hidden patches' latents are told before their contents."""
+"""The context autoencoder: masked patches' latents are told before their contents."""
 
 from typing import Any, cast
 
@@ -9,24 +9,24 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.masking import Mask
-from maskjax.models.around import AroundEncoder, blocks_like, norm_like
 from maskjax.models.attention import Attention
 from maskjax.models.dense import Dense
-from maskjax.models.dropping import drop_branch
+from maskjax.models.dropout import stochastic_depth
+from maskjax.models.encoder_model import EncoderModel, blocks_like, norm_like
 from maskjax.models.transformer import REMAT, LayerNorm, Mlp
 from maskjax.sharding import constrain_batch
 from maskjax.tokens import sincos
 
 
 class RegressorBlock(nn.Module):
-  """Hidden patches' latents look at those of all patches, and change alone.
+  """Masked patches' latents look at those of all patches, and change alone.
 
   Places count where to look, not in what is taken.
 
   Attributes:
     heads: number of attention heads.
     mlp_ratio: hidden width of the MLP over the width of the tokens.
-    norm_epsilon: added to the variance in layer normalisation.
+    norm_epsilon: added to the variance in layer normalization.
     layer_scale: what each branch's channels are multiplied by at first.
     dtype: type of the computation.
   """
@@ -46,7 +46,7 @@ class RegressorBlock(nn.Module):
     visible_places: Array,
     drop_path: Array | float = 0.0,
   ) -> Array:
-    """Transforms latents of hidden patches.
+    """Transforms latents of masked patches.
 
     Args:
       masked: [B, M, D].
@@ -66,7 +66,7 @@ class RegressorBlock(nn.Module):
     def add(x: Array, y: Array, name: str) -> Array:
       init = nn.initializers.constant(self.layer_scale)
       scale = self.param(f"{name}_scale", init, (y.shape[-1],))
-      return x + drop_branch(self, y * scale.astype(y.dtype), drop_path)
+      return x + stochastic_depth(self, y * scale.astype(y.dtype), drop_path)
 
     masked = constrain_batch(masked)
     everything = jnp.concatenate([visible, masked], axis=1)
@@ -79,21 +79,21 @@ class RegressorBlock(nn.Module):
       norm(everything + places, "key_norm"),
       values=norm(everything, "value_norm"),
     )
-    # The authors' code normalises what the second branch adds to, too.
+    # The authors' code normalizes what the second branch adds to, too.
     x = norm(add(masked, seen, "attention"), "mlp_norm")
     mlp = Mlp(ratio=self.mlp_ratio, dtype=self.dtype, name="mlp")
     return constrain_batch(add(x, mlp(x), "mlp"))
 
 
-class ContextAutoencoder(AroundEncoder):
+class ContextAutoencoder(EncoderModel):
   """The network of CAE (https://arxiv.org/abs/2202.03026, section 3.1).
 
   Attributes:
     encoder: sees the visible patches only. What follows has its `options` too, which
       hold at least `drop_path`, `layer_scale`, `mlp_ratio` and `remat`.
     num_codes: length K of a prediction.
-    regressor_depth: blocks from visible latents to hidden ones.
-    decoder_depth: blocks from hidden latents to codes.
+    regressor_depth: blocks from visible latents to masked ones.
+    decoder_depth: blocks from masked latents to codes.
   """
 
   num_codes: int
@@ -102,20 +102,20 @@ class ContextAutoencoder(AroundEncoder):
 
   @nn.compact
   def __call__(self, patches: Array, mask: Mask) -> tuple[Array, Array, Array]:
-    """Tells hidden patches of [B, N, P] from the visible ones.
+    """Tells masked patches of [B, N, P] from the visible ones.
 
     Returns:
       Logits, float32 [B, M, K]; the latents that they were decoded from, [B, M, D];
-      and those that the encoder gives for the hidden patches when it sees them, and
+      and those that the encoder gives for the masked patches when it sees them, and
       them alone, [B, M, D], without gradients.
     """
     encoder = self.encoder
     visible = encoder.patch_tokens(encoder(patches, mask))
     latents = encoder.patch_tokens(encoder(patches, mask.inverse()))
     table = jnp.asarray(sincos(encoder.grid, encoder.width), encoder.dtype)
-    regressed = self._regress(visible, table[mask.hidden_ids], table[mask.visible_ids])
+    regressed = self._regress(visible, table[mask.masked_ids], table[mask.visible_ids])
     decoder = blocks_like(encoder, self.decoder_depth, name="decoder")
-    x = decoder(regressed + table[mask.hidden_ids])[-1]
+    x = decoder(regressed + table[mask.masked_ids])[-1]
     x = norm_like(encoder, name="decoder_norm")(x)
     logits = Dense(self.num_codes, dtype=encoder.dtype, name="head")(x)
     return logits.astype(jnp.float32), regressed, jax.lax.stop_gradient(latents)
@@ -123,7 +123,7 @@ class ContextAutoencoder(AroundEncoder):
   def _regress(
     self, visible: Array, masked_places: Array, visible_places: Array
   ) -> Array:
-    """Latents of hidden patches from those of visible ones: [B, V, D] to [B, M, D]."""
+    """Latents of masked patches from those of visible ones: [B, V, D] to [B, M, D]."""
     encoder, options = self.encoder, self.encoder.options
     init = nn.initializers.normal(0.02)
     token = self.param("mask_token", init, (1, 1, encoder.width))

@@ -5,11 +5,11 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.masking import Mask
-from maskjax.models.around import AroundEncoder
 from maskjax.models.decoder import TokenDecoder
+from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.prototypes import CosineHead
 from maskjax.normalization import unit
-from maskjax.tokens import places
+from maskjax.tokens import grid_positions
 
 
 class Clusters(nn.Module):
@@ -29,13 +29,13 @@ class Clusters(nn.Module):
 
 
 class Predictor(TokenDecoder):
-  """Predicts each hidden place by itself, by attention to the visible codes alone."""
+  """Predicts each masked place by itself, by attention to the visible codes alone."""
 
   @nn.compact
   def __call__(self, codes: Array, mask: Mask) -> Array:
-    """Predicts hidden places: [B, R + V, E], registers first, to [B, M, D]."""
-    at = jnp.asarray(places(self.grid))
-    here, there = at[mask.visible_ids], at[mask.hidden_ids]
+    """Predicts masked places: [B, R + V, E], registers first, to [B, M, D]."""
+    at = jnp.asarray(grid_positions(self.grid))
+    here, there = at[mask.visible_ids], at[mask.masked_ids]
     registers = codes.shape[1] - here.shape[1]
     x = jnp.broadcast_to(self.mask_tokens(), (*there.shape[:2], self.width))
     return self.transform(
@@ -47,7 +47,7 @@ class Predictor(TokenDecoder):
     )
 
 
-class ClusterPredictor(AroundEncoder):
+class ClusterPredictor(EncoderModel):
   """The network of CAPI (https://arxiv.org/abs/2502.08769, section 3).
 
   Attributes:
@@ -61,5 +61,5 @@ class ClusterPredictor(AroundEncoder):
   head: CosineHead
 
   def __call__(self, patches: Array, mask: Mask) -> Array:
-    """Predicts hidden patches' clusters: [B, N, P] to float32 logits [B, M, K]."""
+    """Predicts masked patches' clusters: [B, N, P] to float32 logits [B, M, K]."""
     return self.head(self.predictor(self.encoder(patches, mask), mask))

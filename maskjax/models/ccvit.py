@@ -5,11 +5,11 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.masking import Mask
-from maskjax.models.around import AroundEncoder, blocks_like, norm_like
 from maskjax.models.dense import Dense
+from maskjax.models.encoder_model import EncoderModel, blocks_like, norm_like
 
 
-class TokensAndPixels(AroundEncoder):
+class TokensAndPixels(EncoderModel):
   """The network of CCViT (https://arxiv.org/abs/2303.04664, figure 2).
 
   Tokens are predicted from the last block. Pixels are predicted by further blocks,
@@ -17,7 +17,7 @@ class TokensAndPixels(AroundEncoder):
   therefore know the image as a whole.
 
   Attributes:
-    encoder: with `hides_by="token"`, `positions="relative"`, `final_norm=False`.
+    encoder: with `masked_patches="token"`, `positions="relative"`, `final_norm=False`.
     num_tokens: number K of tokens.
     patch_dim: length P of a patch of pixels.
     early: after how many blocks the second branch takes the patches.
@@ -44,11 +44,13 @@ class TokensAndPixels(AroundEncoder):
     encoder = self.encoder
     outputs = encoder.every_block(patches, mask)
     last, early = outputs[-1], outputs[self.early - 1]
-    x = asked.masked(encoder.patch_tokens(norm_like(encoder, name="norm")(last)))
+    x = asked.take_masked(encoder.patch_tokens(norm_like(encoder, name="norm")(last)))
     tokens = Dense(self.num_tokens, dtype=encoder.dtype, name="token_head")(x)
     x = jnp.concatenate([last[:, :1], early[:, 1:]], axis=1)
     branch = blocks_like(encoder, self.branch_depth, name="branch")
     x = branch(x, bias=encoder.relative())[-1]
-    x = asked.masked(encoder.patch_tokens(norm_like(encoder, name="pixel_norm")(x)))
+    x = asked.take_masked(
+      encoder.patch_tokens(norm_like(encoder, name="pixel_norm")(x))
+    )
     pixels = Dense(self.patch_dim, dtype=encoder.dtype, name="pixel_head")(x)
     return tokens.astype(jnp.float32), pixels.astype(jnp.float32)

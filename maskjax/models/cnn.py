@@ -67,19 +67,19 @@ class ConvEncoder(nn.Module):
     # [B, H / stride, W / stride, D] -> [B, K, D]
     return last.reshape(len(last), -1, last.shape[-1])
 
-  def stages(self, patches: Array, hidden: Array | None = None) -> list[Array]:
+  def stages(self, patches: Array, masked: Array | None = None) -> list[Array]:
     """The features after each stage, of visible parts.
 
     Args:
       patches: [B, N, P].
-      hidden: bool [B, N], True where hidden; nothing is when None.
+      masked: bool [B, N], True where masked; nothing is when None.
 
     Returns:
       [B, H / stride, W / stride, width] for each stage.
     """
     images = unpatchify(patches, grid=self.grid, patch_size=self.patch_size)
     # [B, N] -> [B, rows, columns]
-    where = None if hidden is None else hidden.reshape(-1, *self.grid)
+    where = None if masked is None else masked.reshape(-1, *self.grid)
     return self.network(images, where)
 
   def each(self, patches: Array) -> Array:

@@ -8,7 +8,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.models.convolution import conv, erase
-from maskjax.models.dropping import drop_branch
+from maskjax.models.dropout import stochastic_depth
 from maskjax.models.transformer import LayerNorm, Mlp
 from maskjax.sharding import constrain_batch
 
@@ -28,7 +28,7 @@ class ConvNextBlock(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Array, hidden: Array | None = None, rate: Array | float = 0.0
+    self, x: Array, masked: Array | None = None, rate: Array | float = 0.0
   ) -> Array:
     """[B, H, W, C] to the same, see `ConvNext`."""
     x = constrain_batch(x)
@@ -47,7 +47,7 @@ class ConvNextBlock(nn.Module):
     init = nn.initializers.constant(self.layer_scale)
     y = y * self.param("layer_scale", init, (width,)).astype(y.dtype)
     # All but the convolution look at one place alone: erasing once is enough.
-    return constrain_batch(x + drop_branch(self, erase(y, hidden), rate))
+    return constrain_batch(x + stochastic_depth(self, erase(y, masked), rate))
 
 
 class ConvNext(nn.Module):
@@ -75,7 +75,7 @@ class ConvNext(nn.Module):
     return self.stem_stride * 2 ** (len(self.widths) - 1)
 
   @nn.compact
-  def __call__(self, images: Array, hidden: Array | None = None) -> list[Array]:
+  def __call__(self, images: Array, masked: Array | None = None) -> list[Array]:
     """The features after each stage, see `maskjax.models.resnet.ResNet`."""
 
     def norm(x: Array, name: str) -> Array:
@@ -94,11 +94,11 @@ class ConvNext(nn.Module):
         x = norm(reduce(x, width, self.stem_stride, "stem"), "stem_norm")
       else:
         x = reduce(norm(x, f"reduce_{i}_norm"), width, 2, f"reduce_{i}")
-      # Their windows lie in visible parts or in hidden ones, never in both.
-      x = erase(x, hidden)
+      # Their windows lie in visible parts or in masked ones, never in both.
+      x = erase(x, masked)
       for j in range(depth):
         x = ConvNextBlock(
           layer_scale=self.layer_scale, dtype=self.dtype, name=f"stage_{i}_block_{j}"
-        )(x, hidden, next(rates))
+        )(x, masked, next(rates))
       outputs.append(x)
     return outputs

@@ -1,4 +1,4 @@
-"""Convolutions and batch normalisation, of whole images or of their visible parts."""
+"""Convolutions and batch normalization, of whole images or of their visible parts."""
 
 import math
 from typing import Any
@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-# He's initialisation by the outputs, https://arxiv.org/abs/1502.01852, as ResNets have.
+# He's initialization by the outputs, https://arxiv.org/abs/1502.01852, as ResNets have.
 HE = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -111,27 +111,27 @@ def spread(mask: Array, height: int, width: int) -> Array:
   return fine[..., None]
 
 
-def erase(x: Array, hidden: Array | None) -> Array:
-  """Sets what lies at hidden places to 0.
+def erase(x: Array, masked: Array | None) -> Array:
+  """Sets what lies at masked places to 0.
 
   A dense layer between two of these is a sparse one: it reads visible places alone,
   and writes them alone (https://arxiv.org/abs/2301.03580, section 3.1).
 
   Args:
     x: [B, H, W, C].
-    hidden: bool [B, rows, columns], True where hidden, see `spread`; nothing is when
+    masked: bool [B, rows, columns], True where masked, see `spread`; nothing is when
       None.
   """
-  return x if hidden is None else jnp.where(spread(hidden, *x.shape[1:3]), 0, x)
+  return x if masked is None else jnp.where(spread(masked, *x.shape[1:3]), 0, x)
 
 
 class BatchNorm(nn.Module):
-  """Normalises each channel over the batch and its visible places.
+  """Normalizes each channel over the batch and its visible places.
 
   By the statistics of the batch itself where the collection `moments` is mutable, which
   then takes their sums; else by the running averages in the collection `statistics`,
   see `running`. On a mesh a batch is that of all devices; of a step with microbatches,
-  each is a batch. Hidden places are 0.
+  each is a batch. Masked places are 0.
 
   Attributes:
     epsilon: added to the variance.
@@ -142,8 +142,8 @@ class BatchNorm(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Array, hidden: Array | None = None) -> Array:
-    """Normalises [B, H, W, C], see `erase`."""
+  def __call__(self, x: Array, masked: Array | None = None) -> Array:
+    """Normalizes [B, H, W, C], see `erase`."""
     width = x.shape[-1:]
     scale = self.param("scale", nn.initializers.ones_init(), width)
     bias = self.param("bias", nn.initializers.zeros_init(), width)
@@ -153,12 +153,12 @@ class BatchNorm(nn.Module):
       mean = self.variable("statistics", "mean", jnp.zeros, width).value
       variance = self.variable("statistics", "variance", jnp.ones, width).value
     if trains:
-      mean, variance = self._of_batch(x, hidden)
+      mean, variance = self._of_batch(x, masked)
     y = (x - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
-    return erase(y.astype(self.dtype), hidden)
+    return erase(y.astype(self.dtype), masked)
 
-  def _of_batch(self, x: Array, hidden: Array | None) -> tuple[Array, Array]:
-    where = None if hidden is None else ~spread(hidden, *x.shape[1:3])
+  def _of_batch(self, x: Array, masked: Array | None) -> tuple[Array, Array]:
+    where = None if masked is None else ~spread(masked, *x.shape[1:3])
     mean = x.mean(axis=(0, 1, 2), where=where)
     # In two passes, for the digits, see `maskjax.models.transformer.LayerNorm`.
     variance = jnp.square(x - mean).mean(axis=(0, 1, 2), where=where)
@@ -173,10 +173,10 @@ class BatchNorm(nn.Module):
 
 
 def running(statistics: Any, moments: Any, *, decay: float = 0.9) -> Any:
-  """Moves running averages towards the statistics of a batch.
+  """Moves running averages toward the statistics of a batch.
 
   Args:
-    statistics: of all normalisations of a network, a tree.
+    statistics: of all normalizations of a network, a tree.
     moments: the tree of the sums that they took, added up over microbatches.
     decay: of the averages.
 

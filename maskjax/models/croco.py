@@ -3,11 +3,11 @@
 from jax import Array
 
 from maskjax.masking import Mask
-from maskjax.models.around import AroundEncoder
 from maskjax.models.decoder import Decoder
+from maskjax.models.encoder_model import EncoderModel
 
 
-class CrossViewAutoencoder(AroundEncoder):
+class CrossViewAutoencoder(EncoderModel):
   """The network of CroCo (https://arxiv.org/abs/2210.10716, figure 2).
 
   Attributes:
@@ -21,7 +21,7 @@ class CrossViewAutoencoder(AroundEncoder):
   def __call__(
     self, patches: Array, mask: Mask, view: Array, visible_too: bool = False
   ) -> Array:
-    """Predicts hidden patches of the first image.
+    """Predicts masked patches of the first image.
 
     Args:
       patches: [B, N, P].

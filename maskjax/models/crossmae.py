@@ -7,8 +7,8 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.masking import Mask
-from maskjax.models.around import AroundEncoder
 from maskjax.models.decoder import TokenDecoder
+from maskjax.models.encoder_model import EncoderModel
 from maskjax.tokens import sincos
 
 
@@ -16,7 +16,7 @@ class CrossDecoder(TokenDecoder, kw_only=True):
   """Predicts each patch by itself, from the codes of the visible ones.
 
   Its blocks have no attention among the predicted patches, so that any number of them
-  can be asked for. Each block reads a learnt combination of what the encoder's blocks
+  can be asked for. Each block reads a learned combination of what the encoder's blocks
   gave (https://arxiv.org/abs/2401.14391, section 3).
 
   Attributes:
@@ -29,7 +29,7 @@ class CrossDecoder(TokenDecoder, kw_only=True):
   def __call__(
     self, encoded: Sequence[Array], mask: Mask, visible_too: bool = False
   ) -> Array:
-    """Predicts the patches of `mask.hidden_ids`, or all.
+    """Predicts the patches of `mask.masked_ids`, or all.
 
     Args:
       encoded: K arrays [B, 1 + V, E]: the tokens before the encoder's blocks, and
@@ -45,14 +45,14 @@ class CrossDecoder(TokenDecoder, kw_only=True):
     # [K, B, 1 + V, E] -> [depth, B, 1 + V, E]
     mixed = jnp.einsum("dk,kbve->dbve", weights.astype(self.dtype), jnp.stack(encoded))
     positions = jnp.asarray(sincos(self.grid, self.width), self.dtype)
-    asked = positions[None] if visible_too else positions[mask.hidden_ids]
+    asked = positions[None] if visible_too else positions[mask.masked_ids]
     x = self.mask_tokens() + asked
     x = jnp.broadcast_to(x, (mixed.shape[1], *x.shape[1:]))
     x = self.transform(x, attends="context", context=list(mixed))
     return self.predict(x, self.patch_dim)
 
 
-class CrossMaskedAutoencoder(AroundEncoder):
+class CrossMaskedAutoencoder(EncoderModel):
   """The network of CrossMAE (https://arxiv.org/abs/2401.14391, figure 3).
 
   Attributes:

@@ -13,7 +13,7 @@ from maskjax.masking import Mask
 from maskjax.models.dense import Dense
 from maskjax.models.transformer import LayerNorm, Transformer
 from maskjax.models.vit import VisionEncoder, check_shape
-from maskjax.tokens import places, sincos
+from maskjax.tokens import grid_positions, sincos
 
 
 class TokenDecoder(nn.Module):
@@ -24,7 +24,7 @@ class TokenDecoder(nn.Module):
     width: number of channels D.
     depth: number of blocks.
     heads: number of attention heads.
-    norm_epsilon: added to the variance in layer normalisation.
+    norm_epsilon: added to the variance in layer normalization.
     options: further fields of `Transformer`.
     dtype: type of the computation.
   """
@@ -38,14 +38,14 @@ class TokenDecoder(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   def mask_tokens(self, count: int = 1) -> Array:
-    """Learnt tokens, [1, count, D]."""
+    """Learned tokens, [1, count, D]."""
     init = nn.initializers.normal(0.02)
     return self.param("mask_token", init, (1, count, self.width)).astype(self.dtype)
 
   def transform(
     self, x: Array, wanted: int | None = None, *, attends: str = "self", **seen: Any
   ) -> Array:
-    """Runs the blocks, and normalises.
+    """Runs the blocks, and normalizes.
 
     Args:
       x: tokens, [B, L, D].
@@ -88,7 +88,7 @@ class Decoder(TokenDecoder, kw_only=True):
   def __call__(
     self, encoded: Array, mask: Mask, visible_too: bool, view: Array | None = None
   ) -> Array:
-    """Predicts hidden patches, or all.
+    """Predicts masked patches, or all.
 
     Args:
       encoded: [B, 1 + V, E] from the encoder, or [B, V, E] of one without a class
@@ -104,30 +104,30 @@ class Decoder(TokenDecoder, kw_only=True):
     if self.positions == "sincos":
       positions = jnp.asarray(sincos(self.grid, self.width), self.dtype)
     else:
-      positions = jnp.zeros((mask.hidden.shape[1], self.width), self.dtype)
+      positions = jnp.zeros((mask.masked.shape[1], self.width), self.dtype)
     embed = Dense(self.width, dtype=self.dtype, name="embed")
     x = embed(encoded)
-    # Attention does not mind the order of tokens: the hidden ones stand last, and
+    # Attention does not mind the order of tokens: the masked ones stand last, and
     # nothing need be put back in its place. [B, 1 + V + M, D]
     first = x.shape[1] - mask.visible_ids.shape[1]
     x = jnp.concatenate(
       [
         x[:, :first],
         x[:, first:] + positions[mask.visible_ids],
-        self.mask_tokens() + positions[mask.hidden_ids],
+        self.mask_tokens() + positions[mask.masked_ids],
       ],
       axis=1,
     )
     where: dict[str, Any] = {}
     if self.positions == "rotary":
-      at = jnp.asarray(places(self.grid))
-      ids = jnp.concatenate([mask.visible_ids, mask.hidden_ids], axis=1)
+      at = jnp.asarray(grid_positions(self.grid))
+      ids = jnp.concatenate([mask.visible_ids, mask.masked_ids], axis=1)
       # [B, 1 + V + M, 2]: the class token, where there is one, stands at 0.
       where["places"] = jnp.pad(at[ids], ((0, 0), (first, 0), (0, 0)))
       where["context_places"] = None if view is None else at
     if view is not None:
       where["context"] = embed(view) + positions
-    wanted = mask.hidden.shape[1] if visible_too else mask.hidden_ids.shape[1]
+    wanted = mask.masked.shape[1] if visible_too else mask.masked_ids.shape[1]
     attends = "self" if view is None else "both"
     x = self.transform(x, wanted, attends=attends, **where)
     x = self.predict(x, self.patch_dim)

@@ -11,14 +11,14 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.masking import Mask, gather
-from maskjax.models.around import AroundEncoder
 from maskjax.models.attention import Attention
 from maskjax.models.decoder import Decoder
+from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.transformer import LayerNorm, Mlp
-from maskjax.tokens import places
+from maskjax.tokens import grid_positions
 
 
-class JointEmbedding(AroundEncoder):
+class JointEmbedding(EncoderModel):
   """The network of I-JEPA (https://arxiv.org/abs/2301.08243, section 3).
 
   Attributes:
@@ -33,9 +33,9 @@ class JointEmbedding(AroundEncoder):
 
     Args:
       patches: [B, N, P].
-      mask: hides all but the context.
+      mask: masks all but the context.
       blocks: places of the blocks' patches, int [B, T, K]; one block of all that is
-        hidden when None.
+        masked when None.
 
     Returns:
       float32 [B, T, K, D].
@@ -43,7 +43,7 @@ class JointEmbedding(AroundEncoder):
     return predict_blocks(self.predictor, self.encoder(patches, mask), mask, blocks)
 
   def targets(self, codes: Array) -> Array:
-    """What is to be predicted: normalised codes of whole images, as they are."""
+    """What is to be predicted: normalized codes of whole images, as they are."""
     return codes
 
 
@@ -52,11 +52,11 @@ def predict_blocks(
 ) -> Array:
   """Asks a predictor for one block after the other, see `JointEmbedding`."""
   if blocks is None:
-    blocks = mask.hidden_ids[:, None]
+    blocks = mask.masked_ids[:, None]
   count = blocks.shape[1]
   codes, each = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), (codes, mask))
-  # A decoder predicts a mask's hidden places: here those of one block.
-  each = dataclasses.replace(each, hidden_ids=blocks.reshape(-1, blocks.shape[-1]))
+  # A decoder predicts a mask's masked places: here those of one block.
+  each = dataclasses.replace(each, masked_ids=blocks.reshape(-1, blocks.shape[-1]))
   # [B * T, K, D] -> [B, T, K, D]
   return predictor(codes, each, False).reshape(*blocks.shape, -1)
 
@@ -67,7 +67,7 @@ class Aggregation(nn.Module):
   Attributes:
     heads: number of attention heads.
     mlp_ratio: hidden width of the MLP over the width of the tokens.
-    norm_epsilon: added to the variance in layer normalisation.
+    norm_epsilon: added to the variance in layer normalization.
     dtype: type of the computation.
   """
 
@@ -120,15 +120,15 @@ class AggregationHead(nn.Module):
     return LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")(tokens)
 
 
-class DiscriminativeJointEmbedding(AroundEncoder):
+class DiscriminativeJointEmbedding(EncoderModel):
   """The network of DMT-JEPA (https://arxiv.org/abs/2405.17995, section 3).
 
   Attributes:
     encoder: see `JointEmbedding`.
-    head: aggregates the context's codes, and neighbours' codes into targets.
+    head: aggregates the context's codes, and neighbors' codes into targets.
     predictor: see `JointEmbedding`.
-    num_neighbors: how many neighbours a target is made of.
-    window: side of the neighbourhood from which they come, in patches.
+    num_neighbors: how many neighbors a target is made of.
+    window: side of the neighborhood from which they come, in patches.
   """
 
   head: AggregationHead
@@ -142,10 +142,10 @@ class DiscriminativeJointEmbedding(AroundEncoder):
     return predict_blocks(self.predictor, codes, mask, blocks)
 
   def targets(self, codes: Array) -> Array:
-    """What the image's mean code draws from each patch's most similar neighbours.
+    """What the image's mean code draws from each patch's most similar neighbors.
 
     Args:
-      codes: normalised, of whole images, [B, N, D].
+      codes: normalized, of whole images, [B, N, D].
 
     Returns:
       [B, N, D].
@@ -174,20 +174,20 @@ def neighborhood(grid: tuple[int, int], window: int) -> np.ndarray:
     >>> neighborhood((2, 3), 2).tolist()[0]
     [1, 3, 4]
   """
-  top_left = np.clip(places(grid) - window // 2, 0, np.array(grid) - window)
+  top_left = np.clip(grid_positions(grid) - window // 2, 0, np.array(grid) - window)
   # [N, 1, 2] + [window^2, 2] -> [N, window^2]
-  row, column = np.moveaxis(top_left[:, None] + places((window, window)), -1, 0)
+  row, column = np.moveaxis(top_left[:, None] + grid_positions((window, window)), -1, 0)
   ids = row * grid[1] + column
   others = ids != np.arange(len(ids))[:, None]
   return ids[others].reshape(len(ids), -1)
 
 
 def similar_neighbors(codes: Array, near: np.ndarray, count: int) -> Array:
-  """The neighbours whose codes have the largest cosines with a patch's own.
+  """The neighbors whose codes have the largest cosines with a patch's own.
 
   Args:
     codes: [B, N, D].
-    near: the neighbours of each place, int [N, K].
+    near: the neighbors of each place, int [N, K].
     count: how many of them to take.
 
   Returns:
@@ -200,7 +200,7 @@ def similar_neighbors(codes: Array, near: np.ndarray, count: int) -> Array:
   """
   codes = codes.astype(jnp.float32)
   cosines = jnp.einsum("bnd,bmd->bnm", codes, codes)
-  # A patch's own length is the same for all of its neighbours.
+  # A patch's own length is the same for all of its neighbors.
   lengths = jnp.sqrt(jnp.square(codes).sum(axis=-1))
   cosines = cosines / jnp.maximum(lengths, 1e-12)[:, None]
   index = jnp.broadcast_to(jnp.asarray(near), (len(codes), *near.shape))

@@ -1,4 +1,4 @@
-"""Codes of hidden patches, predicted by attention to the codes of visible ones."""
+"""Codes of masked patches, predicted by attention to the codes of visible ones."""
 
 import jax
 import jax.numpy as jnp
@@ -7,21 +7,21 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.masking import Mask
-from maskjax.models.around import AroundEncoder
 from maskjax.models.decoder import TokenDecoder
 from maskjax.models.dense import Dense
+from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.gelu import gelu
 from maskjax.models.transformer import LayerNorm
 from maskjax.tokens import sincos
 
 
 class NormedProjector(nn.Module):
-  """Dense layers without biases, each followed by a layer normalisation.
+  """Dense layers without biases, each followed by a layer normalization.
 
   Attributes:
     hidden: width between the layers.
     depth: number of layers.
-    norm_epsilon: added to the variance in layer normalisation.
+    norm_epsilon: added to the variance in layer normalization.
     dtype: type of the computation.
   """
 
@@ -49,9 +49,9 @@ class NormedProjector(nn.Module):
 
 
 class CueDecoder(TokenDecoder, kw_only=True):
-  """Predicts codes by attention among hidden places, and from them to visible codes.
+  """Predicts codes by attention among masked places, and from them to visible codes.
 
-  A hidden place begins as a mean of the visible codes, weighted by how near they are in
+  A masked place begins as a mean of the visible codes, weighted by how near they are in
   position embedding, beside the mask token.
 
   Attributes:
@@ -62,9 +62,9 @@ class CueDecoder(TokenDecoder, kw_only=True):
 
   @nn.compact
   def __call__(self, codes: Array, mask: Mask) -> Array:
-    """Predicts hidden codes: [B, 1 + V, E], class token first, to float32 [B, M, T]."""
+    """Predicts masked codes: [B, 1 + V, E], class token first, to float32 [B, M, T]."""
     table = jnp.asarray(sincos(self.grid, self.width), self.dtype)
-    here, there = table[mask.visible_ids], table[mask.hidden_ids]
+    here, there = table[mask.visible_ids], table[mask.masked_ids]
     x = Dense(self.width, dtype=self.dtype, name="embed")(codes)
     class_token, mask_token = jnp.split(self.mask_tokens(2), 2, axis=1)
     asking = mask_token + visual_cues(there, here, x[:, 1:]) + there
@@ -72,7 +72,7 @@ class CueDecoder(TokenDecoder, kw_only=True):
     asking = jnp.concatenate([class_token, asking], axis=1)
     x = self.transform(
       asking,
-      mask.hidden_ids.shape[1],
+      mask.masked_ids.shape[1],
       attends="both",
       context=jnp.concatenate([x[:, :1], x[:, 1:] + here], axis=1),
     )
@@ -80,10 +80,10 @@ class CueDecoder(TokenDecoder, kw_only=True):
 
 
 def visual_cues(there: Array, here: Array, codes: Array) -> Array:
-  """What is known of hidden places by the codes around them.
+  """What is known of masked places by the codes around them.
 
   Args:
-    there: position embeddings of the hidden places, [B, M, D].
+    there: position embeddings of the masked places, [B, M, D].
     here: those of the visible ones, [B, V, D].
     codes: of the visible patches, [B, V, D].
 
@@ -95,7 +95,7 @@ def visual_cues(there: Array, here: Array, codes: Array) -> Array:
   return jnp.einsum("bmv,bvd->bmd", weights.astype(codes.dtype), codes)
 
 
-class LatentMaskedModel(AroundEncoder):
+class LatentMaskedModel(EncoderModel):
   """The network of Latent MIM (https://arxiv.org/abs/2407.15837, section 3).
 
   Attributes:
@@ -108,7 +108,7 @@ class LatentMaskedModel(AroundEncoder):
   decoder: CueDecoder
 
   def __call__(self, patches: Array, mask: Mask) -> tuple[Array, Array]:
-    """The visible patches' codes, [B, V, D], and predictions of hidden ones, [B, M, D].
+    """The visible patches' codes, [B, V, D], and predictions of masked ones, [B, M, D].
 
     Args:
       patches: [B, N, P].

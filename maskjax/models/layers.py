@@ -16,7 +16,7 @@ class Layers(NamedTuple):
   """Tokens inside a network.
 
   Attributes:
-    tokens: after each block, before the last normalisation: [B, 1 + V, D] each, the
+    tokens: after each block, before the last normalization: [B, 1 + V, D] each, the
       class token first where there is one.
     attention: how much the class token takes from each patch in the last block, mean
       over heads: float32 [B, V]; None where nobody asked for it.

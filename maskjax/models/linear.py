@@ -4,11 +4,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from maskjax.models.around import AroundEncoder
 from maskjax.models.dense import Dense
+from maskjax.models.encoder_model import EncoderModel
 
 
-class LinearDecoder(AroundEncoder):
+class LinearDecoder(EncoderModel):
   """An encoder of whole images with a linear head.
 
   Attributes:

@@ -5,16 +5,16 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.masking import Mask
-from maskjax.models.around import AroundEncoder
 from maskjax.models.dense import Dense
+from maskjax.models.encoder_model import EncoderModel
 from maskjax.tokens import unpatchify
 
 
-class MaskedEncoder(AroundEncoder):
+class MaskedEncoder(EncoderModel):
   """An encoder with mask tokens inside, and a linear head.
 
   Attributes:
-    encoder: a `VisionEncoder` with `hides_by="token"`, or another module like it.
+    encoder: a `VisionEncoder` with `masked_patches="token"`, or another module like it.
     size: length T of a prediction.
     stride: rows and columns of patches for which each of the encoder's tokens
       predicts; more than 1 after an encoder that merges patches, as Swin does.
@@ -25,10 +25,10 @@ class MaskedEncoder(AroundEncoder):
 
   @nn.compact
   def __call__(self, patches: Array, mask: Mask, visible_too: bool = False) -> Array:
-    """Predicts hidden patches: [B, N, P] to float32 [B, M, T]; or all, [B, N, T]."""
+    """Predicts masked patches: [B, N, P] to float32 [B, M, T]; or all, [B, N, T]."""
     x = self.encoder.patch_tokens(self.encoder(patches, mask))
     if self.stride == 1 and not visible_too:
-      x = mask.masked(x)
+      x = mask.take_masked(x)
     head = Dense(self.size * self.stride**2, dtype=self.encoder.dtype, name="head")
     x = head(x).astype(jnp.float32)
     if self.stride == 1:
@@ -37,4 +37,4 @@ class MaskedEncoder(AroundEncoder):
     rows, columns = (side // self.stride for side in self.encoder.grid)
     x = unpatchify(x, grid=(rows, columns), patch_size=self.stride)
     x = x.reshape(len(x), -1, self.size)
-    return x if visible_too else mask.masked(x)
+    return x if visible_too else mask.take_masked(x)

@@ -7,9 +7,9 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.masking import Mask
-from maskjax.models.around import AroundEncoder, norm_like
 from maskjax.models.decoder import Decoder
 from maskjax.models.dense import Dense
+from maskjax.models.encoder_model import EncoderModel, norm_like
 from maskjax.models.gelu import gelu
 from maskjax.tokens import patchify, unpatchify
 
@@ -19,7 +19,7 @@ class RegionDecoder(nn.Module):
 
   For smaller ones each token is cut into 2x2, and those again, by deconvolutions whose
   stride is the size of their kernel: dense layers, but for the order of what comes out.
-  For larger ones the predictions of neighbouring patches are averaged.
+  For larger ones the predictions of neighboring patches are averaged.
 
   Attributes:
     decoder: predicts a region of the size of a patch, [B, N, size], where nothing is
@@ -36,7 +36,7 @@ class RegionDecoder(nn.Module):
 
   @nn.compact
   def __call__(self, encoded: Array, mask: Mask) -> Array:
-    """Predicts the regions of hidden patches; larger regions all.
+    """Predicts the regions of masked patches; larger regions all.
 
     Args:
       encoded: see `Decoder`.
@@ -66,7 +66,7 @@ class RegionDecoder(nn.Module):
     return x.reshape(batch, length, -1).astype(jnp.float32)
 
 
-class MultiscaleAutoencoder(AroundEncoder):
+class MultiscaleAutoencoder(EncoderModel):
   """The network of LocalMIM (https://arxiv.org/abs/2303.05251, section 3.2).
 
   Attributes:
@@ -85,7 +85,7 @@ class MultiscaleAutoencoder(AroundEncoder):
     predictions = []
     for layer, decoder in zip(self.layers, self.decoders, strict=True):
       x = codes[layer - 1]
-      if layer < self.encoder.depth:  # the last are normalised already
+      if layer < self.encoder.depth:  # the last are normalized already
         x = norm_like(self.encoder, name=f"norm_{layer}")(x)
       predictions.append(decoder(x, mask))
     return predictions

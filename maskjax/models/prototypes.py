@@ -1,4 +1,4 @@
-"""Encoders whose tokens are told apart by a learnt set of prototypes."""
+"""Encoders whose tokens are told apart by a learned set of prototypes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,15 +11,15 @@ from jax.typing import DTypeLike
 
 from maskjax.errors import UserError, at_least_one
 from maskjax.masking import Mask
-from maskjax.models.around import AroundEncoder
 from maskjax.models.dense import Dense
+from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.gelu import gelu
 from maskjax.normalization import unit
 from maskjax.resolve import did_you_mean
 
 
 class CosineHead(nn.Module):
-  """Scores tokens by their cosines to learnt directions, each with a learnt length.
+  """Scores tokens by their cosines to learned directions, each with a learned length.
 
   Attributes:
     size: number of directions K.
@@ -104,11 +104,11 @@ def prototype_head(fields: Mapping[str, Any], dtype: DTypeLike) -> PrototypeHead
   return PrototypeHead(**fields, dtype=dtype)
 
 
-class DistilledEncoder(AroundEncoder):
+class DistilledEncoder(EncoderModel):
   """The network of iBOT's student and teacher (https://arxiv.org/abs/2111.07832).
 
   Attributes:
-    encoder: a `VisionEncoder` with a class token and `hides_by="token"`.
+    encoder: a `VisionEncoder` with a class token and `masked_patches="token"`.
     head: scores all its tokens, the class token's and the patches' alike.
   """
 

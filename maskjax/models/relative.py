@@ -11,7 +11,7 @@ class Relative(NamedTuple):
   """Where tokens stand to each other.
 
   Attributes:
-    vectors: of each distance, [R, D], learnt.
+    vectors: of each distance, [R, D], learned.
     ids: which of them is that from each query to each key, int32 [B, N, K].
   """
 

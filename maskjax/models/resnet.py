@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.models.convolution import BatchNorm, conv, erase
-from maskjax.models.dropping import drop_branch
+from maskjax.models.dropout import stochastic_depth
 from maskjax.sharding import constrain_batch
 
 
@@ -31,7 +31,7 @@ class ResNetBlock(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Array, hidden: Array | None = None, rate: Array | float = 0.0
+    self, x: Array, masked: Array | None = None, rate: Array | float = 0.0
   ) -> Array:
     """[B, H, W, C] to [B, H / stride, W / stride, width], see `ResNet`."""
     x = constrain_batch(x)
@@ -40,7 +40,7 @@ class ResNetBlock(nn.Module):
       x: Array, features: int, size: int, stride: int, name: str, last: bool = False
     ) -> Array:
       x = conv(features, size, stride, name=name, dtype=self.dtype)(x)
-      x = BatchNorm(dtype=self.dtype, name=f"{name}_norm")(x, hidden)
+      x = BatchNorm(dtype=self.dtype, name=f"{name}_norm")(x, masked)
       return x if last else jax.nn.relu(x)
 
     if self.bottleneck:
@@ -52,7 +52,7 @@ class ResNetBlock(nn.Module):
       y = layer(y, self.width, 3, 1, "conv_1", last=True)
     if x.shape[-1] != self.width or self.stride > 1:
       x = layer(x, self.width, 1, self.stride, "shortcut", last=True)
-    return constrain_batch(jax.nn.relu(x + drop_branch(self, y, rate)))
+    return constrain_batch(jax.nn.relu(x + stochastic_depth(self, y, rate)))
 
 
 class ResNet(nn.Module):
@@ -83,25 +83,25 @@ class ResNet(nn.Module):
     return self.stem_stride * 2 ** (len(self.widths) - 1)
 
   @nn.compact
-  def __call__(self, images: Array, hidden: Array | None = None) -> list[Array]:
+  def __call__(self, images: Array, masked: Array | None = None) -> list[Array]:
     """The features after each stage.
 
     Args:
       images: [B, H, W, C].
-      hidden: bool [B, rows, columns], True for the parts of the image that no layer may
+      masked: bool [B, rows, columns], True for the parts of the image that no layer may
         see; their features are 0.
 
     Returns:
       [B, H / stride, W / stride, width] for each stage.
     """
     size, stride = (7, 2) if self.stem_stride == 4 else (3, self.stem_stride)
-    x = erase(images, hidden)
+    x = erase(images, masked)
     x = conv(self.stem_width, size, stride, name="stem", dtype=self.dtype)(x)
-    x = BatchNorm(dtype=self.dtype, name="stem_norm")(x, hidden)
+    x = BatchNorm(dtype=self.dtype, name="stem_norm")(x, masked)
     x = jax.nn.relu(x)
     if self.stem_stride == 4:
-      # Hidden places are 0, and nothing is less.
-      x = erase(nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))), hidden)
+      # Masked places are 0, and nothing is less.
+      x = erase(nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))), masked)
     rates = iter(jnp.linspace(0.0, self.drop_path, sum(self.depths)))
     outputs = []
     for i, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):
@@ -112,6 +112,6 @@ class ResNet(nn.Module):
           bottleneck=self.bottleneck,
           dtype=self.dtype,
           name=f"stage_{i}_block_{j}",
-        )(x, hidden, next(rates))
+        )(x, masked, next(rates))
       outputs.append(x)
     return outputs

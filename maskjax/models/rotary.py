@@ -18,7 +18,7 @@ def rotate(x: Array, places: Array, base: Array | float = BASE) -> Array:
   Args:
     x: [B, H, N, D], D a multiple of twice the number of axes A.
     places: [B, N, A] or [N, A]; a token at 0 is left as it is.
-    base: radians between neighbours run from 1 down to nearly one over it.
+    base: radians between neighbors run from 1 down to nearly one over it.
 
   Returns:
     [B, H, N, D].

@@ -9,18 +9,18 @@ from flax.core import FrozenDict
 from jax import Array
 
 from maskjax.masking import Mask
-from maskjax.models.around import AroundEncoder
+from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.transformer import LayerNorm, Transformer
 
 POSITIONS = ("each", "rows_columns")
 
 
-class PatchChooser(AroundEncoder):
-  """Says which of the hidden patches belongs to which hidden place.
+class PatchChooser(EncoderModel):
+  """Says which of the masked patches belongs to which masked place.
 
   A convolutional network makes one vector of each patch, by itself. Attention pools
   those of visible patches into one; with the embedding of a place added, it is compared
-  with those of hidden patches (https://arxiv.org/abs/1906.02940, section 3).
+  with those of masked patches (https://arxiv.org/abs/1906.02940, section 3).
 
   Attributes:
     encoder: the patch processing network, with D channels.
@@ -42,17 +42,17 @@ class PatchChooser(AroundEncoder):
 
     Args:
       patches: [B, N, P].
-      mask: whose hidden patches are asked for.
+      mask: whose masked patches are asked for.
 
     Returns:
-      float32 logits [B, M, M]: of each hidden place, in order, how well each hidden
+      float32 logits [B, M, M]: of each masked place, in order, how well each masked
       patch, in order, fits there.
     """
     dtype = self.encoder.dtype
     vectors = self.encoder.each(patches)
     width = vectors.shape[-1]
     places = self._places(width).astype(dtype)
-    visible = mask.visible(vectors) + places[mask.visible_ids]
+    visible = mask.take_visible(vectors) + places[mask.visible_ids]
     query = self.param("query", nn.initializers.normal(0.02), (width,)).astype(dtype)
     query = jnp.broadcast_to(query, (len(visible), 1, width))
     pooled = Transformer(
@@ -63,11 +63,11 @@ class PatchChooser(AroundEncoder):
       **self.options,
     )(jnp.concatenate([visible, query], axis=1), 1)[-1]
     pooled = LayerNorm(dtype=dtype, name="norm")(pooled)  # [B, 1, D]
-    asked = pooled + places[mask.hidden_ids]
+    asked = pooled + places[mask.masked_ids]
     return jnp.einsum(
       "bmd,bkd->bmk",
       asked,
-      mask.masked(vectors),
+      mask.take_masked(vectors),
       preferred_element_type=jnp.float32,
     )
 

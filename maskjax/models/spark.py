@@ -8,9 +8,9 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.masking import Mask
-from maskjax.models.around import AroundEncoder
 from maskjax.models.convnext import INIT, ConvNext
 from maskjax.models.convolution import BatchNorm, Doubling, conv, erase, spread
+from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.transformer import LayerNorm
 from maskjax.tokens import patchify
 
@@ -61,7 +61,7 @@ class LightDecoder(nn.Module):
     return head(x).astype(jnp.float32)
 
 
-class SparseAutoencoder(AroundEncoder):
+class SparseAutoencoder(EncoderModel):
   """The network of SparK (https://arxiv.org/abs/2301.03580, section 3).
 
   Attributes:
@@ -73,20 +73,20 @@ class SparseAutoencoder(AroundEncoder):
 
   @nn.compact
   def __call__(self, patches: Array, mask: Mask, visible_too: bool = False) -> Array:
-    """Predicts hidden patches: [B, N, P] to float32 [B, M, P]; or all, [B, N, P]."""
-    stages = self.encoder.stages(patches, mask.hidden)
+    """Predicts masked patches: [B, N, P] to float32 [B, M, P]; or all, [B, N, P]."""
+    stages = self.encoder.stages(patches, mask.masked)
     # [B, N] -> [B, rows, columns]
-    hidden = mask.hidden.reshape(-1, *self.encoder.grid)
-    dense = [self.densified(x, hidden, i) for i, x in enumerate(reversed(stages))]
+    masked = mask.masked.reshape(-1, *self.encoder.grid)
+    dense = [self.densified(x, masked, i) for i, x in enumerate(reversed(stages))]
     predicted = patchify(self.decoder(dense), self.encoder.patch_size)
-    return predicted if visible_too else mask.masked(predicted)
+    return predicted if visible_too else mask.take_masked(predicted)
 
-  def densified(self, x: Array, hidden: Array, i: int) -> Array:
-    """Fills hidden places with a learnt embedding, and projects to the decoder's width.
+  def densified(self, x: Array, masked: Array, i: int) -> Array:
+    """Fills masked places with a learned embedding, and projects to the decoder's width.
 
     Args:
       x: features of a scale, [B, H, W, C].
-      hidden: bool [B, rows, columns].
+      masked: bool [B, rows, columns].
       i: the scale, 0 for the smallest.
 
     Returns:
@@ -94,11 +94,11 @@ class SparseAutoencoder(AroundEncoder):
     """
     dtype, width = self.encoder.dtype, self.decoder.width // 2**i
     if isinstance(self.encoder.network, ConvNext):
-      x = erase(LayerNorm(epsilon=1e-6, dtype=dtype, name=f"norm_{i}")(x), hidden)
+      x = erase(LayerNorm(epsilon=1e-6, dtype=dtype, name=f"norm_{i}")(x), masked)
     else:
-      x = BatchNorm(dtype=dtype, name=f"norm_{i}")(x, hidden)
+      x = BatchNorm(dtype=dtype, name=f"norm_{i}")(x, masked)
     embedding = self.param(f"embedding_{i}", INIT, x.shape[-1:]).astype(dtype)
-    x = jnp.where(spread(hidden, *x.shape[1:3]), embedding, x)
+    x = jnp.where(spread(masked, *x.shape[1:3]), embedding, x)
     if i == 0 and x.shape[-1] == width:
       return x
     size = 1 if i == 0 else 3

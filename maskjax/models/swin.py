@@ -18,7 +18,7 @@ from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models.attention import Attention
 from maskjax.models.dense import Dense
-from maskjax.models.dropping import drop_branch
+from maskjax.models.dropout import stochastic_depth
 from maskjax.models.transformer import REMAT, LayerNorm, Mlp
 from maskjax.models.vit import RelativeBias, check_dtype, check_options, relative_ids
 from maskjax.resolve import did_you_mean
@@ -43,7 +43,7 @@ SWIN_SIZES: Mapping[str, Mapping[str, Any]] = {
 
 
 class SwinEncoder(nn.Module):
-  """A Swin over patches; hidden ones give way to a learnt token.
+  """A Swin over patches; hidden ones give way to a learned token.
 
   Between two stages the squares of 2x2 tokens are merged, with zeros below and to the
   right of a grid of odd sides.
@@ -54,12 +54,12 @@ class SwinEncoder(nn.Module):
     depths: number of blocks of each stage.
     heads: number of attention heads of each stage.
     window: rows and columns of tokens of a window.
-    version: 1, or 2: attention by cosine, a continuous bias of it, and normalisation
+    version: 1, or 2: attention by cosine, a continuous bias of it, and normalization
       at the end of each branch.
-    norm_every: normalise the tokens themselves after each so many blocks of a stage,
+    norm_every: normalize the tokens themselves after each so many blocks of a stage,
       as the largest ones of the second version do; 0 for never.
     mlp_ratio: hidden width of the MLPs over the width of the tokens.
-    norm_epsilon: added to the variance in layer normalisation.
+    norm_epsilon: added to the variance in layer normalization.
     drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
     remat: see `maskjax.models.Transformer`.
     dtype: type of the computation.
@@ -105,7 +105,7 @@ class SwinEncoder(nn.Module):
     x = norm(name="embed_norm")(x)
     token = self.param("mask_token", nn.initializers.normal(0.02), (self.width,))
     if mask is not None:
-      x = jnp.where(mask.hidden[..., None], token.astype(self.dtype), x)
+      x = jnp.where(mask.masked[..., None], token.astype(self.dtype), x)
     x = x.reshape(-1, *self.grid, self.width)
     block: Any = SwinBlock
     if self.remat != "none":
@@ -156,7 +156,7 @@ class SwinBlock(nn.Module):
       other one; tokens that come from opposite edges do not see each other.
     version: see `SwinEncoder`.
     mlp_ratio: hidden width of the MLP over the width of the tokens.
-    norm_epsilon: added to the variance in layer normalisation.
+    norm_epsilon: added to the variance in layer normalization.
     dtype: type of the computation.
   """
 
@@ -187,7 +187,7 @@ class SwinBlock(nn.Module):
     def branch(x: Array, name: str, transform: Any) -> Array:
       y = transform(norm(f"{name}_norm")(x)) if first else transform(x)
       y = y if first else norm(f"{name}_norm")(y)
-      return x + drop_branch(self, y, drop_path)
+      return x + stochastic_depth(self, y, drop_path)
 
     mlp = Mlp(ratio=self.mlp_ratio, dtype=self.dtype, name="mlp")
     return branch(branch(x, "attention", self.in_windows), "mlp", mlp)
@@ -261,8 +261,8 @@ class PatchMerging(nn.Module):
   """Makes one token of each square of 2x2, of twice as many channels.
 
   Attributes:
-    version: 1 normalises before the dense layer, 2 after it.
-    norm_epsilon: added to the variance in layer normalisation.
+    version: 1 normalizes before the dense layer, 2 after it.
+    norm_epsilon: added to the variance in layer normalization.
     dtype: type of the computation.
   """
 

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 
 from maskjax.models.attention import Attention
 from maskjax.models.dense import Dense
-from maskjax.models.dropping import drop_branch, drop_some
+from maskjax.models.dropout import dropout, stochastic_depth
 from maskjax.models.gelu import ACTIVATIONS
 from maskjax.models.relative import Relative
 from maskjax.models.rotary import BASE
@@ -71,14 +71,14 @@ class Block(nn.Module):
   Attributes:
     heads: number of attention heads.
     mlp_ratio: hidden width of the MLP over the width of the tokens.
-    norm_epsilon: added to the variance in layer normalisation.
-    norm_last: normalise the sum of tokens and branch, as BERT does, and not what the
+    norm_epsilon: added to the variance in layer normalization.
+    norm_last: normalize the sum of tokens and branch, as BERT does, and not what the
       branch reads.
-    norm_first: normalise what attention reads; but for ModernBERT's first block, which
-      reads normalised tokens, this is so where `norm_last` is not.
+    norm_first: normalize what attention reads; but for ModernBERT's first block, which
+      reads normalized tokens, this is so where `norm_last` is not.
     activation: see `Mlp`.
     gated: see `Mlp`.
-    use_bias: give all layers, and the normalisations, biases.
+    use_bias: give all layers, and the normalizations, biases.
     key_bias: see `Attention`.
     dropout: share of each branch's outcome that is dropped at random; heeded only
       where there is a `dropout` generator.
@@ -166,7 +166,7 @@ class Block(nn.Module):
         init = nn.initializers.constant(self.layer_scale)
         scale = self.param(f"{name}_scale", init, (y.shape[-1],))
         y = y * scale.astype(y.dtype)
-      x = x + drop_branch(self, drop_some(self, y, self.dropout), drop_path)
+      x = x + stochastic_depth(self, dropout(self, y, self.dropout), drop_path)
       return norm(f"{name}_norm", x) if self.norm_last else x
 
     if self.attends != "context":
@@ -215,7 +215,7 @@ class Transformer(nn.Module):
     depth: number of blocks.
     heads: number of attention heads.
     mlp_ratio: hidden width of the MLPs over the width of the tokens.
-    norm_epsilon: added to the variance in layer normalisation.
+    norm_epsilon: added to the variance in layer normalization.
     norm_last: see `Block`.
     norm_first: see `Block`; of the first block alone, and not with `scan`.
     activation: see `Mlp`.

@@ -17,7 +17,7 @@ from maskjax.models.dense import Dense
 from maskjax.models.gelu import ACTIVATIONS
 from maskjax.models.transformer import REMAT, LayerNorm, Transformer
 from maskjax.resolve import did_you_mean
-from maskjax.tokens import grid_of, places, sincos
+from maskjax.tokens import grid_of, grid_positions, sincos
 
 # Widths, depths and heads: https://arxiv.org/abs/2010.11929, table 1, and for
 # Ti and S https://arxiv.org/abs/2012.12877, table 1.
@@ -29,7 +29,7 @@ VIT_SIZES: Mapping[str, Mapping[str, int]] = {
   "H": {"width": 1280, "depth": 32, "heads": 16},
 }
 
-HIDES_BY = ("dropping", "token", "silence")
+MASKED_PATCHES = ("dropped", "token", "silent")
 POSITIONS = ("sincos", "learned", "rotary", "relative", "none")
 
 
@@ -46,27 +46,27 @@ def vit_size(size: str) -> dict[str, int]:
 
 
 class VisionEncoder(nn.Module):
-  """A ViT over patches, some of which may be hidden.
+  """A ViT over patches, some of which may be masked.
 
   Attributes:
     grid: rows and columns of patches of a whole image; N is their product.
     width: number of channels D.
     depth: number of blocks.
     heads: number of attention heads.
-    hides_by: what becomes of hidden patches: `dropping` them, as MAE does; a learnt
-      `token` in place of each, as BEiT and SimMIM have it; or `silence`: they attend
+    masked_patches: what becomes of masked patches: `dropped` them, as MAE does; a learned
+      `token` in place of each, as BEiT and SimMIM have it; or `silent`: they attend
       to the visible ones, and nothing attends to them, as in MP3.
     positions: `sincos`, fixed; `learned`; `rotary`, see `maskjax.models.rotary`;
-      `relative`, a learnt bias of attention by the difference of two places
+      `relative`, a learned bias of attention by the difference of two places
       (https://arxiv.org/abs/2103.14030, section 3.2), which all blocks share; or
       `none`.
-    class_token: put a learnt token before the patches.
-    registers: how many further learnt tokens stand before them, where the encoder may
+    class_token: put a learned token before the patches.
+    registers: how many further learned tokens stand before them, where the encoder may
       note what belongs to no patch (https://arxiv.org/abs/2309.16588).
     embed_bias: give the embedding of patches a bias.
-    embed_norm: normalise the tokens before the first block, as CLIP does.
-    final_norm: normalise the tokens after the last block.
-    norm_epsilon: added to the variance in layer normalisation.
+    embed_norm: normalize the tokens before the first block, as CLIP does.
+    final_norm: normalize the tokens after the last block.
+    norm_epsilon: added to the variance in layer normalization.
     options: further fields of `Transformer`.
     dtype: type of the computation.
   """
@@ -75,7 +75,7 @@ class VisionEncoder(nn.Module):
   width: int
   depth: int
   heads: int
-  hides_by: str = "dropping"
+  masked_patches: str = "dropped"
   positions: str = "sincos"
   class_token: bool = True
   registers: int = 0
@@ -100,7 +100,7 @@ class VisionEncoder(nn.Module):
 
     Returns:
       [B, 1 + V, D]: the class token, where there is one, then the visible patches in
-      order; [B, 1 + N, D] where others keep the places of the hidden ones. Registers,
+      order; [B, 1 + N, D] where others keep the places of the masked ones. Registers,
       where there are such, stand before all.
     """
     return self.every_block(patches, mask)[-1]
@@ -126,19 +126,19 @@ class VisionEncoder(nn.Module):
     norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
     # The places of the patches that are here, in their order; None for all.
     here, num_keys = None, None
-    if mask is not None and self.hides_by == "dropping":
+    if mask is not None and self.masked_patches == "dropped":
       here = mask.visible_ids
-    if mask is not None and self.hides_by == "silence":
-      here = jnp.concatenate([mask.visible_ids, mask.hidden_ids], axis=1)
+    if mask is not None and self.masked_patches == "silent":
+      here = jnp.concatenate([mask.visible_ids, mask.masked_ids], axis=1)
       num_keys = self.num_first + mask.visible_ids.shape[1]
     if here is not None:
       patches = gather(patches, here)
     embed = Dense(self.width, use_bias=self.embed_bias, dtype=self.dtype, name="embed")
     x = embed(patches)
-    if self.hides_by == "token":
+    if self.masked_patches == "token":
       token = self.param("mask_token", nn.initializers.normal(0.02), (self.width,))
       if mask is not None:
-        x = jnp.where(mask.hidden[..., None], token.astype(self.dtype), x)
+        x = jnp.where(mask.masked[..., None], token.astype(self.dtype), x)
 
     def seen(table: Array | np.ndarray) -> Array | np.ndarray:
       """Of a table of all patches, the rows of those that are here."""
@@ -148,7 +148,7 @@ class VisionEncoder(nn.Module):
     if self.positions in ("sincos", "learned"):
       x = x + seen(self._positions())
     if self.positions == "rotary":
-      where["places"] = seen(places(self.grid))
+      where["places"] = seen(grid_positions(self.grid))
     if self.class_token:
       x = jnp.concatenate([self._class_token(len(x)), x], axis=1)
     if self.registers:
@@ -159,7 +159,7 @@ class VisionEncoder(nn.Module):
     if self.positions == "relative":
       if here is not None or self.registers:
         raise UserError(
-          "positions='relative': expected hides_by='token' and no registers"
+          "positions='relative': expected masked_patches='token' and no registers"
         )
       where["bias"] = self.relative()
     if self.embed_norm:
@@ -176,7 +176,7 @@ class VisionEncoder(nn.Module):
     if self.final_norm:
       outputs[-1] = norm(name="norm")(outputs[-1])
     outputs = [x, *outputs] if embedded_too else outputs
-    if mask is not None and self.hides_by == "silence":
+    if mask is not None and self.masked_patches == "silent":
       outputs = [self._in_place(tokens, mask) for tokens in outputs]
     return outputs
 
@@ -190,7 +190,7 @@ class VisionEncoder(nn.Module):
     return self.registers + self.class_token
 
   def _in_place(self, tokens: Array, mask: Mask) -> Array:
-    """Puts patches back that stood in the order of visible and hidden ones."""
+    """Puts patches back that stood in the order of visible and masked ones."""
     restored = gather(self.patch_tokens(tokens), mask.restore_ids)
     return jnp.concatenate([tokens[:, : self.num_first], restored], axis=1)
 
@@ -203,11 +203,11 @@ class VisionEncoder(nn.Module):
     return self.param("positions", init, shape).astype(self.dtype)
 
   def _class_token(self, batch_size: int) -> Array:
-    """[B, 1, D]; a learnt position of its own would be part of it."""
+    """[B, 1, D]; a learned position of its own would be part of it."""
     return jnp.broadcast_to(self._learnt("cls", 1), (batch_size, 1, self.width))
 
   def _learnt(self, name: str, count: int) -> Array:
-    """Learnt tokens: [1, count, D]."""
+    """Learned tokens: [1, count, D]."""
     init = nn.initializers.normal(0.02)
     return self.param(name, init, (1, count, self.width)).astype(self.dtype)
 
@@ -249,7 +249,7 @@ def relative_ids(grid: tuple[int, int]) -> np.ndarray:
     Below (2R - 1) * (2C - 1), rows' differences before columns'.
   """
   rows, columns = grid
-  at = places(grid)
+  at = grid_positions(grid)
   # [N, N, 2] -> [N, N]
   apart = at[:, None] - at[None] + np.array([rows - 1, columns - 1])
   return apart[..., 0] * (2 * columns - 1) + apart[..., 1]
@@ -266,7 +266,7 @@ class Network(TypedDict, total=False):
   Attributes:
     dtype: `float32` or `bfloat16`, type of the computation; parameters are float32.
     mlp_ratio: hidden width of the blocks' networks by their width; 4 when left out.
-    norm_epsilon: added to the variance in layer normalisation; 1e-6 when left out.
+    norm_epsilon: added to the variance in layer normalization; 1e-6 when left out.
     scan: compile one block and loop over it, see `maskjax.models.Transformer`.
     remat: `none`, `dots` or `full`: which activations are computed again in the
       backward pass, see `maskjax.models.Transformer`.
@@ -296,7 +296,7 @@ def vit_encoder(
     encoder: a name in `VIT_SIZES`, or a mapping with `size`, or with `width`,
       `depth` and `heads`.
     dtype: `float32` or `bfloat16`, type of the computation.
-    norm_epsilon: added to the variance in layer normalisation.
+    norm_epsilon: added to the variance in layer normalization.
     **options: further fields of `VisionEncoder` or `Transformer`.
 
   Raises:
@@ -306,11 +306,11 @@ def vit_encoder(
   if shape.get("size"):
     shape = {**vit_size(shape.pop("size")), **shape}
   free = (
-    *("hides_by", "positions", "class_token", "registers", "embed_bias"),
+    *("masked_patches", "positions", "class_token", "registers", "embed_bias"),
     *("embed_norm", "final_norm"),
   )
   own = {key: options.pop(key) for key in free if key in options}
-  for key, known in (("hides_by", HIDES_BY), ("positions", POSITIONS)):
+  for key, known in (("masked_patches", MASKED_PATCHES), ("positions", POSITIONS)):
     if key in own and own[key] not in known:
       raise UserError(f"{key}={own[key]!r}: {did_you_mean(str(own[key]), known)}")
   if own.get("registers", 0) < 0:
@@ -385,7 +385,7 @@ def check_dtype(dtype: str) -> DTypeLike:
 class Classifier(nn.Module):
   """A linear classifier on the mean of an encoder's patch tokens.
 
-  As MAE finetunes: the encoder's own last normalisation gives way to one of the
+  As MAE finetunes: the encoder's own last normalization gives way to one of the
   mean.
 
   Attributes:

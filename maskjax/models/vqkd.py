@@ -7,8 +7,8 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from maskjax.models.around import AroundEncoder
 from maskjax.models.dense import Dense
+from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.vit import VisionEncoder
 from maskjax.normalization import unit
 
@@ -31,7 +31,7 @@ class TanhMlp(nn.Module):
     return Dense(self.size, dtype=self.dtype, name="down")(x).astype(jnp.float32)
 
 
-class CodeAutoencoder(AroundEncoder):
+class CodeAutoencoder(EncoderModel):
   """The network of VQ-KD (https://arxiv.org/abs/2208.06366, section 2.2).
 
   Attributes:

@@ -1,4 +1,4 @@
-"""What the systems that predict codes of hidden patches have in common."""
+"""What the systems that predict codes of masked patches have in common."""
 
 import abc
 import dataclasses
@@ -13,14 +13,14 @@ from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, cross_entropy
 from maskjax.masking import Mask
 from maskjax.objectives import tokenizers
-from maskjax.objectives.images import ImageObjective, hides
+from maskjax.objectives.images import ImageObjective, masks
 from maskjax.objectives.objective import Batch, Variables
 from maskjax.objectives.tokenizers import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodePrediction(ImageObjective):
-  """Predicts a tokenizer's codes of hidden patches; each adds `loss_under`.
+  """Predicts a tokenizer's codes of masked patches; each adds `loss_under`.
 
   Attributes:
     tokenizer: gives the codes.
@@ -40,12 +40,12 @@ class CodePrediction(ImageObjective):
     return Variables(self.init_model(key, batch), {"tokenizer": state})
 
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """The loss of hidden patches, with dropped paths where there are such."""
+    """The loss of masked patches, with dropped paths where there are such."""
     rngs = self.drop_path_rngs(batch, key)
     return self._judge(params, extra, batch, key, rngs)
 
   def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """The loss of hidden patches, with all paths."""
+    """The loss of masked patches, with all paths."""
     return self._judge(params, extra, batch, key, {})
 
   @abc.abstractmethod
@@ -58,7 +58,7 @@ class CodePrediction(ImageObjective):
       mask: the masks.
       params: see `maskjax.objectives.Objective`.
       batch: see `maskjax.objectives.Objective`.
-      codes: of the hidden patches, int32 [B, M].
+      codes: of the masked patches, int32 [B, M].
       rngs: generators of the model.
     """
 
@@ -69,24 +69,24 @@ class CodePrediction(ImageObjective):
     patches: Array,
     rngs: Mapping[str, Array] | None = None,
   ) -> Any:
-    """What the model says of the hidden patches of [B, N, P]."""
+    """What the model says of the masked patches of [B, N, P]."""
     return self.model.apply({"params": params}, patches, mask, rngs=rngs)
 
   def _judge(
     self, params: Any, extra: Any, batch: Batch, key: Array, rngs: Mapping[str, Array]
   ) -> Loss:
     mask = self.mask(batch, key)
-    codes = mask.masked(self.tokenizer.codes(extra["tokenizer"], batch))
+    codes = mask.take_masked(self.tokenizer.codes(extra["tokenizer"], batch))
     return self.loss_under(mask, params, batch, codes, rngs)
 
 
-def code_errors(logits: Array, codes: Array) -> Array:
+def code_cross_entropy(logits: Array, codes: Array) -> Array:
   """Cross-entropy of logits [..., K] with codes, int [...]: float32 [...]."""
   return cross_entropy(logits, jax.nn.one_hot(codes, logits.shape[-1]))
 
 
 def accuracy(logits: Array, codes: Array, where: Array) -> Mean:
-  """How many of the codes have the highest logit, see `code_errors`."""
+  """How many of the codes have the highest logit, see `code_cross_entropy`."""
   return Mean.of(logits.argmax(axis=-1) == codes, where)
 
 
@@ -102,7 +102,7 @@ def build_parts(
     encoder: has a `grid`.
     tokenizer: one of `maskjax.objectives.tokenizers` or an import path, with its
       keywords.
-    **images: what `hides` takes.
+    **images: what `masks` takes.
 
   Raises:
     UserError: no such tokenizer, or it cuts images otherwise.
@@ -115,4 +115,4 @@ def build_parts(
       f"tokenizer gives {found} codes: expected {expected}, as image_size and "
       "patch_size say"
     )
-  return {"tokenizer": codes, **hides(encoder, **images)}
+  return {"tokenizer": codes, **masks(encoder, **images)}

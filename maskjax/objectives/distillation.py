@@ -1,4 +1,4 @@
-"""Hide, encode, predict what a teacher sees in the whole image."""
+"""Mask, encode, predict what a teacher sees in the whole image."""
 
 import abc
 import dataclasses
@@ -60,7 +60,7 @@ class Taught(ImageObjective):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Distillation(Taught):
-  """Predicts a teacher's features of whole images at the hidden patches.
+  """Predicts a teacher's features of whole images at the masked patches.
 
   Each system adds what its own features are, for teachers that are earlier states of
   the student.
@@ -78,12 +78,12 @@ class Distillation(Taught):
     """What a student with this encoder would teach: [B, N, T]."""
 
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """Mean error of the hidden patches, while paths are dropped."""
+    """Mean error of the masked patches, while paths are dropped."""
     dropped = self.drop_path_rngs(batch, key)
     return self.loss_under(self.mask(batch, key), params, extra, batch, dropped)
 
   def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """Mean error of the hidden patches."""
+    """Mean error of the masked patches."""
     return self.loss_under(self.mask(batch, key), params, extra, batch)
 
   def loss_under(
@@ -98,5 +98,5 @@ class Distillation(Taught):
     variables, patches = {"params": params}, self.patches(batch)
     predictions = cast(Array, self.model.apply(variables, patches, mask, rngs=rngs))
     features = self.teacher.features(self.own_features, extra["teacher"], batch)
-    errors = self.error(predictions, mask.masked(self.normalize(features)))
+    errors = self.error(predictions, mask.take_masked(self.normalize(features)))
     return Loss.of(Mean.of(errors, valid(batch)[:, None]))

@@ -1,4 +1,4 @@
-"""What the systems that hide patches of images have in common."""
+"""What the systems that mask patches of images have in common."""
 
 import abc
 import dataclasses
@@ -64,7 +64,7 @@ class PatchObjective(abc.ABC):
     return image_batch_shapes(batch_size, self.grid, self.patch_size, self.patch_dim)
 
   def features(self, params: Any, batch: Batch) -> Array:
-    """Codes of all patches, nothing hidden: [B, N, D]."""
+    """Codes of all patches, nothing masked: [B, N, D]."""
     variables = collections(params)
     tokens = self.model.apply(variables, self.patches(batch), method="encode")
     return self.model.encoder.patch_tokens(cast(Array, tokens))
@@ -86,16 +86,16 @@ class PatchObjective(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageObjective(PatchObjective):
-  """A system that hides a number of patches that no image changes.
+  """A system that masks a number of patches that no image changes.
 
   Attributes:
     model: is called with patches [B, N, P] and a mask.
     sampler: draws masks.
-    num_hidden: how many patches it hides.
+    num_masked: how many patches it masks.
   """
 
   sampler: Sampler
-  num_hidden: int
+  num_masked: int
 
   def init_model(self, key: Array, batch: Batch) -> Any:
     """Parameters of the model for images of the batch's shape."""
@@ -107,17 +107,17 @@ class ImageObjective(PatchObjective):
     """The masks of a batch's examples under a step's key."""
     example_keys = keys.example_keys(keys.named(key, "mask"), batch)
     return masking.draw(
-      self.sampler, example_keys, self.grid, num_hidden=self.num_hidden
+      self.sampler, example_keys, self.grid, num_masked=self.num_masked
     )
 
   def masked_images(self, batch: Batch, mask: Mask) -> Array:
-    """A batch's images, grey where they are hidden: [B, H, W, C]."""
+    """A batch's images, gray where they are masked: [B, H, W, C]."""
     patches = self.patches(batch)
-    seen = jnp.where(mask.hidden[..., None], patches.mean(), patches)
+    seen = jnp.where(mask.masked[..., None], patches.mean(), patches)
     return unpatchify(seen, grid=self.grid, patch_size=self.patch_size)
 
 
-def hides(
+def masks(
   encoder: Any,
   mask: str | Mapping[str, Any],
   mask_ratio: float,
@@ -130,7 +130,7 @@ def hides(
   Args:
     encoder: has a `grid`.
     mask: name of a sampler of `maskjax.masking`, or an import path.
-    mask_ratio: share of the patches that is hidden.
+    mask_ratio: share of the patches that is masked.
     patch_size: side, or (height, width), in pixels.
     channels: values a pixel.
 
@@ -139,7 +139,7 @@ def hides(
   """
   return {
     "sampler": resolve.bind(samplers, mask),
-    "num_hidden": masking.num_hidden(math.prod(encoder.grid), mask_ratio),
+    "num_masked": masking.num_masked(math.prod(encoder.grid), mask_ratio),
     "patch_size": pair(patch_size),
     "channels": channels,
   }

@@ -12,7 +12,7 @@ Batch = Mapping[str, Array]
 
 
 class Variables(NamedTuple):
-  """What an objective has learnt.
+  """What an objective has learned.
 
   Attributes:
     params: arrays that the optimizer changes.

@@ -1,9 +1,9 @@
 """Distillation by prototypes: a student and its average, two views of an image.
 
-The game of iBOT (https://arxiv.org/abs/2111.07832), for systems that change a part of
+The objective of iBOT (https://arxiv.org/abs/2111.07832), for systems that change a part of
 it. The student sees mask tokens in the place of some patches, and learns by
-cross-entropy to give the teacher's scores of prototypes, centred and sharpened: at each
-hidden patch those of the same patch, at the class token those of the other view.
+cross-entropy to give the teacher's scores of prototypes, centered and sharpened: at each
+masked patch those of the same patch, at the class token those of the other view.
 """
 
 import abc
@@ -26,7 +26,7 @@ from maskjax.targets import sinkhorn
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrototypeDistillation(PatchObjective):
-  """The game of iBOT; each system adds what is hidden.
+  """The objective of iBOT; each system adds what is masked.
 
   Batches hold two views of each image, `image` and `image2`, both float32
   [B, H, W, C]; without `image2`, as in evaluation, the image is both. `extra` holds the
@@ -57,13 +57,13 @@ class PrototypeDistillation(PatchObjective):
   patch_weight: float
 
   @abc.abstractmethod
-  def hidden(self, attention: Array, batch: Batch, key: Array) -> Array:
+  def masked(self, attention: Array, batch: Batch, key: Array) -> Array:
     """What the student does not see of both views: bool [2 B, N].
 
     Args:
       attention: how much the teacher's class token takes from each patch in the last
         block, the mean over heads: float32 [2 B, N].
-      batch: the images of which there are two views each, neighbours in `attention`.
+      batch: the images of which there are two views each, neighbors in `attention`.
       key: the step's.
     """
 
@@ -71,7 +71,7 @@ class PrototypeDistillation(PatchObjective):
     """Parameters of the student, and a teacher that is a copy."""
     one = {name: rows[:1] for name, rows in batch.items()}
     views = self.patches(both_views(one))
-    mask = Mask.uneven(self.hidden(jnp.zeros(views.shape[:2]), one, key))
+    mask = Mask.uneven(self.masked(jnp.zeros(views.shape[:2]), one, key))
     params = self.model.init(key, views, mask)["params"]
     center = jnp.zeros(self.model.head.size)
     return Variables(
@@ -84,7 +84,7 @@ class PrototypeDistillation(PatchObjective):
     )
 
   def update_extra(self, params: Any, extra: Any, step: Array, sums: Any) -> Any:
-    """The teacher follows, and so do the centres of its scores."""
+    """The teacher follows, and so do the centers of its scores."""
     keep, count = self.center_momentum, jnp.maximum(sums["count"], 1)
 
     def moved(center: Array, total: Array) -> Array:
@@ -110,10 +110,10 @@ class PrototypeDistillation(PatchObjective):
     """The loss of both views, as each sees its image, under given random numbers."""
     views = both_views(batch)
     scores, attention = self.teacher.features(self.attend, extra["teacher"], views)
-    hidden = self.hidden(attention, batch, key)
+    masked = self.masked(attention, batch, key)
     frozen = extra["step"] < self.freeze_steps
     student = self.model.apply(
-      {"params": params}, self.patches(views), Mask.uneven(hidden), frozen, rngs=rngs
+      {"params": params}, self.patches(views), Mask.uneven(masked), frozen, rngs=rngs
     )
     student = student / self.student_temperature
 
@@ -125,12 +125,12 @@ class PrototypeDistillation(PatchObjective):
     # Each view's class token is compared with the other view's.
     other = split(self.sharpened(scores[:, 0], "cls", extra, both))[:, ::-1]
     cls = cross_entropy(split(student[:, 0]), other).mean(axis=1)
-    asked = hidden & both[:, None]
+    asked = masked & both[:, None]
     errors = cross_entropy(
       student[:, 1:], self.sharpened(scores[:, 1:], "patch", extra, asked)
     )
-    errors = jnp.where(hidden, errors, 0).sum(axis=1)
-    patch = split(errors / jnp.maximum(hidden.sum(axis=1), 1)).mean(axis=1)
+    errors = jnp.where(masked, errors, 0).sum(axis=1)
+    patch = split(errors / jnp.maximum(masked.sum(axis=1), 1)).mean(axis=1)
 
     def total(scores: Array) -> Array:
       return jnp.where(counts[:, None], split(scores).mean(axis=1), 0).sum(axis=0)
@@ -189,6 +189,6 @@ class PrototypeDistillation(PatchObjective):
 def both_views(batch: Batch) -> dict[str, Array]:
   """The views of a batch's images, one after the other: `image` [2 B, H, W, C]."""
   image = batch["image"]
-  # Neighbours, so that both lie where the batch's example does.
+  # Neighbors, so that both lie where the batch's example does.
   views = jnp.stack([image, batch.get("image2", image)], axis=1)
   return {"image": views.reshape(-1, *image.shape[1:])}

@@ -1,4 +1,4 @@
-"""Hide, encode, predict, compare: the game whose parts alone differ between systems."""
+"""Mask, encode, predict, compare: the objective whose parts alone differ between systems."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from maskjax.targets import Target
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prediction(ImageObjective):
-  """Something of the hidden patches, computed from the image itself, is predicted.
+  """Something of the masked patches, computed from the image itself, is predicted.
 
   Attributes:
     target: what; its `size` is what the model's predictions are long.
@@ -36,7 +36,7 @@ class Prediction(ImageObjective):
   ) -> Loss:
     """The loss of given masks; `rngs` are the model's, see `predict`."""
     predictions = self.predict(mask, params, self.patches(batch), rngs=rngs)
-    errors = self.error(predictions, mask.masked(self.targets(batch)))
+    errors = self.error(predictions, mask.take_masked(self.targets(batch)))
     return Loss.of(Mean.of(errors, valid(batch)[:, None]))
 
   def predict(
@@ -48,7 +48,7 @@ class Prediction(ImageObjective):
     visible_too: bool = False,
     rngs: Mapping[str, Array] | None = None,
   ) -> Array:
-    """Predictions of the hidden patches of [B, N, P], or of all: [B, M or N, T].
+    """Predictions of the masked patches of [B, N, P], or of all: [B, M or N, T].
 
     Random numbers are drawn from `rngs`, by what they are for; without them, the model
     is as it is when it is evaluated.
@@ -71,7 +71,9 @@ class Prediction(ImageObjective):
     images, patches = batch["image"], self.patches(batch)
     mask = self.mask(batch, key)
     targets = self.targets(batch)
-    predicted = mask.restore(mask.visible(targets), self.predict(mask, params, patches))
+    predicted = mask.restore(
+      mask.take_visible(targets), self.predict(mask, params, patches)
+    )
     pictures = {
       "original": images,
       "masked": self.masked_images(batch, mask),
@@ -88,7 +90,7 @@ class Reconstruction(Prediction):
   """Predicts it, and does nothing else.
 
   Attributes:
-    num_predicted: how many of the hidden patches a step asks for, drawn at random; all
+    num_predicted: how many of the masked patches a step asks for, drawn at random; all
       when None.
   """
 
@@ -99,15 +101,15 @@ class Reconstruction(Prediction):
     return Variables(self.init_model(key, batch))
 
   def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """Mean error of the hidden patches."""
+    """Mean error of the masked patches."""
     del extra
     mask, rngs = self.mask(batch, key), self.drop_path_rngs(batch, key)
     if self.num_predicted is not None:
       example_keys = keys.example_keys(keys.named(key, "predicted"), batch)
-      mask = mask.asking(example_keys, self.num_predicted)
+      mask = mask.subset(example_keys, self.num_predicted)
     return self.loss_under(mask, params, batch, rngs=rngs)
 
   def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """As `loss`, by the whole model and of all that is hidden."""
+    """As `loss`, by the whole model and of all that is masked."""
     del extra
     return self.loss_under(self.mask(batch, key), params, batch)

@@ -1,4 +1,4 @@
-"""What all systems that see rows of tokens have in common, whether they hide or not."""
+"""What all systems that see rows of tokens have in common, whether they mask or not."""
 
 import abc
 import dataclasses
@@ -23,7 +23,7 @@ class Tokens:
   Attributes:
     size: number of tokens V.
     pad: the token that rows are filled up with.
-    mask: the token that stands for hidden ones.
+    mask: the token that stands for masked ones.
     special: those that no text has; none is drawn at random.
   """
 
@@ -107,7 +107,7 @@ class RowObjective(abc.ABC):
       )
 
   def features(self, params: Any, batch: Batch) -> Array:
-    """Codes of all tokens, nothing hidden: [B, N, D]."""
+    """Codes of all tokens, nothing masked: [B, N, D]."""
     return self.model.apply({"params": params}, self.text(batch), method="encode")
 
   def rngs(self, batch: Batch, key: Array) -> dict[str, Array]:

@@ -1,6 +1,6 @@
-"""Networks that normalise by their batch: what their objectives do for them.
+"""Networks that normalize by their batch: what their objectives do for them.
 
-A step normalises by the statistics of its own batch. Whatever is not a step normalises
+A step normalizes by the statistics of its own batch. Whatever is not a step normalizes
 by running averages, which are an objective's `extra`; `features` and `reconstruct` are
 therefore given `Variables` in place of parameters (`reads_extra`).
 """
@@ -34,7 +34,7 @@ def train(
 
 
 def update(extra: Any, sums: Mapping[str, Any]) -> Any:
-  """Moves the running averages towards the statistics of a step's batch."""
+  """Moves the running averages toward the statistics of a step's batch."""
   if "moments" not in sums:
     return extra
   return {**extra, "statistics": running(extra["statistics"], sums["moments"])}

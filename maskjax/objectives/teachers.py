@@ -250,7 +250,7 @@ def layer_shapes(
   patch_size: tuple[int, int],
   channels: int,
   *,
-  num_hidden: int = 0,
+  num_masked: int = 0,
 ) -> list[tuple[int, ...]]:
   """The shapes of what a teacher's blocks say of an image; computes nothing.
 
@@ -259,18 +259,18 @@ def layer_shapes(
     encoder: the student's, with a class token.
     patch_size: (height, width) in pixels.
     channels: values a pixel.
-    num_hidden: how many patches the teacher must not see.
+    num_masked: how many patches the teacher must not see.
   """
   count = encoder.grid[0] * encoder.grid[1]
-  own = jnp.zeros((1, 1 + count - num_hidden, encoder.width), encoder.dtype)
+  own = jnp.zeros((1, 1 + count - num_masked, encoder.width), encoder.dtype)
 
   class Student:
     def layers(self, *_: Any, **__: Any) -> Layers:
       return Layers([own] * encoder.depth)
 
   def layers(batch: Batch) -> Layers:
-    hidden = jnp.arange(count)[None] < num_hidden
-    mask = Mask.from_hidden(hidden, num_hidden=num_hidden) if num_hidden else None
+    masked = jnp.arange(count)[None] < num_masked
+    mask = Mask.exactly(masked, num_masked=num_masked) if num_masked else None
     state = teacher.init((), jax.random.key(0), batch)
     return teacher.layers(Student(), state, batch, mask)
 

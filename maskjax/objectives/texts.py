@@ -1,4 +1,4 @@
-"""What the systems that hide tokens of text have in common."""
+"""What the systems that mask tokens of text have in common."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.objectives.rows import RowObjective, Tokens
 from maskjax.tokens import Text
 
-# Of the tokens that a held-out text is judged by, whatever a system hides in training.
+# Of the tokens that a held-out text is judged by, whatever a system masks in training.
 HELD_OUT_RATIO = 0.15
 
 
@@ -31,7 +31,7 @@ class TextKeywords(TypedDict, total=False):
     length: tokens of a row at most; 512 when left out.
     encoder: see `maskjax.models.text.text_encoder`; BERT-base when left out.
     pad_id: the token that rows are filled up with; 0 when left out.
-    mask_id: the token that stands for hidden ones; 3 when left out.
+    mask_id: the token that stands for masked ones; 3 when left out.
     special_ids: the tokens that no text has; 0 to 3 when left out.
     dropout: share of each branch, and of embedded tokens, that training drops at
       random; 0 when left out.
@@ -39,7 +39,7 @@ class TextKeywords(TypedDict, total=False):
       0 when left out.
     dtype: `float32` or `bfloat16`, type of the computation; parameters are float32.
     mlp_ratio: hidden width of the blocks' networks by their width.
-    norm_epsilon: added to the variance in layer normalisation.
+    norm_epsilon: added to the variance in layer normalization.
     scan: compile one block and loop over it, see `maskjax.models.Transformer`.
     remat: `none`, `dots` or `full`: which activations are computed again in the
       backward pass, see `maskjax.models.Transformer`.
@@ -61,13 +61,13 @@ class TextKeywords(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextObjective(RowObjective):
-  """A system that hides tokens; each adds `loss`.
+  """A system that masks tokens; each adds `loss`.
 
   Attributes:
     model: is called with a text and places, int [B, M].
     sampler: draws masks.
-    mask_ratio: share of a row's tokens, less filling, that is hidden.
-    replaced: shares of the hidden tokens that a mask token stands for, and a random
+    mask_ratio: share of a row's tokens, less padding, that is masked.
+    replaced: shares of the masked tokens that a mask token stands for, and a random
       one; the rest stays as it is.
   """
 
@@ -89,13 +89,13 @@ class TextObjective(RowObjective):
     """What `extra` holds before the first step; nothing but where a system says so."""
     return ()
 
-  def hides(self, ratio: Array | float, text: Text) -> Array:
-    """How many tokens of each row a ratio hides: int32 [B], rounded as BERT does."""
-    filled = (~text.is_filling).sum(axis=-1)
+  def masks(self, ratio: Array | float, text: Text) -> Array:
+    """How many tokens of each row a ratio masks: int32 [B], rounded as BERT does."""
+    filled = (~text.is_padding).sum(axis=-1)
     return jnp.maximum(jnp.round(ratio * filled), 1).astype(jnp.int32)
 
-  def most_hidden(self, ratio: float, length: int) -> int:
-    """How many tokens of a row a ratio hides at most."""
+  def max_masked(self, ratio: float, length: int) -> int:
+    """How many tokens of a row a ratio masks at most."""
     return max(1, math.ceil(ratio * length - 1e-6))
 
   def mask(self, batch: Batch, key: Array) -> Mask:
@@ -115,56 +115,58 @@ class TextObjective(RowObjective):
 
     Args:
       sampler: see `maskjax.masking.words`.
-      ratio: share of the tokens that is hidden.
+      ratio: share of the tokens that is masked.
       batch: the rows.
       key: the step's.
       highest: what `ratio` is at most, where it is an array.
     """
     text = self.text(batch)
     most = float(ratio) if highest is None else highest  # type: ignore[arg-type]
-    num_hidden = self.most_hidden(most, text.token.shape[1])
+    num_masked = self.max_masked(most, text.token.shape[1])
     row_keys = keys.example_keys(keys.named(key, "mask"), batch)
-    count = jnp.minimum(self.hides(ratio, text), num_hidden)
-    hidden = jax.vmap(sampler)(row_keys, text, count)
-    return Mask.at_most(hidden, num_hidden=num_hidden, spare=text.is_filling)
+    count = jnp.minimum(self.masks(ratio, text), num_masked)
+    masked = jax.vmap(sampler)(row_keys, text, count)
+    return Mask.at_most(masked, num_masked=num_masked, spare=text.is_padding)
 
   def seen(self, batch: Batch, mask: Mask, key: Array) -> Text:
-    """The rows with other tokens where they are hidden, as `replaced` says."""
+    """The rows with other tokens where they are masked, as `replaced` says."""
     text = self.text(batch)
-    masked, at_random = self.replaced
+    to_mask, at_random = self.replaced
     ordinary = jnp.asarray(self.tokens.ordinary)
 
     def replace(key: Array, tokens: Array, together: Array) -> Array:
       of_kind, of_token = jax.random.split(key)
       kind = jax.random.uniform(of_kind, tokens.shape)[together]
       drawn = jax.random.choice(of_token, ordinary, tokens.shape)
-      other = jnp.where(kind < masked + at_random, drawn, tokens)
-      return jnp.where(kind < masked, self.tokens.mask, other)
+      other = jnp.where(kind < to_mask + at_random, drawn, tokens)
+      return jnp.where(kind < to_mask, self.tokens.mask, other)
 
     row_keys = keys.example_keys(keys.named(key, "replace"), batch)
     tokens = jax.vmap(replace)(row_keys, text.token, self.together(mask))
-    return text.saying(jnp.where(mask.hidden, tokens, text.token))
+    return text.saying(jnp.where(mask.masked, tokens, text.token))
 
   def together(self, mask: Mask) -> Array:
-    """Which hidden tokens are replaced in the same way: those of equal numbers.
+    """Which masked tokens are replaced in the same way: those of equal numbers.
 
     Returns:
       int32 [B, N], from 0 to N - 1; of each token its own but where a system says so.
     """
-    places = jnp.arange(mask.hidden.shape[-1], dtype=jnp.int32)
-    return jnp.broadcast_to(places, mask.hidden.shape)
+    places = jnp.arange(mask.masked.shape[-1], dtype=jnp.int32)
+    return jnp.broadcast_to(places, mask.masked.shape)
 
-  def masked(self, batch: Batch, mask: Mask) -> Text:
-    """The rows with mask tokens wherever they are hidden."""
+  def with_mask_tokens(self, batch: Batch, mask: Mask) -> Text:
+    """The rows with mask tokens wherever they are masked."""
     text = self.text(batch)
-    return text.saying(jnp.where(mask.hidden, self.tokens.mask, text.token))
+    return text.saying(jnp.where(mask.masked, self.tokens.mask, text.token))
 
-  def fill_in(self, mask: Mask, params: Any, batch: Batch, key: Array) -> Loss:
-    """The cross-entropy of the tokens that a mask hides, replaced as `seen` says."""
+  def masked_token_loss(
+    self, mask: Mask, params: Any, batch: Batch, key: Array
+  ) -> Loss:
+    """The cross-entropy of the tokens that a mask masks, replaced as `seen` says."""
     text = self.seen(batch, mask, key)
     logits = self.predict(params, text, mask, self.rngs(batch, key))
-    where = mask.is_hidden & valid(batch)[:, None]
-    return filled_in(logits, mask.masked(batch["token"]), where)
+    where = mask.is_masked & valid(batch)[:, None]
+    return token_loss(logits, mask.take_masked(batch["token"]), where)
 
   def predict(
     self,
@@ -173,7 +175,7 @@ class TextObjective(RowObjective):
     mask: Mask,
     rngs: Mapping[str, Array] | None = None,
   ) -> Array:
-    """Logits of the tokens at `mask.hidden_ids`: float32 [B, M, V].
+    """Logits of the tokens at `mask.masked_ids`: float32 [B, M, V].
 
     A hook, like `evaluate`, for systems that tell no tokens.
 
@@ -183,32 +185,32 @@ class TextObjective(RowObjective):
       mask: where that is.
       rngs: generators of the model.
     """
-    return self.model.apply({"params": params}, text, mask.hidden_ids, rngs=rngs)
+    return self.model.apply({"params": params}, text, mask.masked_ids, rngs=rngs)
 
   def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
     """Fills in 15 % of the tokens, drawn and masked alike for all systems."""
     del extra
     mask = self.draw(words.tokens, HELD_OUT_RATIO, batch, key)
-    logits = self.predict(params, self.masked(batch, mask), mask)
-    where = mask.is_hidden & valid(batch)[:, None]
+    logits = self.predict(params, self.with_mask_tokens(batch, mask), mask)
+    where = mask.is_masked & valid(batch)[:, None]
     metrics = {}
     if "characters" in batch:
-      bits = token_errors(logits, mask.masked(batch["token"])) / math.log(2)
-      characters = jnp.where(where, mask.masked(batch["characters"]), 0)
+      bits = token_cross_entropy(logits, mask.take_masked(batch["token"])) / math.log(2)
+      characters = jnp.where(where, mask.take_masked(batch["characters"]), 0)
       metrics["bits_per_character"] = Mean(
         jnp.where(where, bits, 0).sum(), characters.sum(dtype=jnp.float32)
       )
-    judged = filled_in(logits, mask.masked(batch["token"]), where)
+    judged = token_loss(logits, mask.take_masked(batch["token"]), where)
     return dataclasses.replace(judged, metrics={**judged.metrics, **metrics})
 
 
-def token_errors(logits: Array, tokens: Array) -> Array:
+def token_cross_entropy(logits: Array, tokens: Array) -> Array:
   """Cross-entropy of logits [..., V] with tokens, int [...]: float32 [...], in nats."""
   logits = logits.astype(jnp.float32)
   return optax.softmax_cross_entropy_with_integer_labels(logits, tokens)
 
 
-def filled_in(logits: Array, tokens: Array, where: Array) -> Loss:
+def token_loss(logits: Array, tokens: Array, where: Array) -> Loss:
   """The cross-entropy of predicted tokens, and how many are right.
 
   Args:
@@ -217,7 +219,7 @@ def filled_in(logits: Array, tokens: Array, where: Array) -> Loss:
     where: bool [B, M], which of them count.
   """
   return Loss.of(
-    Mean.of(token_errors(logits, tokens), where),
+    Mean.of(token_cross_entropy(logits, tokens), where),
     accuracy=Mean.of(logits.argmax(axis=-1) == tokens, where),
   )
 
@@ -270,8 +272,8 @@ def text_parts(
 
   Args:
     mask: name of a sampler of `maskjax.masking.words`, or an import path.
-    mask_ratio: share of the tokens that is hidden.
-    replaced: shares of the hidden tokens that become mask tokens, and random ones.
+    mask_ratio: share of the tokens that is masked.
+    replaced: shares of the masked tokens that become mask tokens, and random ones.
     **text: see `row_parts`.
 
   Raises:

@@ -36,7 +36,7 @@ def bags(text: Text, ordinary: Array, *, documents: int) -> Array:
   """The tokens of each of a row's documents: bool [B, S, V].
 
   Args:
-    text: rows, with nothing hidden.
+    text: rows, with nothing masked.
     ordinary: bool [V], the tokens that bags may have.
     documents: S.
   """

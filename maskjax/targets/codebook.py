@@ -17,19 +17,19 @@ Codebook = Mapping[str, Array]
 
 
 def clustered(vectors: Array, first: Array) -> dict[str, Array]:
-  """A codebook of the centres of vectors, by ten rounds of spherical k-means.
+  """A codebook of the centers of vectors, by ten rounds of spherical k-means.
 
   Args:
     vectors: of length 1, [B, N, C].
-    first: which of them are the first centres, int [K] below B N.
+    first: which of them are the first centers, int [K] below B N.
   """
-  centres = jax.lax.fori_loop(
+  centers = jax.lax.fori_loop(
     0,
     10,
-    lambda _, centres: unit(kmeans(vectors, centres, steps=1)),
+    lambda _, centers: unit(kmeans(vectors, centers, steps=1)),
     vectors.reshape(-1, vectors.shape[-1])[first],
   )
-  return {"vectors": centres, "counts": jnp.zeros(len(first))}
+  return {"vectors": centers, "counts": jnp.zeros(len(first))}
 
 
 def members(

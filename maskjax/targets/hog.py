@@ -19,7 +19,7 @@ class Hog:
   """What `histograms` says of the cells of a patch, a `maskjax.targets.Target`.
 
   The histograms are those of the whole image: what a patch's edge shows depends on
-  its neighbours.
+  its neighbors.
 
   Attributes:
     patch_size: (height, width) in pixels.
@@ -98,7 +98,7 @@ def histograms(
   outermost pixels; no signs of directions; each pixel votes by its gradient's length
   for the one bin that its direction lies in; each cell's histogram of a channel over
   its own length. Bin k holds directions between k and k + 1 times pi / orientations,
-  from downwards towards the right. A cell without gradients has an empty histogram.
+  from downwards toward the right. A cell without gradients has an empty histogram.
 
   Args:
     images: float [B, H, W, C], of at least 2x2 pixels.

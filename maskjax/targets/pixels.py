@@ -21,7 +21,7 @@ class Pixels:
     channels: values a pixel.
     normalized: take `normalized_pixels`.
     cell_size: of parts of a patch, (height, width) in pixels, that stand one after the
-      other and are normalised each by itself; the whole patch when None.
+      other and are normalized each by itself; the whole patch when None.
   """
 
   patch_size: tuple[int, int]
@@ -32,7 +32,7 @@ class Pixels:
   is_pixels = True
 
   def __post_init__(self) -> None:
-    """Refuses patches of one value, which have no deviation."""
+    """Refuses patches of one value, which have no std."""
     rows, columns = self._cell
     if self.normalized and rows * columns * self.channels < 2:
       raise UserError(
@@ -65,14 +65,14 @@ class Pixels:
     return patchify(cells.reshape(-1, rows, columns, cells.shape[-1]), self._cells)
 
   def draw(self, values: Array, images: Array) -> Array:
-    """Gives normalised patches their own mean and deviation back: [B, H, W, C]."""
+    """Gives normalized patches their own mean and std back: [B, H, W, C]."""
     grid = grid_of(images.shape[1:3], self.patch_size)
     cells = unpatchify(values, grid=grid, patch_size=self._cells)
     # [B, R, S, T] -> [B, R * S, T]
     cells = cells.reshape(len(cells), -1, cells.shape[-1])
     if self.normalized:
-      mean, deviation = patch_statistics(patchify(images, self._cell))
-      cells = cells * deviation + mean
+      mean, std = patch_statistics(patchify(images, self._cell))
+      cells = cells * std + mean
     grid = grid_of(images.shape[1:3], self._cell)
     return unpatchify(cells, grid=grid, patch_size=self._cell)
 
@@ -93,8 +93,8 @@ def normalized_pixels(patches: Array) -> Array:
     >>> normalized_pixels(jnp.array([1.0, 3.0]))
     Array([-0.7071066,  0.7071066], dtype=float32)
   """
-  mean, deviation = patch_statistics(patches)
-  return (patches - mean) / deviation
+  mean, std = patch_statistics(patches)
+  return (patches - mean) / std
 
 
 def patch_statistics(patches: Array) -> tuple[Array, Array]:

@@ -1,7 +1,7 @@
 """From signals to tokens [B, N, ...] and back."""
 
 from maskjax.tokens.patches import grid_of, patchify, unpatchify
-from maskjax.tokens.positions import places, sincos
+from maskjax.tokens.positions import grid_positions, sincos
 from maskjax.tokens.text import Text
 
 __all__ = ["Text", "grid_of", "patchify", "places", "sincos", "unpatchify"]

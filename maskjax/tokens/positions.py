@@ -7,7 +7,7 @@ import numpy as np
 from maskjax.errors import UserError
 
 
-def places(grid: Sequence[int]) -> np.ndarray:
+def grid_positions(grid: Sequence[int]) -> np.ndarray:
   """Where each token of a grid stands, for rotary and relative positions.
 
   Args:
@@ -17,7 +17,7 @@ def places(grid: Sequence[int]) -> np.ndarray:
     int [N, A], in row-major order.
 
   Example:
-    >>> places((2, 2)).tolist()
+    >>> grid_positions((2, 2)).tolist()
     [[0, 0], [0, 1], [1, 0], [1, 1]]
   """
   return np.indices(grid).reshape(len(grid), -1).T

@@ -16,10 +16,10 @@ class Text:
   Attributes:
     token: int32 [B, N], ids of a vocabulary.
     segment: int32 [B, N], which of the row's documents a token is of, from 1 on; 0 for
-      filling.
+      padding.
     position: int32 [B, N], the place in its document.
     word: int32 [B, N], the number of its word in the document; -1 for what is no word
-      and is never hidden: filling, and the tokens around a document.
+      and is never masked: padding, and the tokens around a document.
     kind: int32 [B, N], 0 or 1: whether a token is of the first or the second part of
       its document, as questions and contexts are; None where there are no such parts.
     score: float32 [B, N], what a statistic of the data says of the token, for samplers
@@ -41,11 +41,11 @@ class Text:
 
   @property
   def is_word(self) -> Array:
-    """Which tokens may be hidden: bool [B, N]."""
+    """Which tokens may be masked: bool [B, N]."""
     return self.word >= 0
 
   @property
-  def is_filling(self) -> Array:
+  def is_padding(self) -> Array:
     """Which tokens are of no document: bool [B, N]."""
     return self.segment == 0
 

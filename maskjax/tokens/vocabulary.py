@@ -36,7 +36,7 @@ class Encoded(NamedTuple):
   starts: np.ndarray
 
   def part(self, start: int, stop: int) -> "Encoded":
-    """Some neighbouring tokens."""
+    """Some neighboring tokens."""
     return Encoded(*(column[start:stop] for column in self))
 
 
@@ -50,7 +50,7 @@ class Vocabulary:
     pad: id of what fills up rows.
     first: id of what stands before a text.
     last: id of what stands behind it.
-    mask: id of what stands for hidden tokens.
+    mask: id of what stands for masked tokens.
   """
 
   tokenizer: Any
@@ -74,7 +74,7 @@ class Vocabulary:
   def special(self) -> np.ndarray:
     """The ids that no text has: those with a role, and others of the kind, ascending.
 
-    Other tokens may be drawn at random, or hidden.
+    Other tokens may be drawn at random, or masked.
     """
     added = self.tokenizer.get_added_tokens_decoder()
     return np.array(sorted(id for id, token in added.items() if token.special))
@@ -94,7 +94,7 @@ class Vocabulary:
 
   @property
   def mask_text(self) -> str:
-    """What stands in a text for a hidden token, for example `[MASK]`."""
+    """What stands in a text for a masked token, for example `[MASK]`."""
     return self.tokenizer.id_to_token(self.mask)
 
   def decode(self, ids: Iterable[int]) -> str:
@@ -169,7 +169,7 @@ def train_bpe(texts: Iterable[str], *, size: int = 4096) -> Vocabulary:
   tokenizer.decoder = decoders.ByteLevel()
   trainer = trainers.BpeTrainer(
     vocab_size=size,
-    # The space before a mask is the hidden token's.
+    # The space before a mask is the masked token's.
     special_tokens=[
       AddedToken(names[0], special=True, lstrip=role == "mask")
       for role, names in ROLES.items()
@@ -205,5 +205,5 @@ _DOES = {
   "pad": "fill up rows",
   "first": "begin a text",
   "last": "end a text",
-  "mask": "stand for hidden ones",
+  "mask": "stand for masked ones",
 }

@@ -300,7 +300,7 @@ def round_at_random(key: jax.Array, x: jax.Array) -> jax.Array:
     x: float32 [...].
 
   Returns:
-    bfloat16 [...]: the upper neighbour with the probability that makes `x` the mean.
+    bfloat16 [...]: the upper neighbor with the probability that makes `x` the mean.
 
   Example:
     >>> x = jnp.full(1000, 1 + 2**-9)  # a quarter of the way from 1 to 1 + 2**-7

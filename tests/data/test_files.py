@@ -26,7 +26,7 @@ def test_class_folders(tmp_path):
   save(tmp_path / "dog" / "b.png", 10)
   save(tmp_path / "dog" / "more" / "a.PNG", 20)
   save(tmp_path / "cat" / "x.bmp", 30)
-  save(tmp_path / "cat" / ".hidden.png")
+  save(tmp_path / "cat" / ".masked.png")
   save(tmp_path / "cat" / ".thumbnails" / "small" / "x.png")
   save(tmp_path / ".cache" / "y.png")
   (tmp_path / "cat" / "notes.txt").write_text("no image")
@@ -215,8 +215,8 @@ def test_image_pairs(tmp_path):
   levels = [[source[i][key].max() for key in ("image", "image2")] for i in range(2)]
   assert levels == [[0, 10], [30, 20]]
   assert source[1]["image2"].shape == (6, 4, 3)
-  grey = maskjax.data.image_pairs(root=str(tmp_path), channels=1)
-  assert grey[0]["image"].shape == (6, 4, 1)
+  gray = maskjax.data.image_pairs(root=str(tmp_path), channels=1)
+  assert gray[0]["image"].shape == (6, 4, 1)
 
 
 @pytest.mark.parametrize(

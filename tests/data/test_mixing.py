@@ -81,7 +81,7 @@ def test_mixup_shares_are_beta():
 
 def test_cutmix_boxes_are_as_large_as_drawn():
   shares, _ = draw_shares({"mixup_alpha": 0, "cutmix_alpha": 1.0})
-  # A box of uniform area, its centre uniform in the image: in one dimension a side
+  # A box of uniform area, its center uniform in the image: in one dimension a side
   # s loses s / 4 over the edge on average, so the area kept inside is that of
   # a * (1 - s / 4)**2 with a = s**2 uniform: 1/2 - 1/5 + 1/48.
   assert abs((1 - shares).mean() - (1 / 2 - 1 / 5 + 1 / 48)) < 0.02

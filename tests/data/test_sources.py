@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from idx import write_idx
+from helpers.idx import write_idx
 
 import maskjax.data
 from maskjax.errors import UserError

@@ -50,8 +50,8 @@ def test_to_float_and_normalize():
   for c in range(3):
     expected = (image[..., c] / 255 - mean[c]) / std[c]
     np.testing.assert_allclose(normal[..., c], expected, rtol=1e-5, atol=1e-6)
-  grey = apply("normalize", scaled[..., :1], mean=0.5, std=0.25)
-  np.testing.assert_allclose(grey, scaled[..., :1] * 4 - 2, rtol=1e-5, atol=1e-6)
+  gray = apply("normalize", scaled[..., :1], mean=0.5, std=0.25)
+  np.testing.assert_allclose(gray, scaled[..., :1] * 4 - 2, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -115,7 +115,7 @@ def test_random_crop_reaches_every_place_alike():
   rng = np.random.default_rng(0)
   seen = [apply("random_crop", image, rng, size=1).item() for _ in range(1800)]
   counts = np.bincount(seen, minlength=9)
-  # Within five deviations of 200: sqrt(1800 * 1/9 * 8/9) = 13.3
+  # Within five stds of 200: sqrt(1800 * 1/9 * 8/9) = 13.3
   assert np.abs(counts - 200).max() < 67
 
 
@@ -135,7 +135,7 @@ def test_random_resized_crop_stays_in_bounds(seed, height, width):
 
 
 def test_random_resized_crop_keeps_scale_and_ratio():
-  # With nearest-neighbour sampling at a fine size, the first and last pixel of a
+  # With nearest-neighbor sampling at a fine size, the first and last pixel of a
   # ramp tell the window.
   size = 200
   rows, columns = np.meshgrid(*[np.arange(size, dtype=np.float32)] * 2, indexing="ij")
@@ -234,7 +234,7 @@ def test_rand_augment_operations():
   np.testing.assert_array_equal(
     run("solarize_add", 0.5), np.where(level < 128, np.minimum(level + 55, 255), level)
   )
-  # a factor of 1 - 0.9 * 0.5, towards black
+  # a factor of 1 - 0.9 * 0.5, toward black
   assert np.abs(run("brightness", 0.5, -1) - level * 0.55).max() <= 1
   moved = run("translate_x", 1 / 0.45 / 10)  # by one of ten pixels
   np.testing.assert_array_equal(moved[:, :-1], level[:, 1:])
@@ -265,7 +265,7 @@ def test_rand_augment_draws_every_operation(monkeypatch):
   assert len(set(names)) == 15
   # Two operations, each applied half the time.
   assert abs(len(drawn) / 1500 - 1) < 0.1
-  # The normal distribution of mean 0.9 and deviation 0.05, cut off at 1.
+  # The normal distribution of mean 0.9 and std 0.05, cut off at 1.
   assert max(strengths) == 1 and abs(np.median(strengths) - 0.9) < 0.01
   assert abs(np.mean(signs)) < 0.15
 

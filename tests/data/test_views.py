@@ -1,4 +1,4 @@
-"""Two views of an image, and the changes of colour that set them apart."""
+"""Two views of an image, and the changes of color that set them apart."""
 
 import colorsys
 import functools
@@ -104,7 +104,7 @@ def test_color_jitter_turns_the_hue():
   assert -0.11 < min(turns) < -0.05 and 0.05 < max(turns) < 0.11
 
 
-def test_gray_takes_the_colours():
+def test_gray_takes_the_colors():
   image = make_image()
   gray = apply("random_gray", image, prob=1.0)
   assert (gray == gray[..., :1]).all()

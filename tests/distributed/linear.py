@@ -1,6 +1,6 @@
 """A config whose step compiles in a second, for runs of several processes."""
 
-from running import tiny_config
+from helpers.running import tiny_config
 
 
 def get_config():

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from quick_xla import QUICK_XLA
-from running import DIGITS, ROOT, TINY, check_refusal, process
+from helpers.quick_xla import QUICK_XLA
+from helpers.running import DIGITS, ROOT, TINY, check_refusal, process
 
 from maskjax import metrics
 

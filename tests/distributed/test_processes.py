@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quick_xla import QUICK_XLA
-from running import ROOT, tiny_config
+from helpers.quick_xla import QUICK_XLA
+from helpers.running import ROOT, tiny_config
 
 from maskjax import experiment
 

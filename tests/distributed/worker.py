@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from running import tiny_config
+from helpers.running import tiny_config
 
 from maskjax import distributed, experiment, keys, masking, sharding
 from maskjax.losses import Loss, Mean
@@ -20,7 +20,7 @@ STEPS = 10
 
 @dataclasses.dataclass(frozen=True)
 class HalfHidden:
-  """Predicts hidden pixels by two layers, which compile in a second."""
+  """Predicts masked pixels by two layers, which compile in a second."""
 
   width: int = 64
 
@@ -38,12 +38,12 @@ class HalfHidden:
     pixels = batch["image"].reshape(len(batch["image"]), -1)
     grid = pixels.shape[1:]
     example_keys = keys.example_keys(key, batch)
-    hidden = masking.draw(
-      masking.random, example_keys, grid, num_hidden=grid[0] // 2
-    ).hidden
-    x = jnp.tanh(jnp.where(hidden, 0, pixels) @ params["up"]["kernel"])
+    masked = masking.draw(
+      masking.random, example_keys, grid, num_masked=grid[0] // 2
+    ).masked
+    x = jnp.tanh(jnp.where(masked, 0, pixels) @ params["up"]["kernel"])
     x = sharding.constrain_batch(x) @ params["down"]["kernel"]
-    return Loss.of(Mean.of(jnp.square(x - pixels), hidden))
+    return Loss.of(Mean.of(jnp.square(x - pixels), masked))
 
 
 class Losses:

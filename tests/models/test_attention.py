@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.arrays import assert_close, random, shaken
+from helpers.arrays import assert_close, random, shaken
 from scipy.special import softmax
 
 from maskjax.models import attention, dense

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.arrays import assert_close, random, shaken
+from helpers.arrays import assert_close, random, shaken
 
 from maskjax.errors import UserError
 from maskjax.models import CNN_SIZES, conv_encoder, is_cnn
@@ -17,7 +17,7 @@ from maskjax.models.resnet import ResNet
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-# [B, rows, columns], True where hidden.
+# [B, rows, columns], True where masked.
 HIDDEN = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 1]]], bool)
 
 
@@ -187,33 +187,33 @@ def test_parameters_are_as_many_as_published(size):
 # Sparse layers, against loops over visible places
 
 
-def visible_sites(hidden, side):
+def visible_sites(masked, side):
   """Rows of (example, row, column), of all visible places of a side x side plane."""
-  scale = side // hidden.shape[1]
+  scale = side // masked.shape[1]
   return [
     (b, r, c)
-    for b in range(len(hidden))
+    for b in range(len(masked))
     for r in range(side)
     for c in range(side)
-    if not hidden[b, r // scale, c // scale]
+    if not masked[b, r // scale, c // scale]
   ]
 
 
-def sparse_conv(features, kernel, stride, hidden, side, reduce=None):
+def sparse_conv(features, kernel, stride, masked, side, reduce=None):
   """A convolution as sparse ones are defined: from visible sites to visible sites.
 
   Args:
     features: {site: vector} on a plane of side * stride.
     kernel: [K, K, C, E], or [K, K, 1, C] for a depthwise one.
     stride: between outputs.
-    hidden: the mask.
+    masked: the mask.
     side: of the output.
     reduce: in place of the weighted sum, a function of all vectors in the window.
   """
   size = kernel.shape[0]
   pad = size // 2 if size % 2 else 0
   out = {}
-  for b, r, c in visible_sites(hidden, side):
+  for b, r, c in visible_sites(masked, side):
     window = {
       (i, j): features[site]
       for i in range(size)
@@ -230,11 +230,11 @@ def sparse_conv(features, kernel, stride, hidden, side, reduce=None):
 
 
 def sparse_norm(features, params):
-  """Batch normalisation by the statistics of visible sites."""
+  """Batch normalization by the statistics of visible sites."""
   values = np.array(list(features.values()))
-  mean, deviation = values.mean(axis=0), np.sqrt(values.var(axis=0) + 1e-5)
+  mean, std = values.mean(axis=0), np.sqrt(values.var(axis=0) + 1e-5)
   return {
-    site: (x - mean) / deviation * params["scale"] + params["bias"]
+    site: (x - mean) / std * params["scale"] + params["bias"]
     for site, x in features.items()
   }
 
@@ -324,9 +324,9 @@ def test_a_dense_network_sees_what_is_hidden_and_a_sparse_one_does_not(kind):
   params, statistics = variables_of(network)
 
   @jax.jit
-  def run(images, hidden):
+  def run(images, masked):
     variables = {"params": params, "statistics": statistics}
-    return network.apply(variables, images, hidden)[0]
+    return network.apply(variables, images, masked)[0]
 
   images = random(2, 16, 16, 3)
   erased = np.asarray(erase(images, HIDDEN))
@@ -335,31 +335,31 @@ def test_a_dense_network_sees_what_is_hidden_and_a_sparse_one_does_not(kind):
   nobody = np.zeros_like(HIDDEN)
   visible = ~np.repeat(np.repeat(HIDDEN, 2, 1), 2, 2)
   change = np.abs(run(erased, nobody) - run(images, HIDDEN))[visible]
-  assert change.max() > 0.01  # zeros in place of the hidden parts are not the same
+  assert change.max() > 0.01  # zeros in place of the masked parts are not the same
 
 
-# Batch normalisation
+# Batch normalization
 
 
 def test_running_averages_of_microbatches_are_those_of_the_batch():
   norm = BatchNorm()
   x = 3 + 2 * random(6, 4, 4, 5)
-  hidden = np.random.default_rng(0).random((6, 2, 2)) < 0.5
-  hidden[:, 0, 0] = False
+  masked = np.random.default_rng(0).random((6, 2, 2)) < 0.5
+  masked[:, 0, 0] = False
   params = {"scale": np.ones(5, np.float32), "bias": np.zeros(5, np.float32)}
 
   train = jax.jit(functools.partial(norm.apply, mutable=["moments"]))
   rows = (slice(0, 3), slice(3, 6))
-  parts = [train({"params": params}, x[r], hidden[r])[1]["moments"] for r in rows]
-  seen = x[~np.repeat(np.repeat(hidden, 2, 1), 2, 2)].astype(np.float64)
+  parts = [train({"params": params}, x[r], masked[r])[1]["moments"] for r in rows]
+  seen = x[~np.repeat(np.repeat(masked, 2, 1), 2, 2)].astype(np.float64)
   before = {"mean": random(5), "variance": np.abs(random(5))}
   after = running(before, jax.tree.map(jnp.add, *parts), decay=0.7)
   assert_close(after["mean"], 0.7 * before["mean"] + 0.3 * seen.mean(axis=0))
   assert_close(after["variance"], 0.7 * before["variance"] + 0.3 * seen.var(axis=0))
   # And they, not the batch, decide once training is over.
-  y = norm.apply({"params": params, "statistics": after}, x[:1], hidden[:1])
+  y = norm.apply({"params": params, "statistics": after}, x[:1], masked[:1])
   expected = (x[:1] - after["mean"]) / np.sqrt(after["variance"] + 1e-5)
-  assert_close(y, erase(expected, hidden[:1]))
+  assert_close(y, erase(expected, masked[:1]))
 
 
 def test_statistics_are_float32_beside_bfloat16():
@@ -396,7 +396,7 @@ def test_encoders_cut_nothing_but_the_image():
   assert whole_of(variables, patches).shape == (2, 4 * 6, 6)
   each = each_of(variables, patches)
   assert each.shape == (2, 6, 6)
-  # A patch by itself does not know its neighbours.
+  # A patch by itself does not know its neighbors.
   other = patches.copy()
   other[:, 1:] = random(2, 5, 16, seed=1)
   again = each_of(variables, other)

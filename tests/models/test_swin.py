@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.arrays import assert_close, random, shaken
+from helpers.arrays import assert_close, random, shaken
 
 from maskjax.models import SwinEncoder, swin
 from maskjax.models.swin import SwinBlock, separated
@@ -129,7 +129,7 @@ def test_merging_takes_its_zeros_from_below_and_from_the_right():
   full = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0))).astype(np.float64)
   corners = [full[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
   joined = np.concatenate(corners, axis=-1)
-  centred = joined - joined.mean(axis=-1, keepdims=True)
-  normed = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
+  centered = joined - joined.mean(axis=-1, keepdims=True)
+  normed = centered / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + 1e-5)
   normed = normed * params["norm"]["scale"] + params["norm"]["bias"]
   assert_close(ours, normed @ params["dense"]["kernel"])

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.arrays import assert_close, random, shaken
+from helpers.arrays import assert_close, random, shaken
 from scipy.special import erf, softmax
 
 from maskjax.models import Transformer, attention, dense, stack_blocks, unstack_blocks
-from maskjax.models.dropping import drop_branch
+from maskjax.models.dropout import stochastic_depth
 from maskjax.models.transformer import Block
 
 # The block
@@ -20,9 +20,9 @@ B, N, D, HEADS, EPSILON = 3, 5, 8, 2, 0.1
 
 
 def norm_by_hand(x, p):
-  centred = x - x.mean(axis=-1, keepdims=True)
-  variance = (centred**2).mean(axis=-1, keepdims=True)
-  return centred / np.sqrt(variance + EPSILON) * p["scale"] + p["bias"]
+  centered = x - x.mean(axis=-1, keepdims=True)
+  variance = (centered**2).mean(axis=-1, keepdims=True)
+  return centered / np.sqrt(variance + EPSILON) * p["scale"] + p["bias"]
 
 
 def dense_by_hand(x, p):
@@ -238,7 +238,7 @@ def test_blocks_attend_to_a_context_or_to_one_each(scan, each):
 
 def test_branches_of_whole_examples_are_dropped_and_the_others_scaled():
   y = random(2000, 3, 2) + 10
-  keep = functools.partial(Block(heads=2).apply, {}, y, 0.25, method=drop_branch)
+  keep = functools.partial(Block(heads=2).apply, {}, y, 0.25, method=stochastic_depth)
   np.testing.assert_array_equal(keep(), y)
   out = np.asarray(keep(rngs={"drop_path": jax.random.key(0)}))
   dropped = (out == 0).all(axis=(1, 2))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.arrays import assert_close, random, shaken
+from helpers.arrays import assert_close, random, shaken
 
 from maskjax import objectives, resolve
 from maskjax.errors import UserError
@@ -15,14 +15,15 @@ from maskjax.masking import Mask
 from maskjax.models import VIT_SIZES, Decoder, MaskedAutoencoder, VisionEncoder
 from maskjax.models.transformer import Block
 from maskjax.models.vit import RelativeBias
-from maskjax.objectives import classification, mae
+from maskjax.objectives import classification
+from maskjax.systems import mae
 from maskjax.tokens import sincos
 
 # The masked autoencoder
 
 GRID, PATCH = (2, 3), 5
 HIDDEN = np.array([[1, 0, 1, 1, 0, 1], [0, 1, 1, 0, 1, 1]], bool)
-MASK = Mask.from_hidden(jnp.asarray(HIDDEN), num_hidden=4)
+MASK = Mask.exactly(jnp.asarray(HIDDEN), num_masked=4)
 
 
 def make_autoencoder(dtype="float32"):
@@ -45,10 +46,10 @@ def test_computing_hidden_tokens_alone_changes_nothing():
   def run(params, encoded, visible_too):
     def predict(params, encoded):
       out = decoder.apply({"params": params}, encoded, MASK, visible_too)
-      return MASK.masked(out) if visible_too else out, out
+      return MASK.take_masked(out) if visible_too else out, out
 
-    hidden, pullback, out = jax.vjp(predict, params, encoded, has_aux=True)
-    return out, hidden, pullback(jnp.asarray(weights))
+    masked, pullback, out = jax.vjp(predict, params, encoded, has_aux=True)
+    return out, masked, pullback(jnp.asarray(weights))
 
   params = shaken(shapes["params"])
   out, *ours = run(params, encoded, False)
@@ -117,7 +118,7 @@ def test_dtype_reaches_both_networks():
   assert logits.dtype == jnp.float32
 
 
-# What becomes of hidden patches, and where the others are
+# What becomes of masked patches, and where the others are
 
 
 @functools.partial(jax.jit, static_argnames=("every", "options"))
@@ -131,7 +132,7 @@ def encode(patches, mask=None, *, options, every=False):
 
 @pytest.mark.parametrize("positions", ["sincos", "learned", "rotary", "relative"])
 def test_tokens_in_place_of_hidden_patches_keep_their_places(positions):
-  options = (("hides_by", "token"), ("positions", positions))
+  options = (("masked_patches", "token"), ("positions", positions))
   patches = random(2, 6, PATCH)
   before, _ = encode(patches, MASK, options=options)
   assert before.shape == (2, 7, 8)
@@ -148,7 +149,7 @@ def test_tokens_in_place_of_hidden_patches_keep_their_places(positions):
 def test_dropped_patches_leave_the_others_in_their_places(positions):
   options = (("positions", positions), ("class_token", False))
   patches = random(2, 6, PATCH)
-  mirrored = Mask.from_hidden(jnp.asarray(HIDDEN[:, ::-1]), num_hidden=4)
+  mirrored = Mask.exactly(jnp.asarray(HIDDEN[:, ::-1]), num_masked=4)
   found = encode(patches, MASK, options=options)[0]
   assert found.shape == (2, 2, 8)
   # The same two patches elsewhere are not the same; the order of the list is nothing.
@@ -162,7 +163,7 @@ def test_dropped_patches_leave_the_others_in_their_places(positions):
 @pytest.mark.parametrize("positions", ["sincos", "learned", "rotary", "none"])
 def test_silent_patches_listen_in_their_places(positions, class_token):
   options = (
-    *(("hides_by", "silence"), ("positions", positions)),
+    *(("masked_patches", "silent"), ("positions", positions)),
     ("class_token", class_token),
   )
   patches, first = random(2, 6, PATCH), int(class_token)
@@ -175,9 +176,9 @@ def test_silent_patches_listen_in_their_places(positions, class_token):
     for b in range(2):
       own = np.arange(first + 6) == first + n
       np.testing.assert_array_equal(changed[b], own if HIDDEN[b, n] else True)
-  # Where nothing is hidden, it is as any other encoder.
+  # Where nothing is masked, it is as any other encoder.
   usual = (("positions", positions), ("class_token", class_token))
-  nothing = Mask.from_hidden(jnp.zeros((2, 6), bool), num_hidden=0)
+  nothing = Mask.exactly(jnp.zeros((2, 6), bool), num_masked=0)
   everything = encode(patches, nothing, options=options)[0]
   np.testing.assert_allclose(everything, encode(patches, options=usual)[0], atol=1e-5)
 
@@ -193,7 +194,7 @@ def test_embedded_tokens_come_first_where_they_are_wanted():
   assert len(outputs) == 2 and embedded.shape == outputs[0].shape == (2, 3, 8)
   table = sincos(GRID, 8)
   expected = patches @ params["embed"]["kernel"] + params["embed"]["bias"] + table
-  np.testing.assert_allclose(embedded[:, 1:], MASK.visible(expected), atol=1e-5)
+  np.testing.assert_allclose(embedded[:, 1:], MASK.take_visible(expected), atol=1e-5)
   cls = np.broadcast_to(params["cls"][:, 0], (2, 8))
   np.testing.assert_allclose(embedded[:, 0], cls, atol=1e-6)
 
@@ -246,7 +247,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("size", VIT_SIZES)
 def test_parameters_are_as_many_as_published(size):
-  """Those have a linear head and learnt positions, of 1 + N places, as well."""
+  """Those have a linear head and learned positions, of 1 + N places, as well."""
   patch_size, published = PUBLISHED[size]
   grid = (224 // patch_size,) * 2
   model = VisionEncoder(grid=grid, options={"scan": True}, **VIT_SIZES[size])
@@ -281,7 +282,7 @@ SMALL = {"width": 8, "depth": 1, "heads": 2}
     ({"dtype": "float16"}, "dtype='float16': expected 'float32' or 'bfloat16'"),
     ({"patch_size": 3}, "patch_size=3x3 does not divide image_size=8x8"),
     ({"mask_ratio": 1.0}, "mask_ratio=1.0"),
-    ({"mask_ratio": 0.99}, "mask_ratio=0.99 hides 16 of 16"),
+    ({"mask_ratio": 0.99}, "mask_ratio=0.99 masks 16 of 16"),
     ({"mask": "rnadom"}, "no 'rnadom' in .*did you mean 'random'"),
     ({"mask": {"name": "random", "rows": 1}}, "'random' takes no 'rows'"),
     ({"patch_size": 1}, "norm_pix_loss=True: .*patch_size=1x1 with channels=1"),

@@ -8,14 +8,15 @@ import sys
 
 import jax
 import pytest
-from running import DIGITS, ROOT, check_refusal
+from helpers.running import DIGITS, ROOT, check_refusal
 
 from maskjax import config as configs
 from maskjax import planning, sharding
 from maskjax.errors import UserError
-from maskjax.objectives import classification, mae
+from maskjax.objectives import classification
 from maskjax.planning import compiler, estimate
 from maskjax.planning.flops import matmul_flops, training_flops
+from maskjax.systems import mae
 
 libtpu = pytest.mark.skipif(
   importlib.util.find_spec("libtpu") is None,

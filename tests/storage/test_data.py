@@ -37,7 +37,7 @@ def decode_byte(data: bytes):
 
 def test_image_folder(store, tmp_path):
   rng = np.random.default_rng(0)
-  for name in ("b/x.png", "b/deep/y.png", "a/z.png", "a-/w.PNG", "a/.t/hidden.png"):
+  for name in ("b/x.png", "b/deep/y.png", "a/z.png", "a-/w.PNG", "a/.t/masked.png"):
     file = tmp_path / "images" / name
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(rng.integers(0, 256, (5, 4, 3), np.uint8)).save(file, "PNG")

@@ -5,7 +5,7 @@ import time
 
 import fsspec
 import pytest
-from running import DIGITS, TINY, check_refusal
+from helpers.running import DIGITS, TINY, check_refusal
 
 from maskjax.storage import paths
 

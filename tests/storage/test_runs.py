@@ -12,9 +12,9 @@ import time
 import jax
 import numpy as np
 import pytest
+from helpers.quick_xla import QUICK_XLA
+from helpers.running import DIGITS, ROOT, TINY, process, tiny_config
 from PIL import Image
-from quick_xla import QUICK_XLA
-from running import DIGITS, ROOT, TINY, process, tiny_config
 
 from maskjax import storage
 from maskjax import workdir as workdirs

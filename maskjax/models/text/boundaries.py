@@ -1,4 +1,4 @@
-"""The network of SpanBERT: hidden tokens told by what stands around their span."""
+"""The network of SpanBERT: masked tokens told by what stands around their span."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -16,7 +16,7 @@ from maskjax.tokens import Text
 class BoundaryHead(nn.Module):
   """From the codes at both ends of a span, and a place in it, to logits of its token.
 
-  Two dense layers, each with GELU and a normalisation, and the encoder's own table
+  Two dense layers, each with GELU and a normalization, and the encoder's own table
   (https://arxiv.org/abs/1907.10529, section 3.2).
 
   Attributes:
@@ -52,7 +52,7 @@ class BoundaryHead(nn.Module):
       )(x)
     zeros = nn.initializers.zeros_init()
     bias = self.param("bias", zeros, (encoder.vocab_size,), jnp.float32)
-    return encoder.likeness(x) + bias
+    return encoder.similarity(x) + bias
 
 
 class SpanLM(nn.Module):

@@ -9,7 +9,7 @@ from jax import Array
 from maskjax.masking.mask import gather
 from maskjax.models.attention import Attention
 from maskjax.models.dense import Dense
-from maskjax.models.dropping import drop_some
+from maskjax.models.dropout import dropout
 from maskjax.models.text.encoder import TextEncoder, attention_bias
 from maskjax.models.text.masked_lm import VocabularyHead
 from maskjax.models.transformer import LayerNorm, Mlp
@@ -21,7 +21,7 @@ class EnhancedDecoder(nn.Module):
 
   What attends is the document's code with the place's position; what is attended to
   are the tokens' vectors and that code (https://arxiv.org/abs/2205.12035). The block
-  normalises the sums of tokens and branches, whatever the encoder does.
+  normalizes the sums of tokens and branches, whatever the encoder does.
 
   Attributes:
     encoder: says what the block is like; its own parameters are not here.
@@ -56,10 +56,10 @@ class EnhancedDecoder(nn.Module):
     )
     turned = None if places is None else (places, places)
     y = attention(query, context, bias=bias, places=turned)
-    x = norm(name="attention_norm")(query + drop_some(self, y, encoder.dropout))
+    x = norm(name="attention_norm")(query + dropout(self, y, encoder.dropout))
     ratio = encoder.options.get("mlp_ratio", 4.0)
     y = Mlp(ratio=ratio, dtype=encoder.dtype, name="mlp")(x)
-    return norm(name="mlp_norm")(x + drop_some(self, y, encoder.dropout))
+    return norm(name="mlp_norm")(x + dropout(self, y, encoder.dropout))
 
 
 class DuplexAutoencoder(nn.Module):
@@ -113,7 +113,7 @@ class DuplexAutoencoder(nn.Module):
 
     Args:
       codes: of the encoder, [B, N, D].
-      text: with nothing hidden.
+      text: with nothing masked.
       bias: see `decoder_bias`.
     """
     is_first = (text.position == 0)[..., None]
@@ -130,18 +130,18 @@ class DuplexAutoencoder(nn.Module):
     return self.project(codes[:, 0]), self.head(codes)
 
 
-def decoder_bias(text: Text, hidden: Array) -> Array:
+def decoder_bias(text: Text, masked: Array) -> Array:
   """Lets each place see its document's first token and some others, but not itself.
 
   Args:
     text: [B, N].
-    hidden: bool [B, N, N], which tokens each place must not see.
+    masked: bool [B, N, N], which tokens each place must not see.
 
   Returns:
-    float32 [B, 1, N, N], 0 or -inf. First tokens, and filling, see each other, so that
+    float32 [B, 1, N, N], 0 or -inf. First tokens, and padding, see each other, so that
     no place is blind.
   """
   is_first = text.position == 0
   itself = jnp.eye(text.token.shape[1], dtype=bool)
-  seen = is_first[:, None] | ~(hidden | itself)
+  seen = is_first[:, None] | ~(masked | itself)
   return attention_bias(text) + jnp.where(seen, 0.0, -jnp.inf)[:, None]

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from maskjax.errors import UserError
 from maskjax.models.dense import Dense
-from maskjax.models.dropping import drop_some
+from maskjax.models.dropout import dropout
 from maskjax.models.relative import Relative, buckets
 from maskjax.models.transformer import LayerNorm, Transformer
 from maskjax.models.vit import check_dtype, check_options, check_shape
@@ -53,7 +53,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "windows": (0, 64, 64),
     "rotary_bases": (160_000.0, 10_000.0, 10_000.0),
   },
-  # https://arxiv.org/abs/2302.13971, section 2.2, but that normalisation takes means.
+  # https://arxiv.org/abs/2302.13971, section 2.2, but that normalization takes means.
   "llama": {
     "positions": "rotary",
     "types": 0,
@@ -91,9 +91,9 @@ class TextEncoder(nn.Module):
       added to tokens, the first one where there are no parts; 0 adds none.
     windows: of each block, in turn from the first on, how far a token looks to either
       side; 0 for all of its document.
-    norm_embedded: normalise embedded tokens, before the first block.
-    norm_epsilon: added to the variance in layer normalisation.
-    norm_last: see `maskjax.models.transformer.Block`; with it tokens are not normalised
+    norm_embedded: normalize embedded tokens, before the first block.
+    norm_epsilon: added to the variance in layer normalization.
+    norm_last: see `maskjax.models.transformer.Block`; with it tokens are not normalized
       once more after the last block.
     use_bias: see `maskjax.models.transformer.Block`.
     dropout: share of what is added to tokens, and of the embedded ones, that training
@@ -163,7 +163,7 @@ class TextEncoder(nn.Module):
     return self.every_block(text)[-1]
 
   def every_block(self, text: Text) -> list[Array]:
-    """As `__call__`, after each block; only the last one is normalised once more."""
+    """As `__call__`, after each block; only the last one is normalized once more."""
     outputs = self.transformer(self.embed(text), **self.where(text))
     return [*outputs[:-1], self.finish(outputs[-1])]
 
@@ -180,7 +180,7 @@ class TextEncoder(nn.Module):
     if self.types:
       x = x + self.kinds[0 if text.kind is None else text.kind]
     x = x.astype(self.dtype)
-    x = drop_some(self, self.embed_norm(x) if self.norm_embedded else x, self.dropout)
+    x = dropout(self, self.embed_norm(x) if self.norm_embedded else x, self.dropout)
     return x if x.shape[-1] == self.width else self.embed_up(x)
 
   def where(self, text: Text, *, causal: bool = False) -> dict[str, Any]:
@@ -222,7 +222,7 @@ class TextEncoder(nn.Module):
     """What follows the last block: [B, N, D] to the same."""
     return x if self.norm_last else self.norm(x)
 
-  def likeness(self, x: Array) -> Array:
+  def similarity(self, x: Array) -> Array:
     """Products with all tokens of the table: [..., E] to float32 [..., V]."""
     return jnp.einsum(
       "...e,ve->...v",

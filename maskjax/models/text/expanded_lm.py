@@ -89,11 +89,11 @@ class ExpandedLM(nn.Module):
       which of them really are.
     """
     more = self.states - 1
-    last = jnp.maximum((~text.is_filling).sum(axis=1, keepdims=True) - 1, 0)
+    last = jnp.maximum((~text.is_padding).sum(axis=1, keepdims=True) - 1, 0)
     places = jnp.concatenate([jnp.zeros_like(last), ids, last], axis=1)
     says = (gather(text.token, ids) == self.mask_id) & (ids > 0) & (ids < last)
     says = jnp.pad(says, ((0, 0), (1, 1)), constant_values=True)
-    # [B, E] -> [B, E (k - 1)]; those of what is not expanded are filling.
+    # [B, E] -> [B, E (k - 1)]; those of what is not expanded are padding.
     copies = text.pick(jnp.repeat(places, more, axis=1))
     exists = jnp.repeat(says, more, axis=1)
     copies = dataclasses.replace(copies, segment=jnp.where(exists, copies.segment, 0))
@@ -137,6 +137,6 @@ class ExpandedLM(nn.Module):
     return jnp.where(ahead, jax.nn.logsumexp(ways, axis=1), NEVER)
 
   def encode(self, text: Text) -> Array:
-    """Codes of all tokens, none of them hidden: [B, N, D]."""
+    """Codes of all tokens, none of them masked: [B, N, D]."""
     none = jnp.zeros((text.token.shape[0], 0), jnp.int32)
     return self._expanded(text, none)[0][:, : text.token.shape[1]]

@@ -5,7 +5,7 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.models.dense import Dense
-from maskjax.models.dropping import drop_some
+from maskjax.models.dropout import dropout
 from maskjax.models.text.encoder import TextEncoder
 from maskjax.tokens import Text
 
@@ -31,7 +31,7 @@ class TextClassifier(nn.Module):
     encoder = self.encoder
     first = encoder(text)[:, 0]
     pooled = jnp.tanh(Dense(encoder.width, dtype=encoder.dtype, name="pool")(first))
-    pooled = drop_some(self, pooled, encoder.dropout).astype(jnp.float32)
+    pooled = dropout(self, pooled, encoder.dropout).astype(jnp.float32)
     return nn.Dense(self.num_classes, kernel_init=_INIT, name="classes")(pooled)
 
   def encode(self, text: Text) -> Array:
@@ -53,7 +53,7 @@ class TokenClassifier(nn.Module):
   @nn.compact
   def __call__(self, text: Text) -> Array:
     """Rows [B, N] to float32 logits [B, N, K]."""
-    codes = drop_some(self, self.encoder(text), self.encoder.dropout)
+    codes = dropout(self, self.encoder(text), self.encoder.dropout)
     codes = codes.astype(jnp.float32)
     return nn.Dense(self.num_classes, kernel_init=_INIT, name="classes")(codes)
 

@@ -8,8 +8,8 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.masking.mask import Mask, gather
-from maskjax.models.text.around import blocks_like, norm_like, whole_documents
 from maskjax.models.text.encoder import TextEncoder
+from maskjax.models.text.encoder_model import blocks_like, norm_like, whole_documents
 from maskjax.models.text.masked_lm import VocabularyHead
 from maskjax.tokens import Text
 
@@ -21,7 +21,7 @@ class LateMaskLM(nn.Module):
     encoder: of the visible tokens.
     depth: number of further blocks.
     begins_anew: add further positions to all that enters the further blocks, and
-      normalise it, as MAE-LM does; else late tokens are embedded as the encoder's are.
+      normalize it, as MAE-LM does; else late tokens are embedded as the encoder's are.
     dropout: of the further blocks, of their attention as well; the encoder's when None.
   """
 
@@ -51,7 +51,7 @@ class LateMaskLM(nn.Module):
     Args:
       text: [B, N], with mask tokens where tokens are hidden.
       ids: int [B, M], ascending.
-      late: hides what the encoder does not see; `ids` when None.
+      late: masks what the encoder does not see; `ids` when None.
 
     Returns:
       float32 [B, M, V].
@@ -59,14 +59,14 @@ class LateMaskLM(nn.Module):
     asked = None
     if late is None:
       asked = ids.shape[1]
-      hidden = jax.vmap(lambda row, at: row.at[at].set(True))(
+      masked = jax.vmap(lambda row, at: row.at[at].set(True))(
         jnp.zeros(text.token.shape, bool), ids
       )
-      late = Mask.from_hidden(hidden, num_hidden=asked)
+      late = Mask.exactly(masked, num_masked=asked)
     # Late tokens stand last, so that the last block need not compute the others.
-    order = jnp.concatenate([late.visible_ids, late.hidden_ids], axis=1)
+    order = jnp.concatenate([late.visible_ids, late.masked_ids], axis=1)
     codes = self.encoder(text.pick(late.visible_ids))
-    x = jnp.concatenate([codes, self.enter(text.pick(late.hidden_ids))], axis=1)
+    x = jnp.concatenate([codes, self.enter(text.pick(late.masked_ids))], axis=1)
     text = text.pick(order)
     if self.begins_anew:
       x = self.enter_norm(x + self.places[text.position].astype(x.dtype))

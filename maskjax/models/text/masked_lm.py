@@ -7,15 +7,15 @@ from jax import Array
 from maskjax.masking.mask import gather
 from maskjax.models.dense import Dense
 from maskjax.models.gelu import gelu
-from maskjax.models.text.around import norm_like
 from maskjax.models.text.encoder import TextEncoder
+from maskjax.models.text.encoder_model import norm_like
 from maskjax.tokens import Text
 
 
 class VocabularyHead(nn.Module):
   """From codes to logits of tokens, by the encoder's own table.
 
-  A dense layer, GELU and normalisation stand before the table, as in BERT.
+  A dense layer, GELU and normalization stand before the table, as in BERT.
 
   Attributes:
     encoder: has the table, and says what the layers here are like.
@@ -34,7 +34,7 @@ class VocabularyHead(nn.Module):
       name="dense",
     )
     norm = norm_like(encoder, name="norm")
-    logits = encoder.likeness(norm(gelu(dense(x))))
+    logits = encoder.similarity(norm(gelu(dense(x))))
     init = nn.initializers.zeros_init()
     return logits + self.param("bias", init, (encoder.vocab_size,), jnp.float32)
 

@@ -7,8 +7,8 @@ from jax import Array
 from maskjax.masking.mask import gather
 from maskjax.models.dense import Dense
 from maskjax.models.gelu import gelu
-from maskjax.models.text.around import blocks_like, norm_like, whole_documents
 from maskjax.models.text.encoder import TextEncoder
+from maskjax.models.text.encoder_model import blocks_like, norm_like, whole_documents
 from maskjax.models.text.masked_lm import VocabularyHead
 from maskjax.tokens import Text
 
@@ -39,7 +39,7 @@ class IdentityHead(nn.Module):
     )
     size = encoder.vocab_size + len(ngrams)
     bias = self.param("bias", nn.initializers.zeros_init(), (size,), jnp.float32)
-    return jnp.concatenate([encoder.likeness(x), of_ngrams], axis=-1) + bias
+    return jnp.concatenate([encoder.similarity(x), of_ngrams], axis=-1) + bias
 
 
 class NgramLM(nn.Module):

@@ -1,4 +1,4 @@
-"""Masked language models with further blocks that come to trust hidden tokens."""
+"""Masked language models with further blocks that come to trust masked tokens."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,8 @@ from jax import Array
 
 from maskjax.masking import words
 from maskjax.masking.mask import gather
-from maskjax.models.text.around import blocks_like, norm_like, whole_documents
 from maskjax.models.text.encoder import TextEncoder
+from maskjax.models.text.encoder_model import blocks_like, norm_like, whole_documents
 from maskjax.models.text.masked_lm import VocabularyHead
 from maskjax.tokens import Text
 
@@ -17,11 +17,11 @@ _GOLDEN = 0.6180339887498949
 
 
 class RefinedLM(nn.Module):
-  """An encoder, and further blocks in which hidden tokens are seen little by little.
+  """An encoder, and further blocks in which masked tokens are seen little by little.
 
   Attributes:
     encoder: of the text.
-    unmasked: of each further block, which share of the hidden tokens others may look
+    unmasked: of each further block, which share of the masked tokens others may look
       at; those of a block are among those of the next one, where the share grows.
   """
 
@@ -47,7 +47,7 @@ class RefinedLM(nn.Module):
     Args:
       text: [B, N], with mask tokens where tokens are hidden.
       ids: int [B, M], where that is.
-      order: float [B, N]; of hidden tokens those with the highest are seen first. When
+      order: float [B, N]; of masked tokens those with the highest are seen first. When
         None, an order of places that spreads over the row.
       unrefined: bool [B, M], where the encoder's codes are read in place of those after
         the further blocks; nowhere when None.
@@ -62,7 +62,7 @@ class RefinedLM(nn.Module):
     where = whole_documents(self.encoder, text)
     unseen = [self.not_seen(text, ids, order, share) for share in self.unmasked]
     where["bias"] = [
-      jnp.where(hidden[:, None, None], -jnp.inf, where["bias"]) for hidden in unseen
+      jnp.where(masked[:, None, None], -jnp.inf, where["bias"]) for masked in unseen
     ]
     x = self.decoder(codes, **where)[-1]
     x = gather(x if self.encoder.norm_last else self.norm(x), ids)
@@ -71,15 +71,15 @@ class RefinedLM(nn.Module):
     return self.head(x)
 
   def not_seen(self, text: Text, ids: Array, order: Array, share: float) -> Array:
-    """Which hidden tokens no other looks at in a block of this share: bool [B, N]."""
+    """Which masked tokens no other looks at in a block of this share: bool [B, N]."""
 
-    def one(ids: Array, filling: Array, order: Array) -> Array:
-      # Filling sees nothing but filling, and has to see something.
-      hidden = jnp.zeros(filling.shape, bool).at[ids].set(True) & ~filling
-      count = jnp.round(share * hidden.sum()).astype(jnp.int32)
-      return hidden & ~words.most(order, hidden, count)
+    def one(ids: Array, padding: Array, order: Array) -> Array:
+      # Filling sees nothing but padding, and has to see something.
+      masked = jnp.zeros(padding.shape, bool).at[ids].set(True) & ~padding
+      count = jnp.round(share * masked.sum()).astype(jnp.int32)
+      return masked & ~words.most(order, masked, count)
 
-    return jax.vmap(one)(ids, text.is_filling, order)
+    return jax.vmap(one)(ids, text.is_padding, order)
 
   def encode(self, text: Text) -> Array:
     """Codes of all tokens, without the further blocks: [B, N, D]."""

@@ -10,10 +10,10 @@ from jax import Array
 from maskjax.masking.mask import gather
 from maskjax.models.attention import take
 from maskjax.models.dense import Dense
-from maskjax.models.dropping import drop_some
-from maskjax.models.text.around import blocks_like, norm_like, whole_documents
+from maskjax.models.dropout import dropout
 from maskjax.models.text.dependency import calibrate, heads
 from maskjax.models.text.encoder import TextEncoder
+from maskjax.models.text.encoder_model import blocks_like, norm_like, whole_documents
 from maskjax.models.transformer import REMAT, Mlp
 from maskjax.sharding import constrain_batch
 from maskjax.tokens import Text
@@ -40,11 +40,11 @@ class Parser(nn.Module):
     """[B, N, D] and int [B, N] to two float32 [B, N], the distances calibrated."""
     x, side = x.astype(jnp.float32), self.size // 2
     for i in range(self.depth):
-      around = neighbours(x, segment, range(-side, side + 1))
+      around = neighbors(x, segment, range(-side, side + 1))
       x = self.activate(self.dense(self.width, f"conv_{i}")(around))
     height = self.activate(self.dense(self.width, "height_hidden")(x))
     height = self.dense(1, "height")(height)[..., 0]
-    pairs = neighbours(x, segment, range(2))
+    pairs = neighbors(x, segment, range(2))
     distance = self.activate(self.dense(self.width, "distance_hidden")(pairs))
     distance = self.dense(1, "distance")(distance)[..., 0]
     return jax.vmap(calibrate)(distance, height, segment), height
@@ -54,14 +54,14 @@ class Parser(nn.Module):
     return Dense(features, kernel_init=_UNIFORM, name=name)
 
   def activate(self, x: Array) -> Array:
-    """Normalises without parameters, and takes the hyperbolic tangent."""
+    """Normalizes without parameters, and takes the hyperbolic tangent."""
     norm = nn.LayerNorm(
       epsilon=1e-5, use_scale=False, use_bias=False, use_fast_variance=False
     )
     return jnp.tanh(norm(x))
 
 
-def neighbours(x: Array, segment: Array, offsets: range) -> Array:
+def neighbors(x: Array, segment: Array, offsets: range) -> Array:
   """What stands around each token in its document, 0 beyond it.
 
   Args:
@@ -74,7 +74,7 @@ def neighbours(x: Array, segment: Array, offsets: range) -> Array:
 
   Example:
     >>> x, segment = jnp.array([[[1.0], [2.0], [3.0]]]), jnp.array([[1, 1, 2]])
-    >>> neighbours(x, segment, range(-1, 2))[0].tolist()
+    >>> neighbors(x, segment, range(-1, 2))[0].tolist()
     [[0.0, 1.0, 2.0], [1.0, 2.0, 0.0], [0.0, 3.0, 0.0]]
   """
   places = jnp.arange(x.shape[1])
@@ -119,13 +119,13 @@ class TreeAttention(nn.Module):
     scores = jnp.einsum(
       "bhnd,bhkd->bhnk", query, key, preferred_element_type=jnp.float32
     )
-    weights = drop_some(self, jax.nn.sigmoid(scores) * depends, self.dropout)
+    weights = dropout(self, jax.nn.sigmoid(scores) * depends, self.dropout)
     y = take(weights, value)
     return dense("out")(y.swapaxes(1, 2).reshape(x.shape))
 
 
 class TreeBlock(nn.Module):
-  """A block that normalises before its branches, the first of which is `TreeAttention`.
+  """A block that normalizes before its branches, the first of which is `TreeAttention`.
 
   Attributes:
     encoder: what it is like otherwise.
@@ -159,9 +159,9 @@ class TreeBlock(nn.Module):
     depends = jnp.einsum("hr,rbnk->bhnk", relations, either)
     x = constrain_batch(x)
     y = attention(norm_like(encoder, name="attention_norm")(x), depends)
-    x = x + drop_some(self, y, encoder.dropout)
+    x = x + dropout(self, y, encoder.dropout)
     y = mlp(norm_like(encoder, name="mlp_norm")(x))
-    return constrain_batch(x + drop_some(self, y, encoder.dropout))
+    return constrain_batch(x + dropout(self, y, encoder.dropout))
 
 
 class StructFormer(nn.Module):
@@ -200,7 +200,7 @@ class StructFormer(nn.Module):
 
   def __call__(self, text: Text, ids: Array) -> Array:
     """Logits at the places `ids` alone: [B, N] and int [B, M] to float32 [B, M, V]."""
-    return self.encoder.likeness(gather(self.encode(text), ids)) + self.bias
+    return self.encoder.similarity(gather(self.encode(text), ids)) + self.bias
 
   def encode(self, text: Text) -> Array:
     """Codes of all tokens: [B, N, D]."""

@@ -15,22 +15,22 @@ from maskjax.tokens import Text
 class TokenDetector(nn.Module):
   """Says of each token whether it is the original one.
 
-  A dense layer, GELU and normalisation, as before a table of tokens, and one output.
+  A dense layer, GELU and normalization, as before a table of tokens, and one output.
 
   Attributes:
     encoder: of the text.
-    normalises: whether there is that normalisation; ELECTRA has none
+    normalizes: whether there is that normalization; ELECTRA has none
       (https://arxiv.org/abs/2003.10555).
   """
 
   encoder: TextEncoder
-  normalises: bool = True
+  normalizes: bool = True
 
   def setup(self) -> None:
     """Makes the head."""
     encoder = self.encoder
     self.dense = Dense(encoder.width, dtype=encoder.dtype)
-    if self.normalises:
+    if self.normalizes:
       self.norm = LayerNorm(epsilon=encoder.norm_epsilon, dtype=encoder.dtype)
     self.head = Dense(1, dtype=encoder.dtype)
 
@@ -47,7 +47,7 @@ class TokenDetector(nn.Module):
     x = self.encoder(text)
     x = x if ids is None else gather(x, ids)
     x = gelu(self.dense(x))
-    x = self.head(self.norm(x) if self.normalises else x)
+    x = self.head(self.norm(x) if self.normalizes else x)
     return x[..., 0].astype(jnp.float32)
 
   def encode(self, text: Text) -> Array:

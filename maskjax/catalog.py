@@ -1,0 +1,38 @@
+"""The page that lists all systems, docs/systems.md."""
+
+from collections.abc import Sequence
+
+from maskjax import curves
+from maskjax.systems.system import System
+
+HEAD = """\
+# Systems
+
+Made by `maskjax list --markdown`. What a system agrees with gives the same numbers from
+the same weights and masks, to a relative 1e-5, in `tests/`. What is expected stands in
+the curve beside the config, over runs under several seeds: a fresh run is held against
+it by `maskjax check --config` and what stands under config.
+
+| system | family | paper | config | agrees with | expected |
+|---|---|---|---|---|---|"""
+
+# Of the numbers that a curve ends with, those that the page shows, and how.
+SHOWN = {
+  "eval/linear": "linear probe {:.1%} \N{PLUS-MINUS SIGN} {:.1%}",
+  "eval/knn": "neighbors {:.1%} \N{PLUS-MINUS SIGN} {:.1%}",
+  "eval/bits_per_character": "bits per character {:.3f} \N{PLUS-MINUS SIGN} {:.3f}",
+}
+
+
+def page(rows: Sequence[System]) -> str:
+  """The systems as Markdown."""
+  return "\n".join([HEAD, *map(_line, rows)])
+
+
+def _line(row: System) -> str:
+  setting, ends = curves.ends(row.config)
+  numbers = [shown.format(*ends[name]) for name, shown in SHOWN.items() if name in ends]
+  link = f"[{row.paper}](https://arxiv.org/abs/{row.paper.removeprefix('arXiv:')})"
+  config = f"`{row.config}{f':{setting}' if setting else ''}`"
+  cells = (row.name, row.family, link, config, row.agrees_with, ", ".join(numbers))
+  return f"| {' | '.join(cells)} |"

@@ -1,1 +1,0 @@
-"""The games on images: one file for each system."""

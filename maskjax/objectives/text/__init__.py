@@ -1,1 +1,0 @@
-"""The games on text: one file for each system."""

@@ -1,0 +1,199 @@
+"""Supervised finetuning on text: classes of texts, classes of tokens, and spans.
+
+As BERT is finetuned (https://arxiv.org/abs/1810.04805, section 4): one new layer on the
+encoder of a masked language model, and all of it trained. Config:
+`configs/text/finetune.py`.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Unpack
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from maskjax.errors import UserError, at_least_one
+from maskjax.losses import Loss, Mean
+from maskjax.models.text import TextClassifier, TokenClassifier
+from maskjax.objectives.objective import Batch, Variables, valid
+from maskjax.objectives.rows import RowObjective
+from maskjax.objectives.texts import TextKeywords, row_parts, token_cross_entropy
+from maskjax.tokens import Text
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Labeling(RowObjective):
+  """A objective whose labels come with the rows; each adds `judge`."""
+
+  def init(self, key: Array, batch: Batch) -> Variables:
+    """Parameters for rows of the batch's length."""
+    one = {name: rows[:1] for name, rows in batch.items()}
+    return Variables(self.model.init(key, self.text(one))["params"])
+
+  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+    """What the labels say of the rows, with dropout."""
+    del extra
+    rngs = self.rngs(batch, key)
+    return self.judge(self.logits(params, self.text(batch), rngs), batch)
+
+  def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+    """The same without dropout."""
+    del extra, key
+    return self.judge(self.logits(params, self.text(batch), {}), batch)
+
+  def logits(self, params: Any, text: Text, rngs: Mapping[str, Array]) -> Array:
+    """What the model says of rows: float32 [B, K] or [B, N, K]."""
+    return self.model.apply({"params": params}, text, rngs=rngs)
+
+  @abc.abstractmethod
+  def judge(self, logits: Array, batch: Batch) -> Loss:
+    """The cross-entropy with the labels, and how many are right."""
+
+  def labels_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of the labels of a batch."""
+    return {"label": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}
+
+  def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a batch of this many labeled rows."""
+    return {**super().batch_shapes(batch_size), **self.labels_shapes(batch_size)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextClassification(Labeling):
+  """Classes of texts; batches hold `label`, int [B], and one text a row."""
+
+  def judge(self, logits: Array, batch: Batch) -> Loss:
+    """See `Labeling`."""
+    errors = token_cross_entropy(logits, batch["label"])
+    right = logits.argmax(axis=-1) == batch["label"]
+    where = valid(batch)
+    return Loss.of(Mean.of(errors, where), accuracy=Mean.of(right, where))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tagging(Labeling):
+  """Classes of tokens; batches hold `tag`, int [B, N], -1 for none."""
+
+  def judge(self, logits: Array, batch: Batch) -> Loss:
+    """See `Labeling`."""
+    tags = batch["tag"]
+    where = (tags >= 0) & valid(batch)[:, None]
+    errors = token_cross_entropy(logits, jnp.maximum(tags, 0))
+    right = logits.argmax(axis=-1) == tags
+    return Loss.of(Mean.of(errors, where), accuracy=Mean.of(right, where))
+
+  def labels_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """See `Labeling`."""
+    shape = (batch_size, self.model.encoder.length)
+    return {"tag": jax.ShapeDtypeStruct(shape, jnp.int32)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpanExtraction(Labeling):
+  """Where an answer stands; batches hold `start` and `end`, int [B].
+
+  Both are places of a row, the last one included; 0, the token before the text, where
+  there is no answer (https://arxiv.org/abs/1806.03822).
+
+  Attributes:
+    longest: tokens of an answer at most, in `answers`.
+  """
+
+  longest: int
+
+  def judge(self, logits: Array, batch: Batch) -> Loss:
+    """The mean of both places' cross-entropy; an answer is right if both are."""
+    logits = jnp.where(may_answer(batch)[..., None], logits, -jnp.inf)
+    begins = token_cross_entropy(logits[..., 0], batch["start"])
+    ends = token_cross_entropy(logits[..., 1], batch["end"])
+    start, end = self.answers(logits)
+    right = (start == batch["start"]) & (end == batch["end"])
+    where = valid(batch)
+    return Loss.of(Mean.of((begins + ends) / 2, where), exact=Mean.of(right, where))
+
+  def answers(self, logits: Array) -> tuple[Array, Array]:
+    """The likeliest spans that do not end before they begin.
+
+    Args:
+      logits: [B, N, 2], -inf where no answer may begin or end.
+
+    Returns:
+      Places of the first and the last token: int [B] each.
+    """
+    length = logits.shape[1]
+    scores = logits[:, :, None, 0] + logits[:, None, :, 1]  # [B, start, end]
+    tokens = jnp.arange(length)[None] - jnp.arange(length)[:, None]
+    scores = jnp.where((tokens >= 0) & (tokens < self.longest), scores, -jnp.inf)
+    best = scores.reshape(len(logits), -1).argmax(axis=-1)
+    return best // length, best % length
+
+  def labels_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """See `Labeling`."""
+    place = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    kind = jax.ShapeDtypeStruct((batch_size, self.model.encoder.length), jnp.int32)
+    return {"start": place, "end": place, "kind": kind}
+
+
+def may_answer(batch: Batch) -> Array:
+  """Where an answer may begin or end: in the context, or before all: bool [B, N].
+
+  Args:
+    batch: rows of a question and its context, that see each other; `kind` is 1 in the
+      context.
+  """
+  first = jnp.arange(batch["token"].shape[1]) == 0
+  return first | ((batch["kind"] == 1) & (batch["word"] >= 0))
+
+
+def text_classification(
+  *, vocab_size: int, num_classes: int, **text: Unpack[TextKeywords]
+) -> TextClassification:
+  """Makes a classifier of texts from hyperparameters.
+
+  Args:
+    vocab_size: number of tokens.
+    num_classes: number of classes.
+    **text: see `maskjax.objectives.texts.TextKeywords`.
+
+  Raises:
+    UserError: hyperparameters that do not fit each other; names them.
+  """
+  at_least_one(num_classes=num_classes)
+  encoder, tokens = row_parts(vocab_size=vocab_size, **text)
+  model = TextClassifier(encoder=encoder, num_classes=num_classes)
+  return TextClassification(model=model, tokens=tokens)
+
+
+def tagging(
+  *, vocab_size: int, num_classes: int, **text: Unpack[TextKeywords]
+) -> Tagging:
+  """Makes a classifier of tokens from hyperparameters; see `text_classification`."""
+  at_least_one(num_classes=num_classes)
+  encoder, tokens = row_parts(vocab_size=vocab_size, **text)
+  model = TokenClassifier(encoder=encoder, num_classes=num_classes)
+  return Tagging(model=model, tokens=tokens)
+
+
+def span_extraction(
+  *, vocab_size: int, longest: int = 30, **text: Unpack[TextKeywords]
+) -> SpanExtraction:
+  """Makes what finds answers from hyperparameters.
+
+  Args:
+    vocab_size: number of tokens.
+    longest: tokens of an answer at most.
+    **text: see `maskjax.objectives.texts.TextKeywords`.
+
+  Raises:
+    UserError: hyperparameters that do not fit each other; names them.
+  """
+  at_least_one(longest=longest)
+  encoder, tokens = row_parts(vocab_size=vocab_size, **text)
+  if encoder.types == 1:
+    raise UserError(
+      "encoder.types=1: expected 0 or 2, since questions and contexts are two kinds"
+    )
+  model = TokenClassifier(encoder=encoder, num_classes=2)
+  return SpanExtraction(model=model, longest=longest, tokens=tokens)

@@ -1,0 +1,1 @@
+"""The objectives on images: one file for each system."""

@@ -1,0 +1,84 @@
+"""MaskFeat: masked feature prediction for self-supervised visual pre-training.
+
+Masks blocks of an image's patches behind a mask token, and predicts what they looked
+like to a hand-made descriptor, with one linear layer after a ViT that sees all tokens:
+histograms of oriented gradients, whose local normalization leaves shapes and takes
+brightness and contrast away (https://arxiv.org/abs/2112.09133; of its two settings the
+one of images). Config: `configs/image/maskfeat.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
+
+from maskjax.losses import squared_error
+from maskjax.models import MaskedEncoder, Network, vit_encoder
+from maskjax.objectives.images import masks
+from maskjax.objectives.reconstruction import Reconstruction
+from maskjax.systems.system import System
+from maskjax.targets import Hog
+from maskjax.tokens.patches import pair
+
+SYSTEM = System(
+  name="maskfeat",
+  family="image",
+  paper="arXiv:2112.09133",
+  config="configs/image/maskfeat.py",
+  agrees_with="transformers ViTForMaskedImageModeling, equations in NumPy and SciPy",
+)
+
+
+def maskfeat(
+  *,
+  image_size: int | Sequence[int] = 224,
+  channels: int = 3,
+  patch_size: int | Sequence[int] = 16,
+  cell_size: int | Sequence[int] = 8,
+  orientations: int = 9,
+  encoder: Mapping[str, Any] | str = "B",
+  mask: str | Mapping[str, Any] = "blockwise",
+  mask_ratio: float = 0.4,
+  positions: str = "learned",
+  **network: Unpack[Network],
+) -> Reconstruction:
+  """Makes MaskFeat from hyperparameters.
+
+  Args:
+    image_size: side, or (height, width), in pixels.
+    channels: values a pixel.
+    patch_size: side, or (height, width), in pixels.
+    cell_size: side, or (height, width), in pixels, of what a histogram counts.
+    orientations: bins of a histogram.
+    encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
+    mask: name of a sampler of `maskjax.masking`, or an import path.
+    mask_ratio: share of the patches that is masked.
+    positions: see `maskjax.models.VisionEncoder`.
+    **network: see `maskjax.models.Network`.
+
+  Raises:
+    UserError: hyperparameters that do not fit each other; names them.
+
+  Example:
+    >>> maskfeat(encoder="Ti").target.size  # 2x2 cells, 3 channels, 9 bins
+    108
+  """
+  patch = pair(patch_size)
+  vit = vit_encoder(
+    image_size=image_size,
+    patch_size=patch,
+    encoder=encoder,
+    masked_patches="token",
+    positions=positions,
+    **network,
+  )
+  target = Hog(
+    patch_size=patch,
+    cell_size=pair(cell_size),
+    channels=channels,
+    orientations=orientations,
+  )
+  return Reconstruction(
+    model=MaskedEncoder(encoder=vit, size=target.size),
+    **masks(vit, mask, mask_ratio, patch_size=patch, channels=channels),
+    target=target,
+    error=squared_error,
+  )

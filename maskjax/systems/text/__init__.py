@@ -1,0 +1,1 @@
+"""The objectives on text: one file for each system."""

@@ -1,0 +1,62 @@
+"""MAE-LM: against the representation deficiency of masked language modeling.
+
+An encoder that sees mask tokens spends dimensions on them that real tokens then lack.
+So mask tokens are left out of it, and enter a shallow decoder: its input is the codes
+of real tokens and, in their places, the embedding of the mask token; to both it adds
+positions of its own (https://arxiv.org/abs/2302.02060, section 4). Config:
+`configs/text/mae_lm.py`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Unpack
+
+from maskjax.errors import UserError
+from maskjax.objectives.texts import TextKeywords
+from maskjax.systems.system import System
+from maskjax.systems.text.three_ml import LateMasking, late_masking
+
+SYSTEM = System(
+  name="mae_lm",
+  family="text",
+  paper="arXiv:2302.02060",
+  config="configs/text/mae_lm.py",
+  agrees_with="equations in NumPy",
+)
+
+
+def mae_lm(
+  *,
+  vocab_size: int,
+  mask: str | Mapping[str, Any] = "tokens",
+  mask_ratio: float = 0.15,
+  decoder_depth: int = 4,
+  decoder_dropout: float = 0.0,
+  **text: Unpack[TextKeywords],
+) -> LateMasking:
+  """Makes MAE-LM from hyperparameters.
+
+  Args:
+    vocab_size: number of tokens.
+    mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
+      keywords.
+    mask_ratio: share of a row's tokens that is masked; all become mask tokens.
+    decoder_depth: number of blocks of the decoder.
+    decoder_dropout: as `dropout` and `attention_dropout`, of the decoder's blocks.
+    **text: see `maskjax.objectives.texts.TextKeywords`.
+
+  Raises:
+    UserError: hyperparameters that do not fit each other; names them.
+  """
+  if not 0 <= decoder_dropout < 1:
+    raise UserError(
+      f"decoder_dropout={decoder_dropout}: expected at least 0 and less than 1"
+    )
+  return late_masking(
+    vocab_size=vocab_size,
+    mask=mask,
+    mask_ratio=mask_ratio,
+    replaced=(1.0, 0.0),
+    decoder_depth=decoder_depth,
+    model={"begins_anew": True, "dropout": decoder_dropout},
+    **text,
+  )

@@ -1,0 +1,39 @@
+"""The answer to "Should you mask 15 % in masked language modeling?".
+
+Masks 40 % of the tokens, since what more masked tokens teach outweighs what they mask;
+and all of them become mask tokens, since neither random nor unchanged ones help
+(https://arxiv.org/abs/2202.08005, sections 3 and 5). Config: `configs/text/mask40.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
+
+from maskjax.objectives.texts import TextKeywords
+from maskjax.systems.system import System
+from maskjax.systems.text.bert import MaskedLanguageModel, bert
+
+SYSTEM = System(
+  name="mask40",
+  family="text",
+  paper="arXiv:2202.08005",
+  config="configs/text/mask40.py",
+  agrees_with="transformers BertForMaskedLM",
+)
+
+
+def mask40(
+  *,
+  vocab_size: int,
+  mask: str | Mapping[str, Any] = "tokens",
+  mask_ratio: float = 0.4,
+  replaced: Sequence[float] = (1.0, 0.0),
+  **text: Unpack[TextKeywords],
+) -> MaskedLanguageModel:
+  """Makes masked language modeling with the paper's rates; see `bert`."""
+  return bert(
+    vocab_size=vocab_size,
+    mask=mask,
+    mask_ratio=mask_ratio,
+    replaced=replaced,
+    **text,
+  )

@@ -1,0 +1,128 @@
+"""Transformers of text in NumPy, on the parameters of ours, written from their papers.
+
+In float64; a row at a time: tokens [N, D], and which see which, bool [N, K].
+"""
+
+import math
+
+import jax
+import numpy as np
+
+erf = np.vectorize(math.erf)
+
+
+def tree(params):
+  """Parameters as float64."""
+  return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), dict(params))
+
+
+def dense(p, x):
+  y = x @ p["kernel"]
+  return y + p["bias"] if "bias" in p else y
+
+
+def norm(p, x, epsilon):
+  centered = x - x.mean(axis=-1, keepdims=True)
+  y = centered / np.sqrt(np.square(centered).mean(axis=-1, keepdims=True) + epsilon)
+  return y * p["scale"] + p.get("bias", 0.0)
+
+
+def gelu(x):
+  return 0.5 * x * (1 + erf(x / math.sqrt(2)))
+
+
+def softmax(x):
+  x = np.exp(x - x.max(axis=-1, keepdims=True))
+  return x / x.sum(axis=-1, keepdims=True)
+
+
+def log_softmax(x):
+  x = x - x.max(axis=-1, keepdims=True)
+  return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+
+def attention(p, x, sees, heads, turn=lambda x: x, context=None):
+  context = x if context is None else context
+  width = x.shape[-1] // heads
+  outputs = []
+  query, key = dense(p["query"], x), dense(p["key"], context)
+  value = dense(p["value"], context)
+  for h in range(heads):
+    part = slice(h * width, (h + 1) * width)
+    scores = turn(query[:, part]) @ turn(key[:, part]).T / math.sqrt(width)
+    outputs.append(softmax(np.where(sees, scores, -np.inf)) @ value[:, part])
+  return dense(p["out"], np.concatenate(outputs, axis=-1))
+
+
+def silu(x):
+  return x / (1 + np.exp(-x))
+
+
+def rotary(places, base):
+  """Turns queries and keys [N, D] by the angles of their places [N]."""
+
+  def turn(x):
+    half = x.shape[-1] // 2
+    angles = np.outer(places, base ** -(np.arange(half) / half))
+    # Two channels are a complex number, which is multiplied by one of length 1.
+    turned = (x[:, :half] + 1j * x[:, half:]) * np.exp(1j * angles)
+    return np.concatenate([turned.real, turned.imag], axis=-1)
+
+  return turn
+
+
+def block(p, x, sees, heads, *, epsilon, norm_last, turn=lambda x: x, activation=gelu):
+  def mlp(x):
+    y = activation(dense(p["mlp"]["up"], x))
+    if "gate" in p["mlp"]:
+      y = y * dense(p["mlp"]["gate"], x)
+    return dense(p["mlp"]["down"], y)
+
+  def attend(x):
+    return attention(p["attention"], x, sees, heads, turn)
+
+  for name, branch in (("attention", attend), ("mlp", mlp)):
+    if norm_last:
+      x = norm(p[f"{name}_norm"], x + branch(x), epsilon)
+    elif f"{name}_norm" not in p:
+      x = x + branch(x)
+    else:
+      x = x + branch(norm(p[f"{name}_norm"], x, epsilon))
+  return x
+
+
+def blocks(p, x, sees, encoder, turn=lambda x: x, activation=gelu):
+  """All blocks of a `Transformer`; `sees` is one for all, or one for each."""
+  for i in range(len(p)):
+    seen = sees[i] if isinstance(sees, list) else sees
+    shape = dict(epsilon=encoder.norm_epsilon, norm_last=encoder.norm_last)
+    x = block(
+      p[f"block_{i}"], x, seen, encoder.heads, turn=turn, activation=activation, **shape
+    )
+  return x
+
+
+def embed(p, row, encoder):
+  """Of one row, a `Text` of arrays [N]."""
+  x = p["tokens"][row.token]
+  if "positions" in p:
+    x = x + p["positions"][row.position]
+  if "types" in p:
+    x = x + p["types"][0]
+  return norm(p["embed_norm"], x, encoder.norm_epsilon) if "embed_norm" in p else x
+
+
+def same_document(row, keys=None):
+  keys = row if keys is None else keys
+  return np.asarray(row.segment)[:, None] == np.asarray(keys.segment)[None]
+
+
+def encode(p, row, encoder, turn=lambda x: x):
+  x = embed(p, row, encoder)
+  x = blocks(p["transformer"], x, same_document(row), encoder, turn)
+  return x if encoder.norm_last else norm(p["norm"], x, encoder.norm_epsilon)
+
+
+def vocabulary(p, table, x, encoder):
+  x = norm(p["norm"], gelu(dense(p["dense"], x)), encoder.norm_epsilon)
+  return x @ table.T + p["bias"]

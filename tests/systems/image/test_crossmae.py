@@ -1,0 +1,172 @@
+"""CrossMAE: masked patches that never meet, and blocks that read the whole encoder."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from helpers.arrays import assert_close, shaken
+from helpers.image.by_layers import (
+  IMAGES,
+  KEY,
+  blocks,
+  dense,
+  doubles,
+  make_batch,
+  norm,
+  normalized,
+  patches_of,
+  pick,
+  train,
+)
+
+from maskjax import keys
+from maskjax.errors import UserError
+from maskjax.masking import Mask
+from maskjax.planning.flops import matmul_flops
+from maskjax.systems import crossmae, mae
+from maskjax.tokens import sincos
+
+DECODER = {"width": 12, "depth": 3, "heads": 2}
+# 9 of 12 patches are masked, and 3 of these are asked for.
+OBJECTIVE = crossmae(**IMAGES, decoder=DECODER)
+
+
+@functools.cache
+def outcome():
+  """Parameters, and what the system says of a batch under them."""
+  shapes = jax.eval_shape(OBJECTIVE.init, KEY, make_batch())
+  params = shaken(shapes.params)
+
+  @jax.jit
+  def run(params, batch):
+    mask = OBJECTIVE.mask(batch, KEY)
+    example_keys = keys.example_keys(keys.named(KEY, "predicted"), batch)
+    some = mask.subset(example_keys, OBJECTIVE.num_predicted)
+    patches = OBJECTIVE.patches(batch)
+
+    def loss(params):
+      loss = OBJECTIVE.loss(params, (), batch, KEY)
+      return loss.value(), loss
+
+    (_, loss), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    return {
+      "mask": mask,
+      "some": some,
+      "loss": loss,
+      "gradients": gradients,
+      "predicted": OBJECTIVE.predict(some, params, patches),
+      "masked": OBJECTIVE.predict(mask, params, patches),
+      "all": OBJECTIVE.predict(mask, params, patches, visible_too=True),
+    }
+
+  return params, lambda batch: jax.device_get(run(params, batch))
+
+
+def by_layers(p, patches, mask, ids):
+  """The paper's network: predictions at the places `ids`."""
+  x = pick(dense(p["encoder"]["embed"], patches) + doubles(sincos((3, 4), 8)), mask)
+  x = torch.cat([p["encoder"]["cls"].expand(len(x), 1, -1), x], dim=1)
+  features = [x, *blocks(p["encoder"]["transformer"], x)]
+  decoder = p["decoder"]
+  context = [
+    sum(w * f for w, f in zip(weights, features, strict=True))
+    for weights in decoder["weights"]
+  ]
+  everywhere = doubles(sincos((3, 4), 12)).expand(len(x), -1, -1)
+  x = decoder["mask_token"] + pick(everywhere, ids)
+  x = blocks(decoder["transformer"], x, context=context)[-1]
+  return dense(decoder["head"], norm(decoder["norm"], x))
+
+
+def test_it_is_the_papers_network():
+  params, run = outcome()
+  batch = make_batch()
+  out = run(batch)
+  p = jax.tree.map(lambda x: x.requires_grad_(), doubles(params))
+  patches = patches_of(batch["image"])
+  some = out["some"].masked_ids
+  predicted = by_layers(p, doubles(patches), out["mask"].visible_ids, some)
+  assert_close(out["predicted"], predicted.detach())
+  truth = pick(doubles(normalized(patches)), some)
+  loss = torch.nn.functional.mse_loss(predicted, truth)
+  np.testing.assert_allclose(out["loss"].value(), loss.item(), rtol=1e-5)
+  loss.backward()
+  theirs = jax.tree.map(lambda x: x.grad.numpy(), p)
+  assert_close(out["gradients"], theirs)
+
+
+def test_what_else_is_asked_for_changes_no_prediction():
+  """Mask tokens that met, as MAE's do, would change each other."""
+  out = outcome()[1](make_batch())
+  for b in range(4):
+    np.testing.assert_allclose(
+      out["all"][b, out["mask"].masked_ids[b]], out["masked"][b], atol=1e-5
+    )
+    np.testing.assert_allclose(
+      out["all"][b, out["some"].masked_ids[b]], out["predicted"][b], atol=1e-5
+    )
+
+
+def test_the_loss_asks_for_a_part_of_the_hidden_patches():
+  batch, run = make_batch(), outcome()[1]
+  out = run(batch)
+  assert out["mask"].masked.sum() == 4 * 9
+  assert out["loss"].weight == 4 * 3
+  # Patches that are neither seen nor asked for, and the first that is asked for.
+  unasked = out["mask"].masked.copy()
+  asked = np.zeros_like(unasked)
+  for b, ids in enumerate(out["some"].masked_ids):
+    unasked[b, ids] = False
+    asked[b, ids[0]] = True
+
+  def loss_with_noise(where):
+    grid = where.reshape(4, 3, 1, 4, 1) * np.ones((1, 1, 2, 1, 2))
+    noise = np.random.default_rng(1).normal(size=(4, 6, 8, 1))
+    image = batch["image"] + grid.reshape(4, 6, 8, 1) * noise
+    return run({**batch, "image": image.astype(np.float32)})["loss"].sum
+
+  assert loss_with_noise(unasked) == out["loss"].sum
+  assert abs(loss_with_noise(asked) / out["loss"].sum - 1) > 1e-2
+
+
+def test_what_is_asked_for_follows_the_key_and_the_index():
+  batch = make_batch()
+  some = outcome()[1](batch)["some"].masked_ids
+  backwards = outcome()[1]({**batch, "index": np.arange(4)[::-1]})["some"].masked_ids
+  np.testing.assert_array_equal(backwards[::-1], some)
+
+
+def test_it_learns_from_weights_that_begin_as_noise():
+  values, first, _ = train(OBJECTIVE, make_batch(8), steps=40)
+  assert np.mean(values[-5:]) < 0.6 * np.mean(values[:5])
+  weights = first.params["decoder"]["weights"]
+  # Three blocks of the decoder; the embedded patches and two blocks of the encoder.
+  assert weights.shape == (3, 3)
+  assert 0.2 < np.std(weights) < 1.2 and np.unique(weights).size == 9
+
+
+def test_a_quarter_of_the_hidden_patches_costs_at_most_two_fifths_of_maes_decoder():
+  """Twelve blocks against eight, as in the papers, of ViT-B/16 at 224 pixels."""
+
+  def cost(objective, encoded):
+    decoder, mask = objective.model.decoder, Mask.exactly(masked, num_masked=147)
+    if objective.num_predicted:
+      mask = mask.subset(jax.random.split(KEY, 1), objective.num_predicted)
+    predict = functools.partial(decoder.apply, mask=mask, visible_too=False)
+    make = functools.partial(decoder.init, mask=mask, visible_too=False)
+    return matmul_flops(predict, jax.eval_shape(make, KEY, encoded), encoded)
+
+  masked = jnp.arange(196)[None] < 147
+  tokens = jax.ShapeDtypeStruct((1, 50, 768), jnp.float32)
+  of_mae = cost(mae(), tokens)
+  assert cost(crossmae(prediction_ratio=0.75 / 4), [tokens] * 13) < 0.4 * of_mae
+  assert cost(crossmae(), [tokens] * 13) < 0.4 * of_mae
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.8])
+def test_ratios_that_ask_for_nothing_or_for_what_is_seen(ratio):
+  with pytest.raises(UserError, match=f"prediction_ratio={ratio}.*mask_ratio=0.75"):
+    crossmae(**IMAGES, prediction_ratio=ratio)

@@ -1,0 +1,176 @@
+"""dBOT: MAE taught by the student of the stage before."""
+
+import functools
+
+import jax
+import numpy as np
+import optax
+import pytest
+from helpers.image import taught
+from helpers.image.digits import held_out, train
+
+from maskjax.errors import UserError
+from maskjax.systems import dbot
+from maskjax.training import step as training
+
+torch = taught.torch
+
+
+def make(**more):
+  keywords = {
+    "teacher": {"name": "bootstrap", "stages": 2, "num_steps": 4},
+    **taught.SHAPE,
+    "encoder": {"width": 8, "depth": 1, "heads": 2},
+    "decoder": {"width": 8, "depth": 1, "heads": 2},
+    "drop_path": 0.0,
+  }
+  return dbot(**{**keywords, **more})
+
+
+OBJECTIVE = make()
+
+
+@pytest.fixture(name="case", scope="module")
+def case_fixture():
+  batch = taught.make_batch()
+  return batch, *taught.make_variables(OBJECTIVE, batch)
+
+
+def test_loss_is_that_of_torch_with_a_teacher_of_transformers(case, tmp_path):
+  batch, params, extra = case
+  theirs = taught.Theirs(
+    OBJECTIVE.model.encoder, extra["teacher"]["encoder"], tmp_path / "teacher"
+  )
+  mask = OBJECTIVE.mask(batch, taught.KEY)
+  predict = jax.jit(OBJECTIVE.model.apply)
+  predictions = predict({"params": params}, OBJECTIVE.patches(batch), mask)
+  with torch.no_grad():
+    last = theirs.layers(batch["image"])[0][-1][:, 1:]  # not normalized
+    # `forward_loss` of the authors: the unbiased variance, and a beta of 2.
+    targets = (last - last.mean(-1, keepdim=True)) / (
+      last.var(-1, keepdim=True) + 1e-6
+    ).sqrt()
+    expected = torch.nn.SmoothL1Loss(beta=2.0)(
+      torch.tensor(np.array(predictions)), taught.picked(targets, mask.masked_ids)
+    )
+  loss = taught.loss_of(OBJECTIVE)(params, extra, batch, taught.KEY)
+  assert abs(loss.value() / expected.item() - 1) <= 1e-5
+  assert loss.weight == 4 * 12
+
+
+def test_defaults_are_the_papers():
+  objective = dbot(teacher={"name": "bootstrap", "num_steps": 1600})
+  assert (objective.num_masked, objective.model.decoder.depth) == (147, 8)
+  assert objective.teacher.stages == 2
+  assert objective.model.encoder.options["drop_path"] == 0.2
+  # The decoder predicts as many channels as the encoder has.
+  assert objective.model.decoder.patch_dim == objective.model.encoder.width == 768
+
+
+def same(one, other):
+  leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+  return all(np.array_equal(a, b) for a, b in leaves)
+
+
+def test_students_become_teachers_and_begin_anew(case):
+  """Four steps in two stages, beside those of a student that goes on."""
+  batch = {name: case[0][name] for name in ("image", "index")}
+  going_on = make(teacher={"name": "bootstrap", "stages": 1, "num_steps": 4})
+  optimizer = optax.sgd(0.1)
+  init = jax.jit(functools.partial(training.init_state, OBJECTIVE, optimizer))
+
+  @jax.jit
+  def step(state):
+    keywords = {"optimizer": optimizer, "key": taught.KEY}
+    return tuple(
+      training.train_step(state, batch, objective=objective, **keywords)[0]
+      for objective in (OBJECTIVE, going_on)
+    )
+
+  states, others = [jax.device_get(init(batch, taught.KEY))], [None]
+  for _ in range(4):
+    state, other = jax.device_get(step(states[-1]))
+    states.append(state)
+    others.append(other)
+  teachers = [state.extra["teacher"]["encoder"] for state in states]
+  students = [state.params["encoder"] for state in states]
+  # The first teacher is the random network that the student begins as, and stays so
+  # until the end of the stage.
+  assert same(teachers[0], students[0]) and same(teachers[1], teachers[0])
+  assert same(students[1], others[1].params["encoder"])
+  assert not same(students[1], students[0])
+  # Then it is the student, and the student a new one: random where it was random.
+  assert same(teachers[2], others[2].params["encoder"])
+  for path, new in jax.tree.leaves_with_path(states[2].params):
+    old, first = (
+      functools.reduce(lambda tree, key: tree[key.key], path, state.params)
+      for state in (others[2], states[0])
+    )
+    constant = path[-1].key in ("bias", "scale")
+    assert np.array_equal(new, first) == constant, path
+    assert not np.array_equal(new, old), path
+    assert constant or abs(new.std() / first.std() - 1) < 0.6, path
+  # The second stage has one teacher, and its last student stays.
+  assert same(teachers[3], teachers[2]) and same(teachers[4], teachers[2])
+  assert same(states[4].params, others[4].params)
+
+
+def test_other_teachers_never_restart(case):
+  batch, *_ = case
+  objective = make(teacher=taught.FEATURES_ALONE)
+  assert objective.model.decoder.patch_dim == 4
+  params, _ = taught.make_variables(objective, batch)
+  assert objective.restart(params, np.int32(1), batch, taught.KEY) is params
+
+
+def test_paths_are_dropped_in_training_alone():
+  deep = {"encoder": taught.STUDENT}
+  dropping, keeping = make(drop_path=0.9, **deep), make(**deep)
+  batch = taught.make_batch()
+  given = *taught.make_variables(keeping, batch), batch, taught.KEY
+
+  @jax.jit
+  def losses(*given):
+    asked = (keeping.loss, dropping.evaluate, dropping.loss)
+    return [loss(*given).value() for loss in asked]
+
+  kept, evaluated, dropped = losses(*given)
+  assert abs(evaluated / kept - 1) < 1e-6
+  assert abs(dropped / kept - 1) > 1e-3
+
+
+def test_parts_of_a_batch_add_up():
+  taught.assert_parts_add_up(OBJECTIVE)
+
+
+def test_losses_fall_and_features_stay_apart():
+  objective = make(
+    teacher={"name": "bootstrap", "stages": 2, "num_steps": 60},
+    encoder={"width": 16, "depth": 1, "heads": 2},
+  )
+  losses, state = train(objective, 60)
+  for stage in (losses[:30], losses[30:]):
+    assert stage[-5:].mean() < 0.8 * stage[:3].mean()
+  features = jax.jit(objective.features)(jax.device_get(state.params), held_out())
+  taught.assert_no_collapse(features)
+
+
+@pytest.mark.parametrize(
+  "change, complaint",
+  [
+    ({"beta": -1}, "beta=-1: expected a number above 0"),
+    ({"mask_ratio": 1.0}, "mask_ratio=1.0: expected"),
+    (
+      {"teacher": {"name": "bootstrap", "num_steps": 5}},
+      "teacher.num_steps=5: expected the run's, a multiple of teacher.stages=2",
+    ),
+    (
+      {"teacher": {"name": "bootstrap", "stages": 0, "num_steps": 5}},
+      "teacher.stages=0: expected at least 1",
+    ),
+    ({"teacher": "bootstrap"}, "'bootstrap' is missing its 'num_steps'"),
+  ],
+)
+def test_bad_hyperparameters_are_refused(change, complaint):
+  with pytest.raises(UserError, match=complaint):
+    make(**change)

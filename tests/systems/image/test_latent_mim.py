@@ -1,0 +1,198 @@
+"""Latent MIM: cues, discrimination within an image, similarity."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from helpers.arrays import assert_close, random, shaken
+from helpers.image.latents import digits, train
+
+from maskjax.errors import UserError
+from maskjax.models.latent_mim import visual_cues
+from maskjax.systems import latent_mim
+from maskjax.systems.image.latent_mim import discrimination, mean_cosine
+
+torch = pytest.importorskip("torch")
+
+KEY = jax.random.key(3)
+TINY = {"width": 8, "depth": 1, "heads": 2}
+
+
+def make(**more):
+  """Images of 12 x 9 pixels, 4 x 3 patches; 4 visible."""
+  return latent_mim(
+    **{
+      "image_size": (12, 9),
+      "channels": 1,
+      "patch_size": 3,
+      "encoder": TINY,
+      "projector": {"hidden": 12, "depth": 2},
+      "decoder": TINY,
+      "mask_ratio": 0.67,
+      "num_steps": 10,
+      **more,
+    }
+  )
+
+
+def make_batch(count=3):
+  valid = np.ones(count, bool)
+  return {"image": random(count, 12, 9, 1), "index": np.arange(count), "valid": valid}
+
+
+@functools.cache
+def compiled():
+  objective = make()
+  variables = jax.eval_shape(objective.init, KEY, make_batch())
+  params, taught = shaken(variables.params), shaken(variables.extra["teacher"], seed=1)
+
+  @jax.jit
+  def run(params, taught, batch, step, key=KEY):
+    patches, mask = objective.patches(batch), objective.mask(batch, key)
+    extra = {"teacher": taught, "step": step}
+    visible, predictions = objective.model.apply({"params": params}, patches, mask)
+    return {
+      "loss": objective.loss(params, extra, batch, key),
+      "mask": mask,
+      "visible": visible,
+      "predictions": predictions,
+      "targets": objective.targets_of(extra, batch, mask),
+      "teachers": objective.model.apply(
+        {"params": taught}, patches, mask.inverse(), method="codes"
+      ),
+    }
+
+  return params, taught, lambda *given: jax.device_get(run(*given))
+
+
+# The loss
+
+
+def loss_by_hand(predictions, targets, visible, goal):
+  """Of one image, by torch: cross-entropy over all of its patches, and similarity."""
+  functional = torch.nn.functional
+  predictions, targets, visible = (
+    torch.tensor(x, dtype=torch.float64) for x in (predictions, targets, visible)
+  )
+  told = (predictions - predictions.mean(0)) / (predictions.std(0) + 1e-4)
+  cosines = functional.normalize(told, dim=-1) @ functional.normalize(targets, dim=-1).T
+  loss = functional.cross_entropy(cosines / 0.2, torch.arange(len(cosines))) * 0.4
+  for codes in (predictions, visible):
+    pairs = functional.cosine_similarity(codes[:, None], codes[None], dim=-1)
+    loss = loss + 0.1 * (pairs.mean() - goal) ** 2
+  return loss.item()
+
+
+@pytest.mark.parametrize("step, goal", [(0, 0.75), (5, 0.5), (10, 0.25)])
+def test_the_loss_by_hand(step, goal):
+  params, taught, run = compiled()
+  out = run(params, taught, make_batch(), step)
+  parts = zip(out["predictions"], out["targets"], out["visible"], strict=True)
+  expected = np.mean([loss_by_hand(*part, goal) for part in parts])
+  np.testing.assert_allclose(out["loss"].value(), expected, rtol=1e-5)
+  assert out["loss"].weight == 3
+
+
+def test_discrimination_is_blind_to_what_all_predictions_share():
+  predictions, targets = random(2, 5, 8), random(2, 5, 8, seed=1)
+  ours = discrimination(predictions, targets, temperature=0.2)
+  shifted = discrimination(5 * predictions + 3, targets, temperature=0.2)
+  np.testing.assert_allclose(shifted, ours, rtol=1e-3)
+  # Nothing but the same code everywhere: chance.
+  same = discrimination(np.ones((2, 5, 8)), targets, temperature=0.2)
+  np.testing.assert_allclose(same, 0.4 * np.log(5), rtol=1e-5)
+
+
+def test_mean_cosine():
+  codes = np.array([[[2.0, 0.0], [0.0, 3.0]], [[1.0, 1.0], [4.0, 4.0]]])
+  np.testing.assert_allclose(mean_cosine(codes), [0.5, 1.0], rtol=1e-6)
+
+
+def test_no_image_depends_on_another():
+  params, taught, run = compiled()
+  batch = make_batch()
+  one = {**batch, "valid": np.array([True, False, False])}
+  before = run(params, taught, one, 0)["loss"]
+  one["image"] = np.where(one["valid"][:, None, None, None], one["image"], 9.0)
+  after = run(params, taught, one, 0)["loss"]
+  assert before.weight == after.weight == 1
+  np.testing.assert_allclose(after.sum, before.sum, rtol=1e-6)
+
+
+def test_the_teacher_sees_the_hidden_patches_alone():
+  params, taught, run = compiled()
+  batch = make_batch()
+  before = run(params, taught, batch, 0)
+  np.testing.assert_array_equal(before["targets"], before["teachers"][:, 1:])
+  masked = before["mask"].masked
+
+  def painted(where):
+    image = batch["image"].copy()
+    for b, place in np.argwhere(where):
+      row, column = divmod(place, 3)
+      image[b, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3] -= 2
+    return run(params, taught, {**batch, "image": image}, 0)
+
+  without = painted(~masked)
+  np.testing.assert_array_equal(without["targets"], before["targets"])
+  assert (without["predictions"] != before["predictions"]).any(axis=2).all()
+  without = painted(masked)
+  np.testing.assert_array_equal(without["predictions"], before["predictions"])
+  assert (without["targets"] != before["targets"]).any(axis=2).all()
+
+
+def test_hidden_places_begin_as_the_visible_codes_near_them():
+  there, here, codes = random(2, 3, 8), random(2, 5, 8, seed=1), random(2, 5, 8, seed=2)
+  scores = np.exp(there.astype(np.float64) @ here.swapaxes(1, 2) / np.sqrt(8))
+  expected = scores / scores.sum(-1, keepdims=True) @ codes
+  assert_close(visual_cues(there, here, codes), expected)
+
+
+def test_extra_counts_and_averages_all_but_the_decoder():
+  params, taught, _ = compiled()
+  objective = make(teacher=dict(name="ema", decay=0.5))
+  after = objective.update_extra(params, {"teacher": taught, "step": 0}, 6, {})
+  assert int(after["step"]) == 7
+  assert set(after["teacher"]) == {"encoder", "projector"}
+  for name, part in after["teacher"].items():
+    for ours, new, old in zip(
+      *map(jax.tree.leaves, (part, params[name], taught[name])), strict=True
+    ):
+      np.testing.assert_allclose(ours, (new + old) / 2, rtol=1e-5, atol=1e-7)
+
+
+# Training
+
+
+def test_the_loss_falls_and_features_do_not_collapse():
+  objective = latent_mim(
+    image_size=8,
+    channels=1,
+    patch_size=2,
+    encoder={"width": 16, "depth": 1, "heads": 2},
+    projector={"hidden": 16, "depth": 2},
+    decoder=TINY,
+    mask_ratio=0.75,
+    teacher=dict(name="ema", decay=0.99),
+    num_steps=60,
+  )
+  images = digits()
+  losses, variation, _ = train(objective, images, steps=60, learning_rate=3e-3)
+  assert losses[-10:].mean() < 0.95 * losses[:3].mean()
+  assert variation > 0.07
+
+
+@pytest.mark.parametrize(
+  "bad, message",
+  [
+    (dict(temperature=0), "temperature=0, .*: expected above 0"),
+    (dict(similarity=(0.5, 2)), r"similarity=\(0.5, 2\): expected two cosines"),
+    (dict(projector={"width": 3}), "projector=.*: expected `hidden` and `depth`"),
+    (dict(mask_ratio=0.01), "mask_ratio=0.01: expected at least 2 masked"),
+  ],
+)
+def test_mistakes_are_named(bad, message):
+  with pytest.raises(UserError, match=message) as refusal:
+    make(**bad)
+  assert "\n" not in str(refusal.value)

@@ -1,0 +1,99 @@
+"""Difference-Masking: words like those that set a domain apart are masked."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from helpers.text.rows import REFERENCE
+
+from maskjax.data.text import text
+from maskjax.errors import UserError
+from maskjax.systems import difference_masking
+
+KEY = jax.random.key(3)
+SHAPE = dict(vocab_size=300, length=64, encoder=dict(width=8, depth=1, heads=2))
+OBJECTIVE = difference_masking(**SHAPE)
+
+
+def domain():
+  return [f"a cell has a {kind} wall near the {kind}" for kind in ("thin", "thick") * 9]
+
+
+def general():
+  return [line.replace("cell", "house") for line in domain()]
+
+
+@functools.cache
+def rows(anchors=1):
+  """Both corpora's rows, by their similarity to the domain's anchors."""
+  return text(
+    documents=f"{__name__}:domain",
+    tokenizer=dict(documents=REFERENCE, size=300),
+    length=64,
+    statistic=dict(
+      name="anchor_similarity",
+      training=f"{__name__}:domain",
+      reference=f"{__name__}:general",
+      anchors=anchors,
+    ),
+  )
+
+
+def first(count=4):
+  columns = {name: column[:count] for name, column in rows().columns.items()}
+  return {**columns, "index": np.arange(count)}
+
+
+def spelled():
+  """The text of the word of each token."""
+  source, words = rows(), {}
+  columns = {name: column[:4] for name, column in source.columns.items()}
+  keys = np.stack([columns["segment"], columns["word"]], axis=-1)
+  for r, places in enumerate(keys):
+    for i, key in enumerate(map(tuple, places)):
+      same = (places == key).all(axis=-1)
+      words[r, i] = source.vocabulary.decode(columns["token"][r][same]).strip()
+  return np.array([[words[r, i] for i in range(keys.shape[1])] for r in range(4)])
+
+
+def test_the_anchor_and_what_is_like_it_are_hidden_most():
+  batch = first()
+  draw = jax.jit(jax.vmap(lambda key: OBJECTIVE.mask(batch, key).masked))
+  masked = np.asarray(draw(jax.random.split(KEY, 500))).mean(axis=0)
+  words, is_word = spelled(), first()["word"] >= 0
+  places = {word: (words == word) & is_word for word in set(words[is_word])}
+  rate = {word: masked[at].mean() for word, at in places.items()}
+  assert max(rate, key=rate.get) == "cell"
+  score = {word: first()["score"][at][0] for word, at in places.items()}
+  assert score["cell"] == max(score.values()) > min(score.values())
+  assert rate["cell"] > 1.5 * rate[min(score, key=score.get)]
+  assert np.corrcoef([rate[w] for w in score], [score[w] for w in score])[0, 1] > 0.6
+  filled = (first()["segment"] > 0).sum(axis=1)
+  np.testing.assert_allclose(masked.sum(axis=1), np.round(0.15 * filled), rtol=1e-5)
+
+
+def test_the_loss_is_bert_s_under_these_masks():
+  params = jax.jit(OBJECTIVE.init)(KEY, first()).params
+  mask = OBJECTIVE.mask(first(), KEY)
+  seen = OBJECTIVE.seen(first(), mask, KEY)
+  logits = np.asarray(jax.jit(OBJECTIVE.predict)(params, seen, mask), np.float64)
+  likely = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+  tokens = np.take_along_axis(first()["token"], np.asarray(mask.masked_ids), axis=1)
+  errors = -np.log(np.take_along_axis(likely, tokens[..., None], -1)[..., 0])
+  found = jax.jit(OBJECTIVE.loss)(params, (), first(), KEY)
+  expected = errors[np.asarray(mask.is_masked)].mean()
+  np.testing.assert_allclose(found.value(), expected, rtol=1e-5)
+
+
+def test_rows_without_scores():
+  batch = {name: column for name, column in first().items() if name != "score"}
+  with pytest.raises(UserError, match="no 'score': expected data.train.statistic"):
+    OBJECTIVE.init(KEY, batch)
+
+
+def test_mistakes():
+  with pytest.raises(UserError, match="did you mean 'by_similarity'"):
+    difference_masking(**SHAPE, mask="by_likenes")
+  with pytest.raises(UserError, match="mask_ratio=1.5: expected a number between"):
+    difference_masking(**SHAPE, mask_ratio=1.5)

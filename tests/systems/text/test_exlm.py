@@ -1,0 +1,188 @@
+"""ExLM: mask tokens as several states, and all paths through them."""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.arrays import assert_close, shaken
+from helpers.text import reference
+from helpers.text.rows import batch, row
+
+from maskjax.errors import UserError
+from maskjax.models.text.alignment import log_likelihood, occupancy
+from maskjax.systems import exlm
+
+BATCH = batch(count=3)
+KEY = jax.random.key(3)
+SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=16, depth=2, heads=2))
+
+
+def make(**options):
+  objective = exlm(**{**SHAPE, "states": 3, **options})
+  params = shaken(objective.init(KEY, BATCH).params)
+  return objective, jax.tree.map(jnp.asarray, params)
+
+
+def two_axes(places, numbers):
+  """Rotary positions of two axes: half of the channels each."""
+  turns = reference.rotary(places, 1e4), reference.rotary(numbers, 1e4)
+
+  def turn(x):
+    return np.concatenate(
+      [t(part) for t, part in zip(turns, np.split(x, 2, axis=-1), strict=True)], axis=-1
+    )
+
+  return turn
+
+
+def expand(params, objective, row, masked):
+  """One row in NumPy, its tokens written out one after the other as they are.
+
+  Returns log-probabilities of tokens at each state, [S, V], and of links, [S, S].
+  """
+  encoder, p, k = (
+    objective.model.encoder,
+    reference.tree(params),
+    objective.model.states,
+  )
+  filled = int((np.asarray(row.segment) > 0).sum())
+  source, number = [], []
+  for n in range(filled):
+    several = n in (0, filled - 1) or masked[n]
+    source += [n] * (k if several else 1)
+    number += list(range(1, k + 1)) if several else [0]
+  source, number = np.array(source), np.array(number)
+  row = jax.tree.map(lambda column: np.asarray(column)[source], row)
+  x = reference.embed(p["encoder"], row, encoder)
+  turn = two_axes(row.position, number)
+  sees = reference.same_document(row)
+  x = reference.blocks(p["encoder"]["transformer"], x, sees, encoder, turn)
+  x = reference.norm(p["encoder"]["norm"], x, encoder.norm_epsilon)
+  at = np.flatnonzero(number)
+  logits = reference.vocabulary(p["head"], p["encoder"]["tokens"], x[at], encoder)
+  x = np.concatenate([x[at], p["link_positions"][at]], axis=-1)
+  query, key = (reference.dense(p[name], x) for name in ("link_query", "link_key"))
+  gate = reference.softmax(reference.dense(p["link_gate"], x))
+  links, width = np.zeros((len(at), len(at))), encoder.width // encoder.heads
+  for i in range(len(at) - 1):
+    for h in range(encoder.heads):
+      part = slice(h * width, (h + 1) * width)
+      scores = key[i + 1 :, part] @ query[i, part] / np.sqrt(width)
+      links[i, i + 1 :] += gate[i, h] * reference.softmax(scores)
+  return reference.log_softmax(logits), links
+
+
+def all_paths(links, said):
+  """The sum over all paths, each written out: [S, S], [E, S] of probabilities."""
+  total = 0.0
+  for inner in itertools.combinations(range(1, len(links) - 1), len(said) - 2):
+    path = (0, *inner, len(links) - 1)
+    steps = [links[a, b] for a, b in itertools.pairwise(path)]
+    total += np.prod(steps) * np.prod([said[e, s] for e, s in enumerate(path)])
+  return total
+
+
+def forward(links, said):
+  """The same by the forward algorithm, for more states than can be written out."""
+  so_far = np.zeros(len(links))
+  so_far[0] = said[0, 0]
+  for emission in said[1:]:
+    so_far = (so_far @ links) * emission
+  return so_far[-1]
+
+
+def test_paths_are_summed():
+  rng = np.random.default_rng(0)
+  links = np.triu(rng.uniform(size=(7, 7)), 1)
+  said = rng.uniform(size=(4, 7))
+  expected = all_paths(links, said)
+  assert_close(forward(links, said), expected)
+  with np.errstate(divide="ignore"):
+    logs = np.float32(np.log(links)), np.float32(np.log(said))
+  ours = log_likelihood(*map(jnp.asarray, logs), jnp.ones(4, bool))
+  assert_close(ours, np.log(expected))
+  # What is not said is passed over.
+  with_gap = jnp.asarray(np.insert(logs[1], 2, 0.0, axis=0))
+  says = jnp.array([True, True, False, True, True])
+  assert_close(log_likelihood(jnp.asarray(logs[0]), with_gap, says), ours)
+  share = np.asarray(occupancy(jnp.asarray(logs[0]), says))
+  np.testing.assert_allclose(share.sum(axis=1), [1, 1, 0, 1, 1], atol=1e-5)
+  nothing = np.ones((4, 7))
+  for state in range(7):
+    only = nothing.copy()
+    only[1] = np.arange(7) == state
+    expected = all_paths(links, only) / all_paths(links, nothing)
+    assert abs(share[1, state] - expected) < 1e-5
+
+
+@pytest.mark.parametrize("states", [1, 3])
+def test_loss_and_predictions_of_the_equations(states):
+  objective, params = make(states=states)
+  mask = objective.mask(BATCH, KEY)
+  text = objective.with_mask_tokens(BATCH, mask)
+  loss = jax.jit(objective.loss)(params, (), BATCH, KEY)
+  found = np.exp(jax.jit(objective.predict)(params, text, mask))
+  expected = 0.0
+  for i in range(3):
+    masked = np.asarray(mask.masked[i])
+    one = row(dataclasses.asdict(text), i)
+    logs, links = expand(params, objective, one, masked)
+    likely = np.exp(logs)
+    filled = int((np.asarray(one.segment) > 0).sum())
+    at = [0, *np.flatnonzero(masked), filled - 1]
+    said = likely[:, np.asarray(BATCH["token"][i])[at]].T
+    expected -= np.log(forward(links, said)) / len(at)
+    # A masked token's probabilities, whatever the others say.
+    nothing = np.ones(said.shape)
+    every = forward(links, nothing)
+    for e, place in enumerate(at[1:-1], start=1):
+      share = [
+        forward(links, np.where(np.arange(len(at))[:, None] == e, state, 1)) / every
+        for state in np.eye(len(links))
+      ]
+      of_place = found[i, list(np.asarray(mask.masked_ids[i])).index(place)]
+      assert_close(of_place, np.array(share) @ likely)
+      assert abs(of_place.sum() - 1) < 1e-4
+  assert_close(loss.sum, expected)
+  assert loss.weight == 3
+
+
+def test_states_differ_and_depend_on_each_other():
+  objective, params = make()
+  mask = objective.mask(BATCH, KEY)
+  text = objective.with_mask_tokens(BATCH, mask)
+  paths = functools.partial(objective.model.apply, method="paths")
+  logits, links, says = jax.jit(paths)({"params": params}, text, mask.masked_ids)
+  assert logits.shape == (3, 21, 300) and says[0].all()
+  np.testing.assert_array_equal(says.sum(axis=1), mask.masked.sum(axis=1) + 2)
+  # The states of one mask token say different things.
+  assert (np.asarray(logits[0, 3]) != np.asarray(logits[0, 4])).all()
+  # From each state one goes somewhere ahead, but from the last one.
+  total = np.exp(np.float64(links)).sum(axis=-1)
+  real = np.repeat(np.asarray(says), 3, axis=1)
+  np.testing.assert_allclose(total[:, :-1], real[:, :-1], atol=1e-5)
+  assert (total[:, -1] == 0).all()
+  judge = jax.grad(lambda p: objective.loss(p, (), BATCH, KEY).value())
+  slope = jax.jit(judge)(params)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
+  for name in ("link_query", "link_key", "link_gate"):
+    assert np.abs(slope[name]["kernel"]).max() > 0
+  shape = jax.eval_shape(objective.features, params, BATCH).shape
+  assert shape == (3, 32, 16)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    (dict(states=0), "states=0: expected at least 1"),
+    (dict(encoder=dict(size="Ti", positions="learned")), "expected 'rotary', of two"),
+    (dict(encoder=dict(width=12, depth=1, heads=2)), "a multiple of 4 channels"),
+  ],
+)
+def test_mistakes(options, message):
+  with pytest.raises(UserError, match=message):
+    make(**options)

@@ -1,0 +1,74 @@
+"""InforMask: what is masked follows the rates of the data."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.text.rows import batch, source
+
+from maskjax.data import statistics
+from maskjax.errors import UserError
+from maskjax.systems import informask
+
+KEY = jax.random.key(3)
+SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=8, depth=1, heads=2))
+OBJECTIVE = informask(**SHAPE)
+
+
+@functools.cache
+def rated():
+  """A batch whose scores are the rates of its whole source."""
+  rows = {name: np.asarray(column) for name, column in batch(count=4).items()}
+  index = rows.pop("index")
+  scores = statistics.informative_rates(
+    rows=rows, vocabulary=source().vocabulary, training=source().columns, passes=3
+  )
+  return {**rows, "index": index, "score": scores}
+
+
+def test_tokens_are_hidden_at_the_rates_of_the_corpus():
+  objective = informask(**SHAPE, mask_ratio=0.8)
+  rows = rated()
+  draw = jax.jit(jax.vmap(lambda key: objective.mask(rows, key).masked))
+  masked = np.asarray(draw(jax.random.split(KEY, 1500)))
+  rates = rated()["score"]
+  std = np.sqrt(rates * (1 - rates) / len(masked))
+  assert (abs(masked.mean(axis=0) - rates) < 5 * std + 1e-9).all()
+  # They differ by far more than chance, and are those of no other system.
+  assert rates[rates > 0].std() > 3 * std.max()
+
+
+def test_the_loss_is_of_what_the_rates_hide():
+  params = jax.jit(OBJECTIVE.init)(KEY, rated()).params
+  loss = jax.jit(OBJECTIVE.loss)
+  found = loss(params, (), rated(), KEY)
+  mask = OBJECTIVE.mask(rated(), KEY)
+  text = OBJECTIVE.seen(rated(), mask, KEY)
+  assert (np.asarray(text.token)[np.asarray(mask.masked)] == 3).all()
+  logits = np.asarray(jax.jit(OBJECTIVE.predict)(params, text, mask), np.float64)
+  likely = np.exp(logits - logits.max(-1, keepdims=True))
+  likely /= likely.sum(axis=-1, keepdims=True)
+  tokens = np.asarray(mask.take_masked(jnp.asarray(rated()["token"])))
+  errors = -np.log(np.take_along_axis(likely, tokens[..., None], -1)[..., 0])
+  where = np.asarray(mask.is_masked)
+  assert found.weight == where.sum() == np.asarray(mask.masked).sum()
+  np.testing.assert_allclose(found.sum, errors[where].sum(), rtol=1e-5)
+  # Nothing is ever masked where the rates are 0.
+  never = {**rated(), "score": np.zeros_like(rated()["score"])}
+  assert loss(params, (), never, KEY).weight == 0
+
+
+def test_rows_without_scores():
+  rows = {name: column for name, column in rated().items() if name != "score"}
+  with pytest.raises(UserError, match="no 'score': expected data.train.statistic"):
+    OBJECTIVE.init(KEY, rows)
+  assert OBJECTIVE.batch_shapes(2)["score"].dtype == jnp.float32
+
+
+def test_mistakes():
+  with pytest.raises(UserError, match="did you mean 'by_rate'"):
+    informask(**SHAPE, mask="by_rates")
+  with pytest.raises(UserError, match="mask_ratio=0: expected a number between"):
+    informask(**SHAPE, mask_ratio=0)

@@ -1,0 +1,79 @@
+"""Masking rate schedules: how much is masked follows the step."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers.text.rows import batch
+
+from maskjax.errors import UserError
+from maskjax.systems import bert, masking_rate_schedule
+from maskjax.training import init_state, train_step
+
+BATCH = batch(count=4)
+KEY = jax.random.key(3)
+SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=8, depth=1, heads=2))
+
+
+def make(**options):
+  return masking_rate_schedule(**{**SHAPE, "num_steps": 10, **options})
+
+
+OBJECTIVE = make()
+LOSS = jax.jit(OBJECTIVE.loss)
+
+
+@functools.cache
+def params():
+  return jax.jit(OBJECTIVE.init)(KEY, BATCH).params
+
+
+def at(step):
+  return LOSS(params(), {"step": jnp.int32(step)}, BATCH, KEY)
+
+
+@pytest.mark.parametrize("step", [0, 1, 4, 9, 10, 99])
+def test_the_ratio_falls_along_a_line(step):
+  filled = np.asarray(BATCH["segment"] > 0).sum(axis=1)
+  ratio = 0.3 - 0.15 * min(step / 10, 1)
+  expected = np.round(np.float32(ratio) * filled)
+  assert at(step).weight == expected.sum()
+
+
+@pytest.mark.parametrize(("step", "ratio"), [(0, 0.3), (10, 0.15)])
+def test_either_end_is_bert_with_that_ratio(step, ratio):
+  """The same masks, though the arrays always have room for the most."""
+  plain = bert(**SHAPE, mask_ratio=ratio)
+  drawn = OBJECTIVE.draw(OBJECTIVE.sampler, ratio, BATCH, KEY, highest=0.3)
+  np.testing.assert_array_equal(drawn.masked, plain.mask(BATCH, KEY).masked)
+  assert drawn.masked_ids.shape[1] == 10
+  expected = plain.loss(params(), (), BATCH, KEY)
+  np.testing.assert_allclose(at(step).value(), expected.value(), rtol=1e-5)
+
+
+def test_training_moves_the_schedule():
+  optimizer = optax.sgd(0.1)
+  state = init_state(OBJECTIVE, optimizer, BATCH, KEY)
+  step = jax.jit(
+    functools.partial(train_step, objective=OBJECTIVE, optimizer=optimizer, key=KEY)
+  )
+  assert state.extra["step"] == 0
+  for number in (1, 2):
+    state, _ = step(state, BATCH)
+    assert state.extra["step"] == number
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    (dict(num_steps=0), "objective.num_steps=0: expected the run's, at least 1"),
+    (dict(mask_ratio=(0.3, 0.0)), "expected two numbers between 0 and 1"),
+    (dict(mask_ratio=(0.3,)), "expected two numbers between 0 and 1"),
+  ],
+)
+def test_mistakes(options, message):
+  with pytest.raises(UserError, match=message):
+    make(**options)

@@ -1,0 +1,109 @@
+"""MEAP: the next token everywhere, some of what is read masked."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.arrays import assert_close, shaken
+from helpers.text import reference
+from helpers.text.rows import batch, row
+
+from maskjax.errors import UserError
+from maskjax.systems import meap
+
+BATCH = batch(count=3)
+# The first row's last 12 tokens are another document.
+BATCH["segment"] = BATCH["segment"].at[0, 20:].set(2)
+BATCH["position"] = BATCH["position"].at[0, 20:].set(jnp.arange(12))
+KEY = jax.random.key(3)
+ENCODER = dict(kind="llama", width=8, depth=2, heads=2)
+SHAPE = dict(vocab_size=300, length=32, encoder=ENCODER)
+OBJECTIVE = meap(**SHAPE)
+PARAMS = jax.tree.map(jnp.asarray, shaken(OBJECTIVE.init(KEY, BATCH).params))
+
+
+def run(row):
+  """Log-probabilities of what follows each token of a row, in NumPy: [N, V]."""
+  encoder, p = OBJECTIVE.model.encoder, reference.tree(PARAMS)
+  places = np.asarray(row.position)
+  sees = reference.same_document(row) & (places[None] <= places[:, None])
+  x = reference.embed(p["encoder"], row, encoder)
+  how = dict(turn=reference.rotary(places, 10_000.0), activation=reference.silu)
+  x = reference.blocks(p["encoder"]["transformer"], x, sees, encoder, **how)
+  x = reference.norm(p["encoder"]["norm"], x, encoder.norm_epsilon)
+  return reference.log_softmax(x @ p["head"])
+
+
+def test_loss_of_the_equations():
+  mask = OBJECTIVE.mask(BATCH, KEY)
+  token = np.asarray(BATCH["token"])
+  seen = np.where(mask.masked, 3, token)
+  assert (seen != token).sum() == mask.masked.sum() > 0
+  errors, count = 0.0, 0
+  for i in range(3):
+    likely = run(row({**BATCH, "token": jnp.asarray(seen)}, i))
+    for n in range(31):
+      # Targets are the tokens as they were, masked or not.
+      if BATCH["segment"][i, n] == BATCH["segment"][i, n + 1] > 0:
+        errors -= likely[n, token[i, n + 1]]
+        count += 1
+  loss = jax.jit(OBJECTIVE.loss)(PARAMS, (), BATCH, KEY)
+  assert_close(loss.sum, errors)
+  # All tokens but the first of each document.
+  filled = np.asarray(BATCH["segment"] > 0).sum()
+  assert loss.weight == count == filled - np.asarray(BATCH["segment"]).max(axis=1).sum()
+
+
+def test_nothing_is_told_by_what_comes_later():
+  text = OBJECTIVE.text(BATCH)
+  other = text.saying(text.token.at[:, 9].add(1))
+  first, second = (
+    OBJECTIVE.features(PARAMS, {**BATCH, "token": t.token}) for t in (text, other)
+  )
+  np.testing.assert_array_equal(first[:, :9], second[:, :9])
+  assert (first[:, 9] != second[:, 9]).any()
+  # Even a token itself does not tell itself.
+  ids = jnp.full((3, 1), 9)
+  logits = [OBJECTIVE.model.apply({"params": PARAMS}, t, ids) for t in (text, other)]
+  np.testing.assert_array_equal(*logits)
+
+
+def test_hidden_tokens_are_told_by_their_left_neighbor():
+  mask = OBJECTIVE.mask(BATCH, KEY)
+  text = OBJECTIVE.with_mask_tokens(BATCH, mask)
+  found = jax.nn.log_softmax(OBJECTIVE.predict(PARAMS, text, mask))
+  for i in range(3):
+    ids = np.asarray(mask.masked_ids[i])[np.asarray(mask.is_masked[i])]
+    expected = run(row(dataclasses.asdict(text), i))[ids - 1]
+    assert_close(np.asarray(found[i])[np.asarray(mask.is_masked[i])], expected)
+
+
+def test_masks_enhance():
+  """Without masks the loss is that of ordinary prediction of the next token."""
+  plain = dataclasses.replace(
+    OBJECTIVE, sampler=lambda key, text, count: text.word < -1
+  )
+  ids = jnp.broadcast_to(jnp.arange(1, 32), (3, 31))
+  text = OBJECTIVE.text(BATCH)
+  logits = OBJECTIVE.model.apply({"params": PARAMS}, text, ids)
+  errors = -jnp.take_along_axis(
+    jax.nn.log_softmax(logits), text.token[:, 1:, None], axis=-1
+  )[..., 0]
+  loss = plain.loss(PARAMS, (), BATCH, KEY)
+  assert_close(loss.sum, (errors * (text.position[:, 1:] > 0)).sum())
+  assert loss.sum != OBJECTIVE.loss(PARAMS, (), BATCH, KEY).sum
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    (dict(mask_ratio=1.0), "mask_ratio=1.0: expected a number between 0 and 1"),
+    (dict(encoder=dict(kind="lama", size="B")), "did you mean 'llama'"),
+    (dict(encoder=dict(kind="llama", width=6, depth=1, heads=2)), "multiple of 2"),
+  ],
+)
+def test_mistakes(options, message):
+  with pytest.raises(UserError, match=message):
+    meap(**{**SHAPE, **options})

@@ -1,0 +1,165 @@
+"""PMLM: all shares alike, and texts in any order, against enumeration of a toy."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.arrays import assert_close, shaken
+from helpers.text.rows import batch
+
+from maskjax import decoding
+from maskjax.errors import UserError
+from maskjax.masking import Mask
+from maskjax.systems import bert, pmlm
+
+KEY = jax.random.key(3)
+# A row of a first token, four words and a last token; words are of the tokens 4 to 6.
+WORDS, PLACES = (4, 5, 6), (1, 2, 3, 4)
+TOY = pmlm(
+  vocab_size=7,
+  length=6,
+  encoder=dict(width=8, depth=1, heads=2),
+  replaced=(1.0, 0.0),
+)
+
+
+def toys(words):
+  """A batch of rows with these words, int [B, 4]."""
+  words = np.atleast_2d(words)
+  row = np.pad(words, ((0, 0), (1, 1)), constant_values=((0, 0), (1, 2)))
+  places = np.broadcast_to(np.arange(6), row.shape)
+  return {
+    "token": jnp.asarray(row, jnp.int32),
+    "segment": jnp.ones(row.shape, jnp.int32),
+    "position": jnp.asarray(places, jnp.int32),
+    "word": jnp.where((places > 0) & (places < 5), places, -1),
+    "index": jnp.arange(len(row)),
+  }
+
+
+PARAMS = TOY.init(KEY, toys([4, 5, 6, 4])).params
+PARAMS = jax.tree.map(jnp.asarray, shaken(PARAMS))
+EVERY = np.array(list(itertools.product(WORDS, repeat=4)))  # 81 texts
+ORDERS = np.array(list(itertools.permutations(PLACES)))  # 24 orders
+
+
+def fill(tokens, ids):
+  text = TOY.text(toys(np.zeros((len(tokens), 4))))
+  return TOY.model.apply({"params": PARAMS}, text.saying(tokens), ids)
+
+
+HOW = dict(mask_id=3, never=(0, 1, 2, 3))
+
+
+@functools.cache
+def likelihoods():
+  """Of each text in each order: float [24, 81]."""
+  token = toys(EVERY)["token"]
+  judge = jax.jit(lambda order: decoding.log_likelihood(fill, token, order, **HOW))
+  return np.stack([judge(np.tile(order, (81, 1))) for order in ORDERS])
+
+
+def test_the_likelihood_is_a_distribution_over_all_texts_in_each_order():
+  total = np.exp(likelihoods().astype(np.float64)).sum(axis=1)
+  np.testing.assert_allclose(total, 1, rtol=1e-5)
+  # It is another one in each order, since nothing ties their conditionals together.
+  assert np.ptp(likelihoods(), axis=0).max() > 1e-3
+
+
+def test_the_likelihood_is_the_product_along_the_order():
+  """By one pass of the network for each token, with masks written by hand."""
+  for number, words in ((0, 7), (13, 40), (23, 80)):
+    tokens = np.asarray(toys(EVERY[words])["token"])
+    seen, expected = tokens.copy(), 0.0
+    seen[:, list(PLACES)] = 3
+    for place in ORDERS[number]:
+      logits = np.asarray(fill(jnp.asarray(seen), jnp.array([[place]])))[0, 0, 4:]
+      likely = np.exp(np.float64(logits))
+      expected += np.log(likely[tokens[0, place] - 4] / likely.sum())
+      seen[0, place] = tokens[0, place]
+    assert_close(likelihoods()[number, words], expected)
+
+
+def test_texts_are_written_as_often_as_they_are_likely():
+  order = ORDERS[10]
+  count = 40_000
+  tokens = np.tile(np.asarray(toys(EVERY[0])["token"]), (count, 1))
+  write = jax.jit(lambda key: decoding.generate(key, fill, tokens, at, **HOW))
+  at = np.tile(order, (count, 1))
+  found = np.asarray(write(KEY))
+  assert (found[:, 0] == 1).all() and (found[:, 5] == 2).all()
+  digits = (found[:, 1:5] - 4) @ np.array([27, 9, 3, 1])
+  share = np.bincount(digits, minlength=81) / count
+  likely = np.exp(likelihoods()[10].astype(np.float64))
+  assert np.abs(share - likely).max() < 5 * np.sqrt(likely.max() / count)
+  assert 0.5 * np.abs(share - likely).sum() < 0.04
+  best = decoding.generate(KEY, fill, tokens[:1], at[:1], temperature=0.0, **HOW)
+  assert set(np.asarray(best)[0, 1:5].tolist()) <= set(WORDS)
+
+
+def test_what_is_not_in_the_order_is_given():
+  tokens, order = toys([4, 5, 6, 4])["token"], jnp.array([[3, 1]])
+  found = decoding.generate(KEY, fill, tokens, order, **HOW)
+  assert found[0, jnp.array([0, 2, 4, 5])].tolist() == [1, 5, 4, 2]
+  # The rest's distribution, given that, sums to one as well.
+  rows = EVERY[(EVERY[:, 1] == 5) & (EVERY[:, 3] == 4)]
+  at = jnp.tile(order, (9, 1))
+  judged = decoding.log_likelihood(fill, toys(rows)["token"], at, **HOW)
+  np.testing.assert_allclose(np.exp(judged).sum(), 1, rtol=1e-5)
+
+
+def test_the_loss_is_that_over_all_orders():
+  """The mean over all masks by the prior, and over all orders, of the same text."""
+  words = np.array([6, 4, 4, 5])
+  masks = [m for m in itertools.product([False, True], repeat=4) if any(m)]
+  masked = jnp.asarray(np.pad(np.array(masks), ((0, 0), (1, 1))))
+  rows = toys(np.tile(words, (15, 1)))
+  mask = Mask.at_most(masked, num_masked=6, spare=jnp.zeros((15, 6), bool))
+  expected = (
+    -decoding.log_likelihood(
+      fill, toys(np.tile(words, (24, 1)))["token"], jnp.asarray(ORDERS), mask_id=3
+    ).mean()
+    / 4
+  )
+  # Each number of masked tokens is equally likely, and each mask of that number.
+  sizes = masked.sum(axis=1)
+  prior = np.array([1 / (4 * np.bincount(sizes)[n]) for n in np.asarray(sizes)])
+
+  def one(masked, row):
+    mask = Mask.at_most(masked[None], num_masked=6, spare=jnp.zeros((1, 6), bool))
+    row = {name: column[None] for name, column in row.items()}
+    return TOY.loss_of(mask, TOY.with_mask_tokens(row, mask), PARAMS, row).value()
+
+  losses = jax.jit(jax.vmap(one))(masked, rows)
+  assert_close(losses @ prior, expected)
+  # Rows count alike, whatever they mask; BERT's loss would weigh them by that.
+  together = TOY.loss_of(mask, TOY.with_mask_tokens(rows, mask), PARAMS, rows)
+  assert_close(together.value(), losses.mean())
+  assert abs(losses.mean() - (losses @ sizes) / sizes.sum()) > 1e-4
+
+
+def test_each_number_of_hidden_words_is_equally_likely():
+  rows = batch(count=3)
+  for highest in (1.0, 0.5):
+    objective = pmlm(vocab_size=300, length=32, encoder="Ti", highest=highest)
+    draw = jax.jit(lambda key, o=objective: o.prior_mask(rows, key).masked.sum(axis=1))
+    counts = np.stack([draw(key) for key in jax.random.split(KEY, 600)])
+    words = np.asarray(rows["word"] >= 0).sum(axis=1)
+    for found, number in zip(counts.T, words, strict=True):
+      most = round(highest * number)
+      assert found.min() >= 1 and found.max() <= most
+      share = np.bincount(found, minlength=most + 1)[1:] / 600
+      assert np.abs(share - 1 / most).max() < 5 * np.sqrt(1 / most / 600)
+  # BERT masks as many tokens of a row each time.
+  plain = bert(vocab_size=300, length=32, encoder="Ti", mask_ratio=0.5)
+  counts = {int(plain.mask(rows, key).masked[0].sum()) for key in jax.random.split(KEY)}
+  assert len(counts) == 1
+
+
+@pytest.mark.parametrize("highest", [0.0, 1.5])
+def test_mistakes(highest):
+  with pytest.raises(UserError, match=f"highest={highest}: expected a share above 0"):
+    pmlm(vocab_size=300, highest=highest)

@@ -1,0 +1,128 @@
+"""SpanBERT: spans are told by the tokens around them, in torch once more."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.arrays import assert_close
+from helpers.text.rows import batch, runs
+
+from maskjax.errors import UserError
+from maskjax.systems import bert, spanbert
+
+torch = pytest.importorskip("torch")
+
+BATCH = batch(count=4)
+KEY = jax.random.key(3)
+ENCODER = dict(width=8, depth=1, heads=2)
+SHAPE = dict(vocab_size=300, length=32, encoder=ENCODER, mask_ratio=0.3)
+OBJECTIVE = spanbert(**SHAPE, place_width=5)
+
+
+@functools.cache
+def variables():
+  """Parameters, every one of them random."""
+  params = jax.jit(OBJECTIVE.init)(KEY, BATCH).params
+  leaves, shape = jax.tree.flatten(params)
+  rng = np.random.default_rng(0)
+  noise = [jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32) for x in leaves]
+  return jax.tree.unflatten(shape, [a + b for a, b in zip(leaves, noise, strict=True)])
+
+
+LOSS = jax.jit(OBJECTIVE.loss)
+
+
+def tensor(array):
+  return torch.from_numpy(np.array(array))
+
+
+def in_torch(head, table, codes, left, right, place):
+  """The paper's two layers, and the table of tokens: h0, h1, y of section 3.2."""
+  norm = functools.partial(torch.nn.functional.layer_norm, normalized_shape=(8,))
+  y = torch.cat([codes[left], codes[right], tensor(head["places"])[place]], dim=-1)
+  for name in ("first", "second"):
+    layer, scale = head[f"{name}_dense"], head[f"{name}_norm"]
+    y = y @ tensor(layer["kernel"]) + tensor(layer["bias"])
+    y = torch.nn.functional.gelu(y)
+    y = norm(y, weight=tensor(scale["scale"]), bias=tensor(scale["bias"]), eps=1e-12)
+  return y @ tensor(table).T + tensor(head["bias"])
+
+
+def test_the_loss_is_that_of_the_paper():
+  params = variables()
+  found = LOSS(params, (), BATCH, KEY)
+  mask, text = masked_rows(KEY)
+  codes = OBJECTIVE.model.apply({"params": params}, text, method="encode")
+  total, count = 0.0, 0
+  for row, masked in enumerate(np.asarray(mask.masked)):
+    for first, last in runs(masked):
+      for i in range(first, last + 1):
+        logits = in_torch(
+          params["boundaries"],
+          params["encoder"]["tokens"],
+          tensor(codes[row]),
+          first - 1,
+          last + 1,
+          i - first,
+        )
+        target = torch.tensor(int(BATCH["token"][row, i]))
+        total += float(torch.nn.functional.cross_entropy(logits, target))
+        count += 1
+  assert count == found.weight and max(b - a for a, b in runs(masked)) > 0
+  assert_close(found.metrics["boundary"].sum, np.float32(total))
+  # By their own codes they are told as BERT does.
+  logits = jax.jit(OBJECTIVE.predict)(params, text, mask)
+  likely = torch.log_softmax(tensor(logits), dim=-1)
+  tokens = tensor(mask.take_masked(BATCH["token"])).long()
+  errors = -likely.gather(-1, tokens[..., None])[..., 0]
+  own = errors[tensor(mask.is_masked)].sum()
+  assert_close(found.metrics["masked"].sum, own.numpy())
+  assert_close(found.sum, np.float32(total) + own.numpy())
+
+
+def test_the_boundary_sees_nothing_of_the_hidden_codes():
+  """What stands at the masked places of the head changes nothing but BERT's part."""
+  params = variables()
+  grads = jax.grad(lambda p: LOSS(p, (), BATCH, KEY).metrics["boundary"].sum)(params)
+  size = {
+    name: max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(part))
+    for name, part in grads.items()
+  }
+  assert size["head"] == 0 and size["boundaries"] > 0 and size["encoder"] > 0
+  plain = bert(**SHAPE, mask="spans")
+  assert "boundaries" not in plain.init(KEY, BATCH).params
+
+
+@jax.jit
+def masked_rows(key):
+  mask = OBJECTIVE.mask(BATCH, key)
+  return mask, OBJECTIVE.seen(BATCH, mask, key)
+
+
+def test_a_run_is_replaced_as_one():
+  kinds = set()
+  for key in jax.random.split(KEY, 30):
+    mask, text = masked_rows(key)
+    for row, masked in enumerate(np.asarray(mask.masked)):
+      for first, last in runs(masked):
+        before = np.asarray(BATCH["token"])[row, first : last + 1]
+        after = np.asarray(text.token)[row, first : last + 1]
+        masks, keeps = after == 3, after == before
+        if last - first > 1:
+          kinds.add((masks.all(), keeps.all()))
+        assert masks.all() or not masks.any()
+  assert kinds == {(True, False), (False, True), (False, False)}
+
+
+def test_there_is_a_place_for_the_longest_run():
+  table = variables()["boundaries"]["places"]
+  assert table.shape == (OBJECTIVE.mask(BATCH, KEY).masked_ids.shape[1], 5)
+
+
+def test_mistakes():
+  with pytest.raises(UserError, match="place_width=0: expected at least 1"):
+    spanbert(**SHAPE, place_width=0)
+  with pytest.raises(UserError, match="did you mean 'spans'"):
+    spanbert(**SHAPE, mask="span")

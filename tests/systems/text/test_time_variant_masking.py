@@ -1,0 +1,180 @@
+"""Time-variant masking: the ratio falls, and classes that are hard are masked more."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.text.rows import batch, source
+
+from maskjax.data import statistics
+from maskjax.errors import UserError
+from maskjax.masking import words
+from maskjax.systems import bert, time_variant_masking
+from maskjax.systems.text.time_variant_masking import class_weights, decayed
+from maskjax.tokens import Text
+
+KEY = jax.random.key(3)
+SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=8, depth=1, heads=2))
+
+
+def make(**options):
+  return time_variant_masking(**{**SHAPE, "num_steps": 10, **options})
+
+
+OBJECTIVE = make()
+LOSS = jax.jit(OBJECTIVE.loss)
+
+
+@functools.cache
+def tagged():
+  """A batch whose scores are the classes of its words."""
+  rows = {name: np.asarray(column) for name, column in batch(count=4).items()}
+  index = rows.pop("index")
+  scores = statistics.word_classes(rows=rows, vocabulary=source().vocabulary)
+  return {**rows, "index": index, "score": scores}
+
+
+@functools.cache
+def params():
+  return jax.jit(OBJECTIVE.init)(KEY, tagged()).params
+
+
+@pytest.mark.parametrize(
+  ("decay", "expected"),
+  [("cosine", (0.32, 0.17, 0.02)), ("line", (0.3, 0.15, 0)), ("none", (0.15,) * 3)],
+)
+def test_the_ratio_by_the_papers_formula(decay, expected):
+  found = [decayed(decay, 0.15, t) for t in (0.0, 0.5, 1.0)]
+  np.testing.assert_allclose(found, expected, atol=1e-7)
+  objective = make(decay=decay)
+  np.testing.assert_allclose(
+    [objective.ratio(jnp.int32(step)) for step in (0, 5, 10, 50)],
+    [*expected, expected[-1]],
+    atol=1e-6,
+  )
+  np.testing.assert_allclose(objective.mask_ratio, expected[0], rtol=1e-6)
+
+
+def test_weights_by_hand():
+  errors = np.random.default_rng(0).normal(3, 1, 17).astype(np.float32)
+  above = (errors - errors.mean()) / errors.std(ddof=1)
+  expected = 1 / (1 + np.exp(-2 * above))
+  np.testing.assert_allclose(class_weights(jnp.array(errors), 2.0), expected, rtol=1e-5)
+
+
+def test_a_step_hides_whole_words_and_fewer_later():
+  extra = {"errors": jnp.zeros(17)}
+  weights = [
+    float(LOSS(params(), {**extra, "step": jnp.int32(step)}, tagged(), KEY).weight)
+    for step in (0, 5, 10)
+  ]
+  filled = (tagged()["segment"] > 0).sum()
+  assert weights[0] > weights[1] > weights[2] > 0
+  assert 0.2 * filled < weights[0] <= 0.33 * filled, weights
+
+
+def sampled(weights, count=6, number=0):
+  text = jax.tree.map(lambda column: jnp.asarray(column)[number], Text.of(tagged()))
+  draw = jax.jit(
+    jax.vmap(lambda key: words.by_class(key, text, jnp.int32(count), weights=weights))
+  )
+  return text, np.asarray(draw(jax.random.split(KEY, 1500)))
+
+
+@pytest.mark.parametrize(("of", "size"), [("words", 1), ("tokens", 5)])
+def test_hard_classes_are_hidden_more_often(of, size):
+  """What is masked alone, as often as the weights of the classes say."""
+  places = jnp.arange(400)
+  text = Text(
+    token=places,
+    segment=jnp.ones(400, jnp.int32),
+    position=places,
+    word=places // size,
+    score=(places % 3 == 0).astype(jnp.float32),
+  )
+  draw = jax.jit(
+    lambda key: words.by_class(key, text, 20, weights=jnp.array([0.2, 0.9]), of=of)
+  )
+  masked = np.asarray(jax.vmap(draw)(jax.random.split(KEY, 500)))
+  assert (masked.sum(axis=1) == 20).all()
+  rates = [masked[:, np.asarray(text.score) == c].mean() for c in (0, 1)]
+  # Of 10,000 masked tokens some 3,100 are of the class with the lower weight: the ratio
+  # errs by 2.2 %, of which this is four and a half.
+  np.testing.assert_allclose(rates[1] / rates[0], 4.5, rtol=0.1)
+
+
+def test_words_of_classes_are_hidden_whole():
+  text, masked = sampled(jnp.where(jnp.arange(17) == 16, 0.9, 0.2))
+  units, is_word = np.asarray(words.words(text)), np.asarray(text.is_word)
+  for unit in range(units.max() + 1):
+    of_unit = masked[:, units == unit]
+    assert (of_unit.all(axis=1) == of_unit.any(axis=1)).all()
+  easy = is_word & (np.asarray(text.score) != 16)
+  text, masked = sampled(jnp.ones(17))
+  assert (masked.sum(axis=1) <= 6).all() and masked.sum(axis=1).mean() > 4.5
+  _, never = sampled(jnp.where(jnp.arange(17) == 16, 0.0, 1.0), count=32)
+  assert (never == easy).all()
+
+
+def test_errors_of_the_classes_are_followed():
+  extra = {"step": jnp.int32(0), "errors": jnp.full(17, 2.0)}
+  sums = LOSS(params(), extra, tagged(), KEY).sums
+  weights = class_weights(extra["errors"], 2.0)
+  sampler = functools.partial(words.by_class, weights=weights)
+  mask = OBJECTIVE.draw(sampler, 0.32, tagged(), KEY, highest=0.32)
+  text = OBJECTIVE.seen(tagged(), mask, KEY)
+  logits = np.asarray(jax.jit(OBJECTIVE.predict)(params(), text, mask), np.float64)
+  likely = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+  ids, where = np.asarray(mask.masked_ids), np.asarray(mask.is_masked)
+  tokens, classes = (
+    np.take_along_axis(tagged()[name], ids, axis=1) for name in ("token", "score")
+  )
+  errors = -np.log(np.take_along_axis(likely, tokens[..., None], -1)[..., 0])
+  expected = np.full(17, 2.0)
+  for c in range(17):
+    of_class = where & (classes == c)
+    assert sums["counts"][c] == of_class.sum()
+    if of_class.any():
+      expected[c] = 0.999 * 2 + 0.001 * errors[of_class].mean()
+  assert len(set(expected)) > 3
+  found = OBJECTIVE.update_extra(None, extra, jnp.int32(0), sums)
+  np.testing.assert_allclose(found["errors"], expected, rtol=1e-6)
+  assert found["step"] == 1
+
+
+def test_no_classes_and_no_decay():
+  plain = make(num_classes=0, decay="none")
+  assert not plain.reads_score and "score" not in plain.batch_shapes(2)
+  assert OBJECTIVE.reads_score and "score" in OBJECTIVE.batch_shapes(2)
+  rows = {name: column for name, column in tagged().items() if name != "score"}
+  # Without both, it is BERT's objective.
+  same = plain.first_extra()
+  assert plain.update_extra(None, same, jnp.int32(0), {})["step"] == 1
+  found = jax.jit(plain.loss)(params(), same, rows, KEY).value()
+  expected = jax.jit(bert(**SHAPE).loss)(params(), (), rows, KEY).value()
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    (dict(num_steps=0), "objective.num_steps=0: expected the run's, at least 1"),
+    (dict(decay="cosin"), "did you mean 'cosine'"),
+    (dict(num_classes=1), "num_classes=1: expected 2 or more, or 0 for none"),
+    (dict(momentum=1.0), "momentum=1.0: expected at least 0 and less than 1"),
+    (dict(of="letters"), "of='letters': expected 'words' or 'tokens'"),
+    (dict(mask_ratio=0.5), "mask_ratio=0.5: .* masks 1.02 at first"),
+    (dict(mask_ratio=-0.1, decay="none"), "mask_ratio=-0.1: expected a number above 0"),
+  ],
+)
+def test_mistakes(options, message):
+  with pytest.raises(UserError, match=message):
+    make(**options)
+
+
+def test_rows_without_scores():
+  rows = {name: column for name, column in tagged().items() if name != "score"}
+  with pytest.raises(UserError, match="no 'score': expected data.train.statistic"):
+    OBJECTIVE.init(KEY, rows)
