@@ -10,7 +10,7 @@ from helpers.text.rows import batch, source
 
 from maskjax.errors import UserError
 from maskjax.masking import words
-from maskjax.systems import mask40
+from maskjax.systems import bert, mask40
 
 BATCH = batch(count=4)
 KEY = jax.random.key(3)
