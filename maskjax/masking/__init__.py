@@ -4,6 +4,7 @@ from maskjax.masking import samplers
 from maskjax.masking.informed import attended, hardest, highest
 from maskjax.masking.mask import Mask, Sampler, draw, gather, num_masked
 from maskjax.masking.multi_block import MultiBlock
+from maskjax.masking.policy import Masking, masking_of
 from maskjax.masking.samplers import (
   aligned,
   blockwise,
@@ -19,6 +20,7 @@ from maskjax.masking.weighted import weighted
 
 __all__ = [
   "Mask",
+  "Masking",
   "MultiBlock",
   "Sampler",
   "aligned",
@@ -31,6 +33,7 @@ __all__ = [
   "hardest",
   "highest",
   "inverse_block",
+  "masking_of",
   "num_masked",
   "num_masked_in_units",
   "purple",

@@ -17,7 +17,7 @@ from maskjax.models.dense import Dense
 from maskjax.models.gelu import ACTIVATIONS
 from maskjax.models.transformer import REMAT, LayerNorm, Transformer
 from maskjax.resolve import did_you_mean
-from maskjax.tokens import grid_of, grid_positions, sincos
+from maskjax.tokens import grid_positions, sincos
 
 # Widths, depths and heads: https://arxiv.org/abs/2010.11929, table 1, and for
 # Ti and S https://arxiv.org/abs/2012.12877, table 1.
@@ -281,8 +281,7 @@ class Network(TypedDict, total=False):
 
 def vit_encoder(
   *,
-  image_size: int | Sequence[int],
-  patch_size: int | Sequence[int],
+  grid: Sequence[int],
   encoder: Mapping[str, Any] | str,
   dtype: str = "float32",
   norm_epsilon: float = 1e-6,
@@ -291,8 +290,7 @@ def vit_encoder(
   """Makes an encoder from hyperparameters, and checks that they fit.
 
   Args:
-    image_size: side, or (height, width), in pixels.
-    patch_size: side, or (height, width), in pixels.
+    grid: sides of the grid of patches, see `maskjax.tokens.Patches`.
     encoder: a name in `VIT_SIZES`, or a mapping with `size`, or with `width`,
       `depth` and `heads`.
     dtype: `float32` or `bfloat16`, type of the computation.
@@ -316,7 +314,7 @@ def vit_encoder(
   if own.get("registers", 0) < 0:
     raise UserError(f"registers={own['registers']}: expected at least 0")
   return VisionEncoder(
-    grid=grid_of(image_size, patch_size),
+    grid=tuple(grid),
     **check_shape("encoder", shape),
     **own,
     norm_epsilon=norm_epsilon,
