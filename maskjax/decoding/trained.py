@@ -17,6 +17,7 @@ from maskjax.data.packing import packed
 from maskjax.errors import UserError
 from maskjax.evaluation import embedder
 from maskjax.objectives import Variables, abilities
+from maskjax.objectives.abilities import needed
 from maskjax.tokens import Text
 from maskjax.tokens import vocabulary as vocabularies
 from maskjax.tokens.vocabulary import Vocabulary
@@ -41,7 +42,7 @@ class Trained:
   @property
   def length(self) -> int:
     """Tokens of a text at most, with those around it."""
-    return self.objective.model.encoder.length
+    return self.objective.rows.length
 
   def rows(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
     """Each text as a row: the columns of `maskjax.data.packing.packed`.
@@ -116,13 +117,16 @@ class Trained:
   @functools.cached_property
   def predict(self) -> Any:
     """Compiled: a text and a mask to log-probabilities [B, M, V] of masked tokens."""
+    predict = needed(
+      abilities(self.objective).predict, self.objective, "predict", "masked tokens"
+    )
 
     @jax.jit
     def log_probabilities(variables: Variables, text: Text, mask: Any) -> Array:
-      logits = self.objective.predict(variables, text, mask)
+      logits = predict(variables, text, mask)
       # No text has special tokens.
       special = jnp.zeros(logits.shape[-1], bool)
-      special = special.at[jnp.asarray(self.objective.tokens.special)].set(True)
+      special = special.at[jnp.asarray(self.objective.rows.ids.special)].set(True)
       return jax.nn.log_softmax(jnp.where(special, -jnp.inf, logits), axis=-1)
 
     return functools.partial(log_probabilities, self.variables)
@@ -142,7 +146,7 @@ def load(workdir: str | Path, *, step: int | None = None) -> Trained:
   objective = resolve.build(objectives, config.objective)
   file = storage.reach(workdir) / workdirs.TOKENIZER
   found = abilities(objective)
-  if found.predict is None or found.check_vocabulary is None or not file.is_file():
+  if found.check_vocabulary is None or not file.is_file():
     raise UserError(
       f"{workdir}: expected a run of a text system, with its {workdirs.TOKENIZER}"
     )

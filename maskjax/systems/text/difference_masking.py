@@ -1,20 +1,20 @@
 """Difference-Masking: choosing what to mask in continued pretraining.
 
-Goes on training a model on the texts of a domain, and masks what makes these differ
-from what it was trained on before: anchors are the words that the domain has and the
-other corpus has not, and the more a word is like the nearest anchor, the more often it
-is masked (https://arxiv.org/abs/2305.14577, section 3). How like it is, says
+Continues training on the texts of a domain, and masks what makes these differ from
+what the model was trained on before: anchors are words that the domain has and the
+other corpus has not, and the more similar a word is to its nearest anchor, the more
+often it is masked (https://arxiv.org/abs/2305.14577, section 3). The similarity is
 `anchor_similarity` of `maskjax.data.statistics`. Config:
 `configs/text/difference_masking.py`.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from maskjax.objectives.texts import TextKeywords
+from maskjax.masking.text_policy import text_masking
+from maskjax.models.text import MaskedLM
+from maskjax.objectives.text import MaskedLanguageModel, TextKeywords, text_parts
 from maskjax.systems.system import System
-from maskjax.systems.text.bert import MaskedLanguageModel, bert
 
 SYSTEM = System(
   name="difference_masking",
@@ -40,16 +40,14 @@ def difference_masking(
     mask: see `maskjax.systems.bert`.
     mask_ratio: see `maskjax.systems.bert`.
     replaced: see `maskjax.systems.bert`.
-    **text: see `maskjax.objectives.texts.TextKeywords`.
+    **text: see `maskjax.objectives.text.TextKeywords`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a share, a token or a shape that cannot be; names it.
   """
-  base = bert(
-    vocab_size=vocab_size,
-    mask=mask,
-    mask_ratio=mask_ratio,
-    replaced=replaced,
-    **text,
+  encoder, rows = text_parts(vocab_size=vocab_size, needs_score=True, **text)
+  return MaskedLanguageModel(
+    model=MaskedLM(encoder=encoder),
+    rows=rows,
+    masking=text_masking(rows.ids, mask=mask, mask_ratio=mask_ratio, replaced=replaced),
   )
-  return dataclasses.replace(base, reads_score=True)

@@ -9,6 +9,7 @@ from helpers.text.rows import REFERENCE
 
 from maskjax.data.text import text
 from maskjax.errors import UserError
+from maskjax.objectives import Step, Variables
 from maskjax.systems import difference_masking
 
 KEY = jax.random.key(3)
@@ -59,7 +60,7 @@ def spelled():
 
 def test_the_anchor_and_what_is_like_it_are_hidden_most():
   batch = first()
-  draw = jax.jit(jax.vmap(lambda key: OBJECTIVE.mask(batch, key).masked))
+  draw = jax.jit(jax.vmap(lambda key: OBJECTIVE.mask(batch, Step(key)).masked))
   masked = np.asarray(draw(jax.random.split(KEY, 500))).mean(axis=0)
   words, is_word = spelled(), first()["word"] >= 0
   places = {word: (words == word) & is_word for word in set(words[is_word])}
@@ -75,13 +76,15 @@ def test_the_anchor_and_what_is_like_it_are_hidden_most():
 
 def test_the_loss_is_bert_s_under_these_masks():
   params = jax.jit(OBJECTIVE.init)(KEY, first()).params
-  mask = OBJECTIVE.mask(first(), KEY)
-  seen = OBJECTIVE.seen(first(), mask, KEY)
-  logits = np.asarray(jax.jit(OBJECTIVE.predict)(params, seen, mask), np.float64)
+  mask = OBJECTIVE.mask(first(), Step(KEY))
+  seen = OBJECTIVE.masking.replace(first(), mask, KEY)
+  logits = np.asarray(
+    jax.jit(OBJECTIVE.predict)(Variables(params), seen, mask), np.float64
+  )
   likely = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
   tokens = np.take_along_axis(first()["token"], np.asarray(mask.masked_ids), axis=1)
   errors = -np.log(np.take_along_axis(likely, tokens[..., None], -1)[..., 0])
-  found = jax.jit(OBJECTIVE.loss)(params, (), first(), KEY)
+  found = jax.jit(OBJECTIVE.loss)(Variables(params, ()), first(), Step(KEY))
   expected = errors[np.asarray(mask.is_masked)].mean()
   np.testing.assert_allclose(found.value(), expected, rtol=1e-5)
 

@@ -10,6 +10,7 @@ from helpers.text.rows import batch, source
 
 from maskjax.data import statistics
 from maskjax.errors import UserError
+from maskjax.objectives import Step, Variables
 from maskjax.systems import informask
 
 KEY = jax.random.key(3)
@@ -31,7 +32,7 @@ def rated():
 def test_tokens_are_hidden_at_the_rates_of_the_corpus():
   objective = informask(**SHAPE, mask_ratio=0.8)
   rows = rated()
-  draw = jax.jit(jax.vmap(lambda key: objective.mask(rows, key).masked))
+  draw = jax.jit(jax.vmap(lambda key: objective.mask(rows, Step(key)).masked))
   masked = np.asarray(draw(jax.random.split(KEY, 1500)))
   rates = rated()["score"]
   std = np.sqrt(rates * (1 - rates) / len(masked))
@@ -44,10 +45,12 @@ def test_the_loss_is_of_what_the_rates_hide():
   params = jax.jit(OBJECTIVE.init)(KEY, rated()).params
   loss = jax.jit(OBJECTIVE.loss)
   found = loss(params, (), rated(), KEY)
-  mask = OBJECTIVE.mask(rated(), KEY)
-  text = OBJECTIVE.seen(rated(), mask, KEY)
+  mask = OBJECTIVE.mask(rated(), Step(KEY))
+  text = OBJECTIVE.masking.replace(rated(), mask, KEY)
   assert (np.asarray(text.token)[np.asarray(mask.masked)] == 3).all()
-  logits = np.asarray(jax.jit(OBJECTIVE.predict)(params, text, mask), np.float64)
+  logits = np.asarray(
+    jax.jit(OBJECTIVE.predict)(Variables(params), text, mask), np.float64
+  )
   likely = np.exp(logits - logits.max(-1, keepdims=True))
   likely /= likely.sum(axis=-1, keepdims=True)
   tokens = np.asarray(mask.take_masked(jnp.asarray(rated()["token"])))

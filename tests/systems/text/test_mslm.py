@@ -11,6 +11,7 @@ from helpers.text.rows import batch, source
 
 from maskjax.data import statistics
 from maskjax.errors import UserError
+from maskjax.objectives import Step, Variables
 from maskjax.systems import mslm
 from maskjax.systems.text.mslm import kind_weights
 from maskjax.training import init_state, train_step
@@ -60,10 +61,12 @@ def test_weights_by_hand(counts):
 @pytest.mark.parametrize("counts", [(0, 0), (30, 70)])
 def test_the_loss_weighs_either_kind(counts):
   extra = {"masked": jnp.array(counts, jnp.float32)}
-  found = LOSS(params(), extra, marked(), KEY)
-  mask = OBJECTIVE.mask(marked(), KEY)
-  text = OBJECTIVE.seen(marked(), mask, KEY)
-  logits = np.asarray(jax.jit(OBJECTIVE.predict)(params(), text, mask), np.float64)
+  found = LOSS(Variables(params(), extra), marked(), Step(KEY))
+  mask = OBJECTIVE.mask(marked(), Step(KEY))
+  text = OBJECTIVE.masking.replace(marked(), mask, KEY)
+  logits = np.asarray(
+    jax.jit(OBJECTIVE.predict)(Variables(params()), text, mask), np.float64
+  )
   likely = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
   ids, where = np.asarray(mask.masked_ids), np.asarray(mask.is_masked)
   tokens, number = (
@@ -83,7 +86,9 @@ def test_training_counts_what_is_hidden():
   state = init_state(OBJECTIVE, optimizer, marked(), KEY)
   assert (state.extra["masked"] == 0).all()
   step = jax.jit(
-    functools.partial(train_step, objective=OBJECTIVE, optimizer=optimizer, key=KEY)
+    functools.partial(
+      train_step, objective=OBJECTIVE, optimizer=optimizer, key=KEY, num_steps=2
+    )
   )
   once, _ = step(state, marked())
   assert (once.extra["masked"] > 0).all()
@@ -93,7 +98,7 @@ def test_training_counts_what_is_hidden():
 
 def test_terms_are_hidden_whole():
   rows = marked()
-  draw = jax.jit(jax.vmap(lambda key: OBJECTIVE.mask(rows, key).masked))
+  draw = jax.jit(jax.vmap(lambda key: OBJECTIVE.mask(rows, Step(key)).masked))
   masked = np.asarray(draw(jax.random.split(KEY, 50)))
   number, checked = marked()["score"], 0
   for row in range(8):
