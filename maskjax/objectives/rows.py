@@ -112,8 +112,8 @@ class RowObjective(abc.ABC):
 
   def rngs(self, batch: Batch, key: Array) -> dict[str, Array]:
     """What the model needs to drop numbers at random; nothing where it drops none."""
-    encoder = self.model.encoder
-    if not (encoder.dropout or encoder.attention_dropout):
+    options = self.model.encoder.options
+    if not (options.dropout or options.attention_dropout):
       return {}
     # The first row's key, so that microbatches drop different ones.
     return {"dropout": keys.example_keys(keys.named(key, "dropout"), batch)[0]}

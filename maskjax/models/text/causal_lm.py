@@ -45,5 +45,5 @@ class CausalLM(nn.Module):
   def encode(self, text: Text) -> Array:
     """Codes of all tokens, each by itself and by those before it: [B, N, D]."""
     encoder = self.encoder
-    where = encoder.where(text, causal=True)
-    return encoder.finish(encoder.transformer(encoder.embed(text), **where)[-1])
+    inputs = encoder.block_inputs(text, causal=True)
+    return encoder.finish(encoder.transformer(encoder.embed(text), **inputs)[-1])

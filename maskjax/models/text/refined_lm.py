@@ -8,8 +8,8 @@ from jax import Array
 from maskjax.masking import words
 from maskjax.masking.mask import gather
 from maskjax.models.text.encoder import TextEncoder
-from maskjax.models.text.encoder_model import blocks_like, norm_like, whole_documents
 from maskjax.models.text.masked_lm import VocabularyHead
+from maskjax.models.transformer import blocks_like, norm_like
 from maskjax.tokens import Text
 
 # What it adds to a fraction never comes back to where it was.
@@ -31,7 +31,7 @@ class RefinedLM(nn.Module):
   def setup(self) -> None:
     """Makes the further blocks and the head."""
     self.decoder = blocks_like(self.encoder, len(self.unmasked))
-    if not self.encoder.norm_last:
+    if not self.encoder.options.norm_last:
       self.norm = norm_like(self.encoder)
     self.head = VocabularyHead(encoder=self.encoder)
 
@@ -59,13 +59,13 @@ class RefinedLM(nn.Module):
     if order is None:
       places = jnp.arange(text.token.shape[1])
       order = jnp.broadcast_to((places * _GOLDEN) % 1.0, text.token.shape)
-    where = whole_documents(self.encoder, text)
+    inputs = self.encoder.block_inputs(text, windowed=False)
     unseen = [self.not_seen(text, ids, order, share) for share in self.unmasked]
-    where["bias"] = [
-      jnp.where(masked[:, None, None], -jnp.inf, where["bias"]) for masked in unseen
+    inputs["bias"] = [
+      jnp.where(masked[:, None, None], -jnp.inf, inputs["bias"]) for masked in unseen
     ]
-    x = self.decoder(codes, **where)[-1]
-    x = gather(x if self.encoder.norm_last else self.norm(x), ids)
+    x = self.decoder(codes, **inputs)[-1]
+    x = gather(x if self.encoder.options.norm_last else self.norm(x), ids)
     if unrefined is not None:
       x = jnp.where(unrefined[..., None], gather(codes, ids), x)
     return self.head(x)
