@@ -15,7 +15,13 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from maskjax import sharding
-from maskjax.models import Transformer, attention, dense, transformer
+from maskjax.models import (
+  BlockOptions,
+  Transformer,
+  attention,
+  dense,
+  transformer,
+)
 from maskjax.planning import Slice
 from maskjax.planning.compiler import topology_devices
 from maskjax.planning.costs import read_costs, scopes
@@ -39,7 +45,7 @@ def main():
   tokens, width, heads = SHAPES[options.network]
   where = Slice(kind="v5p", shape=(1, 1, 1))
   mesh = sharding.make_mesh(devices=topology_devices(where))
-  model = Transformer(depth=1, heads=heads, dtype=jnp.bfloat16)
+  model = Transformer(depth=1, heads=heads, options=BlockOptions(dtype=jnp.bfloat16))
 
   def place(shapes):
     here = NamedSharding(mesh, PartitionSpec())

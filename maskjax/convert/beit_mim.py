@@ -12,7 +12,7 @@ import numpy as np
 from maskjax.convert import layout
 from maskjax.convert.layout import Place
 from maskjax.errors import UserError
-from maskjax.models import Transformer, vit_encoder
+from maskjax.models import vit_encoder
 from maskjax.systems import beit_v2
 
 MODEL_TYPE = "beit"
@@ -123,18 +123,18 @@ def to_hf(
   objective = beit_v2(**hyperparameters)
   encoder, patch = objective.model.encoder, layout.square(objective.patch_size)
   rows, columns = objective.grid
-  mlp_ratio = encoder.options.get("mlp_ratio", Transformer.mlp_ratio)
+  mlp_ratio = encoder.options.mlp_ratio
   config = {
     **DEFAULTS,
     **FIXED,
     "architectures": ["BeitForMaskedImageModeling"],
-    "drop_path_rate": encoder.options["drop_path"],
+    "drop_path_rate": encoder.options.drop_path,
     "dtype": "float32",
     "hidden_size": encoder.width,
     "image_size": layout.one_or_two((patch * rows, patch * columns)),
     "intermediate_size": round(encoder.width * mlp_ratio),
     "layer_norm_eps": encoder.norm_epsilon,
-    "layer_scale_init_value": encoder.options["layer_scale"],
+    "layer_scale_init_value": encoder.options.layer_scale,
     "model_type": MODEL_TYPE,
     "num_attention_heads": encoder.heads,
     "num_channels": objective.channels,

@@ -7,7 +7,6 @@ import numpy as np
 
 from maskjax.convert import layout
 from maskjax.convert.layout import Layout, Places
-from maskjax.models import Transformer
 from maskjax.objectives import vit
 from maskjax.tokens import grid_of
 from maskjax.tokens.patches import per_side
@@ -105,7 +104,7 @@ def config_of(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
   patch = layout.square(objective.patch_size)
   return {
     "dtype": "float32",
-    "hidden_act": encoder.options.get("activation", Transformer.activation),
+    "hidden_act": encoder.options.activation,
     "hidden_size": encoder.width,
     "image_size": layout.one_or_two((patch * rows, patch * columns)),
     "layer_norm_eps": encoder.norm_epsilon,

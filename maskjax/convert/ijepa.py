@@ -79,7 +79,7 @@ def _encoder_of(
     "patch_size": patch,
     "encoder": {k: getattr(encoder, k) for k in ("width", "depth", "heads")},
     "norm_epsilon": encoder.norm_epsilon,
-    "mlp_ratio": encoder.options["mlp_ratio"],
+    "mlp_ratio": encoder.options.mlp_ratio,
   }
   positions = sincos(encoder.grid, encoder.width)
   return found, {"encoder": {**params["encoder"], "positions": positions}}

@@ -12,7 +12,6 @@ import numpy as np
 from maskjax.convert import bert, layout, texts
 from maskjax.convert.layout import DENSE, Place
 from maskjax.errors import UserError
-from maskjax.models import Transformer
 
 MODEL_TYPE = "modernbert"
 OBJECTIVE = bert.OBJECTIVE
@@ -120,7 +119,7 @@ def to_hf(
   encoder = texts.encoder_of(hyperparameters)
   texts.check_kind(encoder, MODEL_TYPE, ("positions", "types", "norm_last", "use_bias"))
   depth = range(encoder.depth)
-  bases = encoder.options.get("rotary_bases", Transformer.rotary_bases)
+  bases = encoder.options.rotary_bases
   windows = [encoder.windows[i % len(encoder.windows)] for i in depth]
   types = [LOCAL if window else GLOBAL for window in windows]
   found = {kind: bases[i % len(bases)] for i, kind in zip(depth, types, strict=True)}

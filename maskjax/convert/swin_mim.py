@@ -143,7 +143,7 @@ def write(
     "encoder_stride": patch * encoder.stride,
     "image_size": patch * layout.square(objective.grid, "grid"),
     "layer_norm_eps": encoder.norm_epsilon,
-    "mlp_ratio": encoder.mlp_ratio,
+    "mlp_ratio": encoder.options.mlp_ratio,
     "model_type": model_type,
     "num_channels": objective.channels,
     "num_heads": list(encoder.heads),

@@ -1,10 +1,11 @@
 """What the layouts of text encoders have in common."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maskjax.errors import UserError
-from maskjax.models import Transformer
+from maskjax.models import BlockOptions
 from maskjax.models.text.encoder import KINDS, TextEncoder
 from maskjax.systems import bert
 
@@ -82,7 +83,7 @@ def encoder_of(hyperparameters: Mapping[str, Any]) -> TextEncoder:
 
 def hidden_size(encoder: TextEncoder) -> int:
   """Channels in the blocks' networks."""
-  return round(encoder.width * encoder.options.get("mlp_ratio", Transformer.mlp_ratio))
+  return round(encoder.width * encoder.options.mlp_ratio)
 
 
 def pad_of(config: Mapping[str, Any], default: int) -> int:
@@ -95,17 +96,16 @@ def pad_of(config: Mapping[str, Any], default: int) -> int:
 
 def check_kind(encoder: TextEncoder, kind: str, fields: Sequence[str]) -> None:
   """Raises a `UserError` where an encoder is not of a kind, in some fields of it."""
-  for key in fields:
-    expected = KINDS[kind].get(key, getattr(TextEncoder, key))
-    if getattr(encoder, key) != expected:
+  of_blocks = dataclasses.asdict(encoder.options)
+  always = ("gated", "norm_first", "activation", "layer_scale", "key_bias")
+  for key in (*fields, *always):
+    if key in of_blocks:
+      found, usual = of_blocks[key], getattr(BlockOptions, key)
+    else:
+      found, usual = getattr(encoder, key), getattr(TextEncoder, key)
+    expected = KINDS[kind].get(key, usual)
+    if found != expected:
       raise UserError(
-        f"encoder.{key}={getattr(encoder, key)!r}: transformers takes {expected!r} "
-        f"only, in a model of type {kind!r}"
-      )
-  for key in ("gated", "norm_first", "activation", "layer_scale", "key_bias"):
-    expected = KINDS[kind].get(key, getattr(Transformer, key))
-    if encoder.options.get(key, getattr(Transformer, key)) != expected:
-      raise UserError(
-        f"{key}={encoder.options.get(key)!r}: transformers takes {expected!r} only, "
-        f"in a model of type {kind!r}"
+        f"encoder.{key}={found!r}: transformers takes {expected!r} only, in a model of "
+        f"type {kind!r}"
       )

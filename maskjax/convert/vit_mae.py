@@ -14,7 +14,6 @@ import numpy as np
 from maskjax.convert import layout
 from maskjax.convert.layout import Place
 from maskjax.errors import UserError
-from maskjax.models import Transformer
 from maskjax.systems import mae
 from maskjax.tokens import grid_of, sincos
 from maskjax.tokens.patches import per_side
@@ -130,7 +129,7 @@ def to_hf(
   objective = mae(**hyperparameters)
   encoder, decoder = objective.model.encoder, objective.model.decoder
   patch, (rows, columns) = layout.square(objective.patch_size), objective.grid
-  mlp_ratio = encoder.options.get("mlp_ratio", Transformer.mlp_ratio)
+  mlp_ratio = encoder.options.mlp_ratio
   config = {
     **DEFAULTS,
     "architectures": ["ViTMAEForPreTraining"],

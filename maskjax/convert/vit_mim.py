@@ -13,7 +13,6 @@ import numpy as np
 from maskjax.convert import layout
 from maskjax.convert.layout import Place
 from maskjax.errors import UserError
-from maskjax.models import Transformer
 from maskjax.systems import simmim
 
 MODEL_TYPE = "vit"
@@ -120,8 +119,8 @@ def to_hf(
   encoder = objective.model.encoder
   is_like = {
     "positions": encoder.positions,
-    "layer_scale": encoder.options.get("layer_scale"),
-    "key_bias": encoder.options.get("key_bias", True),
+    "layer_scale": encoder.options.layer_scale,
+    "key_bias": encoder.options.key_bias,
   }
   for key, value in is_like.items():
     if value != OPTIONS[key]:
@@ -129,7 +128,7 @@ def to_hf(
         f"encoder.{key}={value!r}: transformers takes {OPTIONS[key]!r} only"
       )
   patch = layout.square(objective.patch_size)
-  mlp_ratio = encoder.options.get("mlp_ratio", Transformer.mlp_ratio)
+  mlp_ratio = encoder.options.mlp_ratio
   config = {
     **DEFAULTS,
     "architectures": ["ViTForMaskedImageModeling"],

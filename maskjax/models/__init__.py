@@ -1,11 +1,13 @@
-"""Networks: (tokens, mask) to predictions. The only place that uses Linen."""
+"""Networks: (tokens, mask) to predictions, in Linen."""
 
 from maskjax.models.aligned import AlignedAutoencoder, AlignedEncoder, Projector
 from maskjax.models.attention import last_attention
 from maskjax.models.beit import CodePredictor
+from maskjax.models.block_options import BlockOptions
 from maskjax.models.cae import ContextAutoencoder
 from maskjax.models.capi import ClusterPredictor, Clusters, Predictor
 from maskjax.models.ccvit import TokensAndPixels
+from maskjax.models.checks import check_dtype, check_rotary, check_shape
 from maskjax.models.cnn import CNN_SIZES, ConvEncoder, conv_encoder, is_cnn
 from maskjax.models.croco import CrossViewAutoencoder
 from maskjax.models.crossmae import CrossDecoder, CrossMaskedAutoencoder
@@ -27,14 +29,19 @@ from maskjax.models.prototypes import (
   prototype_head,
 )
 from maskjax.models.swin import SWIN_SIZES, SwinEncoder, swin_encoder
-from maskjax.models.transformer import Transformer, stack_blocks, unstack_blocks
+from maskjax.models.transformer import (
+  Change,
+  Transformer,
+  blocks_like,
+  norm_like,
+  stack_blocks,
+  unstack_blocks,
+)
 from maskjax.models.vit import (
   VIT_SIZES,
   Classifier,
   Network,
   VisionEncoder,
-  check_rotary,
-  check_shape,
   vit_encoder,
   vit_size,
 )
@@ -47,6 +54,8 @@ __all__ = [
   "AggregationHead",
   "AlignedAutoencoder",
   "AlignedEncoder",
+  "BlockOptions",
+  "Change",
   "Classifier",
   "ClusterPredictor",
   "Clusters",
@@ -79,6 +88,8 @@ __all__ = [
   "TokensAndPixels",
   "Transformer",
   "VisionEncoder",
+  "blocks_like",
+  "check_dtype",
   "check_rotary",
   "check_shape",
   "conv_encoder",
@@ -86,6 +97,7 @@ __all__ = [
   "encoder_layers",
   "is_cnn",
   "last_attention",
+  "norm_like",
   "prototype_head",
   "stack_blocks",
   "swin_encoder",

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout
-from maskjax.models.heads import IntoHeads, OutOfHeads
+from maskjax.models.heads import DenseFromHeads, DenseToHeads
 from maskjax.models.relative import Relative, disentangled
 from maskjax.models.rotary import BASE, rotate
 from maskjax.normalization import unit
@@ -32,22 +32,22 @@ def attend(query: Array, key: Array, value: Array, bias: Array | None = None) ->
     query: [B, H, N, D].
     key: [B, H, K, D].
     value: [B, H, K, D].
-    bias: added to the scores, of a shape that spreads to [B, H, N, K]; -inf where a
-      query must not look.
+    bias: added to the scores, broadcast to [B, H, N, K]; -inf where a query must not
+      attend.
 
   Returns:
     [B, H, N, D], in the type of `value`.
   """
-  return take(attention_weights(query, key, bias), value)
+  return weighted_sum(attention_weights(query, key, bias), value)
 
 
-def take(weights: Array, value: Array) -> Array:
+def weighted_sum(weights: Array, value: Array) -> Array:
   """Sums [B, H, K, D] by weights [B, H, N, K]: [B, H, N, D], in the type of `value`."""
   return jnp.einsum("bhnk,bhkd->bhnd", weights.astype(value.dtype), value)
 
 
 def attention_weights(query: Array, key: Array, bias: Array | None = None) -> Array:
-  """How much each query takes from each key, see `attend`: float32 [B, H, N, K]."""
+  """The weight of each key for each query, see `attend`: float32 [B, H, N, K]."""
   return _weights(query * query.shape[-1] ** -0.5, key, bias)
 
 
@@ -56,8 +56,8 @@ def _weights(query: Array, key: Array, bias: Array | None = None) -> Array:
   return jax.nn.softmax(scores if bias is None else scores + bias, axis=-1)
 
 
-def heads_a_group(*, heads: int, length: int, depth: int) -> int:
-  """How many neighboring heads `by_groups` should join; 1 for none.
+def heads_per_group(*, heads: int, length: int, depth: int) -> int:
+  """How many neighboring heads `attend_by_groups` should join; 1 for none.
 
   Their queries together, and their channels together, still fit the lanes.
 
@@ -67,14 +67,14 @@ def heads_a_group(*, heads: int, length: int, depth: int) -> int:
     depth: channels of a head.
 
   Example:
-    >>> heads_a_group(heads=16, length=50, depth=64)
+    >>> heads_per_group(heads=16, length=50, depth=64)
     2
   """
   most = min(LANES // depth, LANES // length)
   return max(n for n in range(1, heads + 1) if n <= max(1, most) and heads % n == 0)
 
 
-def by_groups(query: Array, key: Array, value: Array, group: int) -> Array:
+def attend_by_groups(query: Array, key: Array, value: Array, group: int) -> Array:
   """Attention of groups of heads at once, for few tokens and narrow heads.
 
   The heads of a group share one product: the queries of each stand one below the
@@ -105,7 +105,7 @@ def by_groups(query: Array, key: Array, value: Array, group: int) -> Array:
 
 
 @jax.custom_jvp
-def by_columns(query: Array, key: Array, value: Array) -> Array:
+def attend_by_columns(query: Array, key: Array, value: Array) -> Array:
   """Attention by transposed scores, for many tokens.
 
   The softmax runs down the columns, and divides the output in place of the
@@ -136,7 +136,7 @@ def _by_columns(query: Array, key: Array, value: Array) -> tuple[Array, Array, A
   return (sums / total).astype(value.dtype), weights, total
 
 
-@by_columns.defjvp
+@attend_by_columns.defjvp
 def _by_columns_jvp(
   primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
 ) -> tuple[Array, Array]:
@@ -176,8 +176,8 @@ class Attention(nn.Module):
     cosine: compare queries and keys by the cosine of their angle, times a learned
       scale of each head of at most 100 (https://arxiv.org/abs/2111.09883, section
       3.2).
-    dropout: share of the weights that is dropped at random; heeded only where there is
-      a `dropout` generator.
+    dropout: share of the weights that is dropped at random, where there is a `dropout`
+      generator.
     dtype: type of the computation.
   """
 
@@ -191,24 +191,23 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(
     self,
-    asking: Array,
+    queries: Array,
     context: Array,
     *,
     values: Array | None = None,
     bias: Array | None = None,
-    places: tuple[Array, Array] | None = None,
+    positions: tuple[Array, Array] | None = None,
     rotary_base: Array | float = BASE,
     relative: Relative | None = None,
   ) -> Array:
     """Attends from some tokens to others, or to themselves.
 
     Args:
-      asking: [B, N, D].
+      queries: [B, N, D].
       context: [B, K, E].
-      values: [B, K, F], what is taken where `context` is looked at; it itself when
-        None.
+      values: [B, K, F], summed by the weights of `context`, which is the default.
       bias: see `attend`.
-      places: of `asking` and `context`, for `rotate`; none are rotated without.
+      positions: of `queries` and `context`, for `rotate`; none are rotated without.
       rotary_base: see `rotate`.
       relative: see `maskjax.models.relative`.
 
@@ -217,24 +216,26 @@ class Attention(nn.Module):
     """
     collects = self.is_mutable_collection("intermediates")
     values = context if values is None else values
-    plain = bias is None and places is None and relative is None
+    plain = bias is None and positions is None and relative is None
     plain = plain and not self.cosine and not self.dropout
     if for_tpu() and plain and not collects:
-      return self.on_tpu(asking, context, values)
-    return self.on_others(asking, context, values, bias, places, rotary_base, relative)
+      return self.on_tpu(queries, context, values)
+    return self.on_others(
+      queries, context, values, bias, positions, rotary_base, relative
+    )
 
   def on_others(
     self,
-    asking: Array,
+    queries: Array,
     context: Array,
     values: Array,
     bias: Array | None = None,
-    places: tuple[Array, Array] | None = None,
+    positions: tuple[Array, Array] | None = None,
     rotary_base: Array | float = BASE,
     relative: Relative | None = None,
   ) -> Array:
-    """As `__call__`, in the form that suits CPUs and GPUs, and that can do all."""
-    width = asking.shape[-1]
+    """As `__call__`, in the form that suits CPUs and GPUs, with all options."""
+    width = queries.shape[-1]
 
     layers = {
       name: Dense(width, use_bias=self._has_bias(name), dtype=self.dtype, name=name)
@@ -246,9 +247,9 @@ class Attention(nn.Module):
       # [B, N, D] -> [B, heads, N, D / heads]
       return y.reshape(*y.shape[:2], self.heads, -1).swapaxes(1, 2)
 
-    query, key = project(asking, "query"), project(context, "key")
+    query, key = project(queries, "query"), project(context, "key")
     if relative is not None:
-      # Three scores are added up where `attend` expects one.
+      # Three scores are added up where `attend` has one.
       query = query * 3**-0.5
       depth = query.shape[-1]
       vectors = relative.vectors.astype(self.dtype)[None]
@@ -256,14 +257,14 @@ class Attention(nn.Module):
       far = far_query, project(vectors, "key")
       more = disentangled(query * depth**-0.5, key, far, relative.ids)
       bias = more if bias is None else bias + more
-    if places is not None:
-      query = rotate(query, places[0], rotary_base)
-      key = rotate(key, places[1], rotary_base)
+    if positions is not None:
+      query = rotate(query, positions[0], rotary_base)
+      key = rotate(key, positions[1], rotary_base)
     if self.cosine:
       init = nn.initializers.constant(math.log(10))
       scale = self.param("logit_scale", init, (self.heads, 1, 1))
       scale = jnp.exp(jnp.minimum(scale, math.log(100)))
-      # Against the factor that `attend` gives to all queries.
+      # Cancels the factor that `attend` gives to all queries.
       scale = scale * query.shape[-1] ** 0.5
       query, key = (
         (unit(query) * scale).astype(query.dtype),
@@ -271,23 +272,23 @@ class Attention(nn.Module):
       )
     weights = attention_weights(query, key, bias)
     self.sow("intermediates", "weights", weights)
-    y = take(dropout(self, weights, self.dropout), project(values, "value"))
+    y = weighted_sum(dropout(self, weights, self.dropout), project(values, "value"))
     # [B, heads, N, D / heads] -> [B, N, D]
-    y = y.swapaxes(1, 2).reshape(asking.shape)
+    y = y.swapaxes(1, 2).reshape(queries.shape)
     return Dense(width, use_bias=self.use_bias, dtype=self.dtype, name="out")(y)
 
   def _has_bias(self, name: str) -> bool:
     return self.use_bias and (self.key_bias or name != "key")
 
-  def on_tpu(self, asking: Array, context: Array, values: Array) -> Array:
+  def on_tpu(self, queries: Array, context: Array, values: Array) -> Array:
     """As `__call__`, in the forms that suit TPUs; docs/scaling.md has their gains."""
-    width = asking.shape[-1]
-    length, depth = asking.shape[1], width // self.heads
-    group = heads_a_group(heads=self.heads, length=length, depth=depth)
+    width = queries.shape[-1]
+    length, depth = queries.shape[1], width // self.heads
+    group = heads_per_group(heads=self.heads, length=length, depth=depth)
     last = group == 1
 
     def into(tokens: Array, name: str) -> Array:
-      return IntoHeads(
+      return DenseToHeads(
         width=width,
         heads=self.heads // group,
         use_bias=self._has_bias(name),
@@ -296,13 +297,13 @@ class Attention(nn.Module):
         name=name,
       )(tokens)
 
-    query = into(asking, "query") * depth**-0.5
+    query = into(queries, "query") * depth**-0.5
     key, value = into(context, "key"), into(values, "value")
     if last:
-      y = by_columns(query, key, value)
+      y = attend_by_columns(query, key, value)
     else:
-      y = by_groups(query, key, value, group)
-    out = OutOfHeads(
+      y = attend_by_groups(query, key, value, group)
+    out = DenseFromHeads(
       use_bias=self.use_bias, tokens_last=last, dtype=self.dtype, name="out"
     )
     return out(y)

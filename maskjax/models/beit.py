@@ -8,7 +8,7 @@ from jax import Array
 
 from maskjax.masking import Mask
 from maskjax.models.dense import Dense
-from maskjax.models.encoder_model import blocks_like, norm_like
+from maskjax.models.transformer import blocks_like, norm_like
 from maskjax.models.vit import VisionEncoder
 
 

@@ -1,6 +1,6 @@
 """The context autoencoder: masked patches' latents are told before their contents."""
 
-from typing import Any, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,14 @@ from maskjax.masking import Mask
 from maskjax.models.attention import Attention
 from maskjax.models.dense import Dense
 from maskjax.models.dropout import stochastic_depth
-from maskjax.models.encoder_model import EncoderModel, blocks_like, norm_like
-from maskjax.models.transformer import REMAT, LayerNorm, Mlp
+from maskjax.models.encoder_model import EncoderModel
+from maskjax.models.transformer import (
+  LayerNorm,
+  Mlp,
+  blocks_like,
+  norm_like,
+  remat_of,
+)
 from maskjax.sharding import constrain_batch
 from maskjax.tokens import sincos
 
@@ -89,8 +95,8 @@ class ContextAutoencoder(EncoderModel):
   """The network of CAE (https://arxiv.org/abs/2202.03026, section 3.1).
 
   Attributes:
-    encoder: sees the visible patches only. What follows has its `options` too, which
-      hold at least `drop_path`, `layer_scale`, `mlp_ratio` and `remat`.
+    encoder: sees the visible patches only. What follows has its `options` too, with a
+      `layer_scale`.
     num_codes: length K of a prediction.
     regressor_depth: blocks from visible latents to masked ones.
     decoder_depth: blocks from masked latents to codes.
@@ -128,16 +134,14 @@ class ContextAutoencoder(EncoderModel):
     init = nn.initializers.normal(0.02)
     token = self.param("mask_token", init, (1, 1, encoder.width))
     masked = jnp.broadcast_to(token.astype(encoder.dtype), masked_places.shape)
-    block: Any = RegressorBlock
-    if options["remat"] != "none":
-      block = nn.remat(RegressorBlock, policy=REMAT[options["remat"]])
-    rates = jnp.linspace(0.0, options["drop_path"], self.regressor_depth)
+    block = remat_of(RegressorBlock, options.remat)
+    rates = jnp.linspace(0.0, options.drop_path, self.regressor_depth)
     for i in range(self.regressor_depth):
       masked = block(
         heads=encoder.heads,
-        mlp_ratio=options["mlp_ratio"],
+        mlp_ratio=options.mlp_ratio,
         norm_epsilon=encoder.norm_epsilon,
-        layer_scale=options["layer_scale"],
+        layer_scale=options.layer_scale,
         dtype=encoder.dtype,
         name=f"regressor_{i}",
       )(masked, visible, masked_places, visible_places, rates[i])

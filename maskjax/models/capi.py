@@ -8,6 +8,7 @@ from maskjax.masking import Mask
 from maskjax.models.decoder import TokenDecoder
 from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.prototypes import CosineHead
+from maskjax.models.rotary import pad_first
 from maskjax.normalization import unit
 from maskjax.tokens import grid_positions
 
@@ -42,8 +43,8 @@ class Predictor(TokenDecoder):
       x,
       attends="context",
       context=codes,
-      places=there,
-      context_places=jnp.pad(here, ((0, 0), (registers, 0), (0, 0))),
+      positions=there,
+      context_positions=pad_first(here, registers),
     )
 
 

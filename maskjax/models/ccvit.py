@@ -6,7 +6,8 @@ from jax import Array
 
 from maskjax.masking import Mask
 from maskjax.models.dense import Dense
-from maskjax.models.encoder_model import EncoderModel, blocks_like, norm_like
+from maskjax.models.encoder_model import EncoderModel
+from maskjax.models.transformer import blocks_like, norm_like
 
 
 class TokensAndPixels(EncoderModel):

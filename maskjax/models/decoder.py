@@ -1,41 +1,49 @@
-"""Decoders: what an encoder's codes say of places that it did not see."""
+"""Decoders: predictions of masked patches from the features of visible ones."""
 
 from collections.abc import Mapping
 from typing import Any, cast
 
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.masking import Mask
+from maskjax.models.block_options import BlockOptions
+from maskjax.models.checks import check_shape
 from maskjax.models.dense import Dense
-from maskjax.models.transformer import LayerNorm, Transformer
-from maskjax.models.vit import VisionEncoder, check_shape
+from maskjax.models.rotary import pad_first
+from maskjax.models.transformer import Transformer, norm_like
+from maskjax.models.vit import VisionEncoder
 from maskjax.tokens import grid_positions, sincos
 
 
 class TokenDecoder(nn.Module):
-  """What decoders have in common; each adds its `__call__`.
+  """A base of decoders; each adds its `__call__`.
 
   Attributes:
-    grid: rows and columns of patches of a whole image; N is their product.
+    grid: sides of the grid of patches, as many as it has axes; N is their product.
     width: number of channels D.
     depth: number of blocks.
     heads: number of attention heads.
-    norm_epsilon: added to the variance in layer normalization.
-    options: further fields of `Transformer`.
-    dtype: type of the computation.
+    options: of the blocks; the last normalization has the same.
   """
 
-  grid: tuple[int, int]
+  grid: tuple[int, ...]
   width: int
   depth: int
   heads: int
-  norm_epsilon: float = 1e-6
-  options: Mapping[str, Any] = FrozenDict()
-  dtype: DTypeLike = jnp.float32
+  options: BlockOptions = BlockOptions()
+
+  @property
+  def dtype(self) -> DTypeLike:
+    """Type of the computation."""
+    return self.options.dtype
+
+  @property
+  def norm_epsilon(self) -> float:
+    """Added to the variance in layer normalization."""
+    return self.options.norm_epsilon
 
   def mask_tokens(self, count: int = 1) -> Array:
     """Learned tokens, [1, count, D]."""
@@ -43,30 +51,33 @@ class TokenDecoder(nn.Module):
     return self.param("mask_token", init, (1, count, self.width)).astype(self.dtype)
 
   def transform(
-    self, x: Array, wanted: int | None = None, *, attends: str = "self", **seen: Any
+    self,
+    x: Array,
+    num_queries: int | None = None,
+    *,
+    attends: str = "self",
+    **inputs: Any,
   ) -> Array:
     """Runs the blocks, and normalizes.
 
     Args:
       x: tokens, [B, L, D].
-      wanted: how many of them, the last ones, to give; all when None.
+      num_queries: how many of them, the last ones, to give; all when None.
       attends: to what, see `Transformer`.
-      **seen: `context` and places, see there.
+      **inputs: `context` and positions, see there.
 
     Returns:
-      [B, wanted, D].
+      [B, num_queries, D].
     """
-    x = Transformer(
+    blocks = Transformer(
       depth=self.depth,
       heads=self.heads,
-      norm_epsilon=self.norm_epsilon,
+      options=self.options,
       attends=attends,
-      dtype=self.dtype,
       name="transformer",
-      **self.options,
-    )(x, wanted, **seen)[-1]
-    norm = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")
-    return cast(Array, norm(x))
+    )
+    x = blocks(x, num_queries, **inputs)[-1]
+    return cast(Array, norm_like(self, name="norm")(x))
 
   def predict(self, x: Array, size: int) -> Array:
     """A linear layer: [B, M, D] to float32 [B, M, size]."""
@@ -95,41 +106,41 @@ class Decoder(TokenDecoder, kw_only=True):
         token.
       mask: the mask under which it was encoded.
       visible_too: predict the visible patches as well.
-      view: [B, N, E], another image's codes, to which each block attends between
+      view: [B, N, E], another image's features, to which each block attends between
         its attention to these tokens and its MLP.
 
     Returns:
-      float32 [B, M, P], or [B, N, P] when `visible_too`, in order of place.
+      float32 [B, M, P], or [B, N, P] when `visible_too`, in order of position.
     """
     if self.positions == "sincos":
-      positions = jnp.asarray(sincos(self.grid, self.width), self.dtype)
+      table = jnp.asarray(sincos(self.grid, self.width), self.dtype)
     else:
-      positions = jnp.zeros((mask.masked.shape[1], self.width), self.dtype)
+      table = jnp.zeros((mask.masked.shape[1], self.width), self.dtype)
     embed = Dense(self.width, dtype=self.dtype, name="embed")
     x = embed(encoded)
-    # Attention does not mind the order of tokens: the masked ones stand last, and
-    # nothing need be put back in its place. [B, 1 + V + M, D]
+    # Attention does not depend on the order of tokens: the masked ones stand last, and
+    # no token need be put back in order. [B, 1 + V + M, D]
     first = x.shape[1] - mask.visible_ids.shape[1]
     x = jnp.concatenate(
       [
         x[:, :first],
-        x[:, first:] + positions[mask.visible_ids],
-        self.mask_tokens() + positions[mask.masked_ids],
+        x[:, first:] + table[mask.visible_ids],
+        self.mask_tokens() + table[mask.masked_ids],
       ],
       axis=1,
     )
-    where: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     if self.positions == "rotary":
-      at = jnp.asarray(grid_positions(self.grid))
+      positions = jnp.asarray(grid_positions(self.grid))
       ids = jnp.concatenate([mask.visible_ids, mask.masked_ids], axis=1)
-      # [B, 1 + V + M, 2]: the class token, where there is one, stands at 0.
-      where["places"] = jnp.pad(at[ids], ((0, 0), (first, 0), (0, 0)))
-      where["context_places"] = None if view is None else at
+      # [B, 1 + V + M, A]: the class token, where there is one, stands at 0.
+      inputs["positions"] = pad_first(positions[ids], first)
+      inputs["context_positions"] = None if view is None else positions
     if view is not None:
-      where["context"] = embed(view) + positions
-    wanted = mask.masked.shape[1] if visible_too else mask.masked_ids.shape[1]
+      inputs["context"] = embed(view) + table
+    num_queries = mask.masked.shape[1] if visible_too else mask.masked_ids.shape[1]
     attends = "self" if view is None else "both"
-    x = self.transform(x, wanted, attends=attends, **where)
+    x = self.transform(x, num_queries, attends=attends, **inputs)
     x = self.predict(x, self.patch_dim)
     if visible_too:
       num_visible = mask.visible_ids.shape[1]
@@ -148,21 +159,19 @@ def decoder_of(
   """Makes a decoder that agrees with an encoder in all but its shape.
 
   Args:
-    encoder: whose codes it is to decode.
+    encoder: whose features it is to decode.
     shape: `width`, `depth` and `heads`; 512, 8 and 16 where left out.
     kind: a `TokenDecoder`.
     role: what the config calls it.
     **own: the other fields that this kind has.
 
   Raises:
-    UserError: a shape that cannot be; names the key.
+    UserError: a shape that no network has; names the key.
   """
   shape = {"width": 512, "depth": 8, "heads": 16, **(shape or {})}
   return kind(
     grid=encoder.grid,
-    norm_epsilon=encoder.norm_epsilon,
     options=encoder.options,
-    dtype=encoder.dtype,
     **check_shape(role, shape),
     **own,
   )

@@ -1,7 +1,7 @@
 """Dense layers into the heads of attention and out of them, for TPUs.
 
 They have the parameters of `Dense`. Their products put the axes in the order that
-attention reads, where transposing the outcome of a `Dense` would copy it.
+attention reads, where transposing the output of a `Dense` would copy it.
 """
 
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from maskjax.models.dense import INIT
 
 
-class IntoHeads(nn.Module):
+class DenseToHeads(nn.Module):
   """Tokens to heads: [B, N, E] to [H, B, N, D].
 
   Attributes:
@@ -44,7 +44,7 @@ class IntoHeads(nn.Module):
     return y + (bias[:, None, :, None] if self.tokens_last else bias[:, None, None, :])
 
 
-class OutOfHeads(nn.Module):
+class DenseFromHeads(nn.Module):
   """Heads to tokens: [H, B, N, D] to [B, N, C].
 
   Attributes:
@@ -67,10 +67,10 @@ class OutOfHeads(nn.Module):
     return y + _bias(self, heads * depth) if self.use_bias else y
 
 
-def _kernel(layer: IntoHeads | OutOfHeads, shape: tuple[int, int]) -> Array:
+def _kernel(layer: DenseToHeads | DenseFromHeads, shape: tuple[int, int]) -> Array:
   return layer.param("kernel", INIT, shape, jnp.float32).astype(layer.dtype)
 
 
-def _bias(layer: IntoHeads | OutOfHeads, width: int) -> Array:
+def _bias(layer: DenseToHeads | DenseFromHeads, width: int) -> Array:
   bias = layer.param("bias", nn.initializers.zeros_init(), (width,), jnp.float32)
   return bias.astype(layer.dtype)

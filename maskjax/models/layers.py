@@ -1,4 +1,4 @@
-"""What the blocks of an encoder say, for systems that learn from a network's inside."""
+"""The outputs of an encoder's blocks, for systems that learn from hidden states."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,8 +18,8 @@ class Layers(NamedTuple):
   Attributes:
     tokens: after each block, before the last normalization: [B, 1 + V, D] each, the
       class token first where there is one.
-    attention: how much the class token takes from each patch in the last block, mean
-      over heads: float32 [B, V]; None where nobody asked for it.
+    attention: weight of each patch for the class token in the last block, mean over
+      heads: float32 [B, V]; None unless `encoder_layers` was to give it.
   """
 
   tokens: list[Array]
@@ -43,19 +43,19 @@ def encoder_layers(
     patches: [B, N, P].
     mask: which patches it must not see; none when None.
     depth: how many blocks to run; all when None.
-    attention: whether to say what the class token of the last of them looks at.
+    attention: give the attention of the class token in the last of them.
 
   Raises:
-    UserError: the encoder is none of blocks that can be asked one by one, or has no
-      class token to say the attention of.
+    UserError: the encoder is no vision transformer, or has no class token whose
+      attention to give.
   """
-  if not hasattr(encoder, "every_block"):
+  if not isinstance(encoder, VisionEncoder):
     raise UserError(
       f"{type(encoder).__name__} has no layers to learn from: expected a vision "
-      "transformer, whose blocks can be asked one by one"
+      "transformer"
     )
   if attention and not encoder.class_token:
-    raise UserError("no class token whose attention to say: expected class_token=True")
+    raise UserError("class_token=False: expected True, to give its attention")
   depth = encoder.depth if depth is None else depth
   blocks = params["transformer"]
   if "blocks" in blocks:

@@ -1,4 +1,4 @@
-"""Encoders that see no mask, and predict all patches by a linear layer."""
+"""Encoders of whole images that predict all patches by a linear layer."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -12,7 +12,7 @@ class LinearDecoder(EncoderModel):
   """An encoder of whole images with a linear head.
 
   Attributes:
-    encoder: a `VisionEncoder`, or a `ConvEncoder` with one place a patch.
+    encoder: a `VisionEncoder`, or a `ConvEncoder` with one feature vector a patch.
     size: length T of a prediction.
   """
 

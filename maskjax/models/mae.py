@@ -13,7 +13,7 @@ class MaskedAutoencoder(EncoderModel):
 
   Attributes:
     encoder: sees the visible patches only.
-    decoder: sees their codes and mask tokens.
+    decoder: sees their features and mask tokens.
   """
 
   decoder: Decoder
@@ -30,7 +30,7 @@ class MiningAutoencoder(EncoderModel):
 
   Attributes:
     encoder: sees the visible patches only.
-    decoder: sees their codes and mask tokens, and predicts the patches.
+    decoder: sees their features and mask tokens, and predicts the patches.
     predictor: sees the same, and predicts one number a patch, the larger the harder
       the patch is.
   """

@@ -9,8 +9,9 @@ from jax import Array
 from maskjax.masking import Mask
 from maskjax.models.decoder import Decoder
 from maskjax.models.dense import Dense
-from maskjax.models.encoder_model import EncoderModel, norm_like
+from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.gelu import gelu
+from maskjax.models.transformer import norm_like
 from maskjax.tokens import patchify, unpatchify
 
 

@@ -1,4 +1,4 @@
-"""Relative positions as DeBERTa has them: attention reads them apart from content."""
+"""Relative positions as DeBERTa has them: scores of attention apart from content."""
 
 import math
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from jax import Array
 
 
 class Relative(NamedTuple):
-  """Where tokens stand to each other.
+  """The positions of tokens relative to each other.
 
   Attributes:
     vectors: of each distance, [R, D], learned.
@@ -22,7 +22,7 @@ class Relative(NamedTuple):
 def disentangled(
   query: Array, key: Array, far: tuple[Array, Array], ids: Array
 ) -> Array:
-  """What content says of positions, and positions of content.
+  """Scores between content and relative positions, in both directions.
 
   https://arxiv.org/abs/2006.03654, equation 4, whose layers for queries and keys are
   those of content here, as in DeBERTa-v2.
@@ -44,16 +44,16 @@ def disentangled(
     )
 
   of_keys = jnp.take_along_axis(scores(query, far[1]), ids[:, None], axis=-1)
-  turned = ids.swapaxes(1, 2)[:, None]
-  of_queries = jnp.take_along_axis(scores(key, far[0]), turned, axis=-1)
+  swapped = ids.swapaxes(1, 2)[:, None]
+  of_queries = jnp.take_along_axis(scores(key, far[0]), swapped, axis=-1)
   return of_keys + of_queries.swapaxes(2, 3)
 
 
-def buckets(apart: Array, *, count: int, most: int) -> Array:
+def buckets(offsets: Array, *, count: int, most: int) -> Array:
   """Numbers distances, the far ones together in ranges that grow with their logarithm.
 
   Args:
-    apart: int [...], how many places a query comes after a key.
+    offsets: int [...], how many positions a query comes after a key.
     count: of numbers for either direction, S; 0 numbers each distance by itself.
     most: the distance that has the last number.
 
@@ -65,11 +65,11 @@ def buckets(apart: Array, *, count: int, most: int) -> Array:
     [1, 2, 4, 5, 6, 7, 7]
   """
   if not count:
-    return jnp.clip(apart + most, 0, 2 * most - 1).astype(jnp.int32)
+    return jnp.clip(offsets + most, 0, 2 * most - 1).astype(jnp.int32)
   near = count // 2
-  size = jnp.maximum(jnp.abs(apart), near)
+  size = jnp.maximum(jnp.abs(offsets), near)
   # A whole number of the logarithms must not be rounded up by a rounding error.
   share = jnp.log(size / near) / math.log((most - 1) / near) * (near - 1)
   far = jnp.ceil(share - 1e-5) + near
-  found = jnp.where(jnp.abs(apart) <= near, apart, jnp.sign(apart) * far)
+  found = jnp.where(jnp.abs(offsets) <= near, offsets, jnp.sign(offsets) * far)
   return jnp.clip(found + count, 0, 2 * count - 1).astype(jnp.int32)

@@ -1,14 +1,11 @@
 """The network of Selfie."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 from jax import Array
 
 from maskjax.masking import Mask
+from maskjax.models.block_options import BlockOptions
 from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.transformer import LayerNorm, Transformer
 
@@ -28,13 +25,13 @@ class PatchChooser(EncoderModel):
     heads: number of its attention heads.
     positions: `each`, an embedding for each place; or `rows_columns`, the sum of one
       for its row and one for its column.
-    options: further fields of `Transformer`.
+    options: of the blocks of the pooling.
   """
 
   depth: int
   heads: int
   positions: str = "rows_columns"
-  options: Mapping[str, Any] = FrozenDict()
+  options: BlockOptions = BlockOptions()
 
   @nn.compact
   def __call__(self, patches: Array, mask: Mask) -> Array:
@@ -56,11 +53,7 @@ class PatchChooser(EncoderModel):
     query = self.param("query", nn.initializers.normal(0.02), (width,)).astype(dtype)
     query = jnp.broadcast_to(query, (len(visible), 1, width))
     pooled = Transformer(
-      depth=self.depth,
-      heads=self.heads,
-      dtype=dtype,
-      name="pooling",
-      **self.options,
+      depth=self.depth, heads=self.heads, options=self.options, name="pooling"
     )(jnp.concatenate([visible, query], axis=1), 1)[-1]
     pooled = LayerNorm(dtype=dtype, name="norm")(pooled)  # [B, 1, D]
     asked = pooled + places[mask.masked_ids]

@@ -17,10 +17,11 @@ from jax.typing import DTypeLike
 from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models.attention import Attention
+from maskjax.models.block_options import BlockOptions
 from maskjax.models.dense import Dense
 from maskjax.models.dropout import stochastic_depth
-from maskjax.models.transformer import REMAT, LayerNorm, Mlp
-from maskjax.models.vit import RelativeBias, check_dtype, check_options, relative_ids
+from maskjax.models.relative_bias import RelativeBias, relative_ids
+from maskjax.models.transformer import LayerNorm, Mlp, norm_like, remat_of
 from maskjax.resolve import did_you_mean
 from maskjax.sharding import constrain_batch
 from maskjax.tokens import grid_of
@@ -43,7 +44,7 @@ SWIN_SIZES: Mapping[str, Mapping[str, Any]] = {
 
 
 class SwinEncoder(nn.Module):
-  """A Swin over patches; hidden ones give way to a learned token.
+  """A Swin over patches; masked ones give way to a learned token.
 
   Between two stages the squares of 2x2 tokens are merged, with zeros below and to the
   right of a grid of odd sides.
@@ -58,11 +59,8 @@ class SwinEncoder(nn.Module):
       at the end of each branch.
     norm_every: normalize the tokens themselves after each so many blocks of a stage,
       as the largest ones of the second version do; 0 for never.
-    mlp_ratio: hidden width of the MLPs over the width of the tokens.
-    norm_epsilon: added to the variance in layer normalization.
-    drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
-    remat: see `maskjax.models.Transformer`.
-    dtype: type of the computation.
+    options: of the blocks, of which `mlp_ratio`, `norm_epsilon`, `drop_path`, `remat`
+      and `dtype` are read.
   """
 
   grid: tuple[int, int]
@@ -72,16 +70,22 @@ class SwinEncoder(nn.Module):
   window: int = 7
   version: int = 1
   norm_every: int = 0
-  mlp_ratio: float = 4.0
-  norm_epsilon: float = 1e-5
-  drop_path: float = 0.0
-  remat: str = "none"
-  dtype: DTypeLike = jnp.float32
+  options: BlockOptions = BlockOptions(norm_epsilon=1e-5)
+
+  @property
+  def dtype(self) -> DTypeLike:
+    """Type of the computation."""
+    return self.options.dtype
+
+  @property
+  def norm_epsilon(self) -> float:
+    """Added to the variance in layer normalization."""
+    return self.options.norm_epsilon
 
   @property
   def drops_paths(self) -> bool:
     """Whether training drops branches of blocks at random."""
-    return self.drop_path > 0
+    return self.options.drop_path > 0
 
   @property
   def stride(self) -> int:
@@ -100,17 +104,15 @@ class SwinEncoder(nn.Module):
       [B, n, E]: n tokens of `stride` x `stride` patches each, row by row, of
       `width * stride` channels.
     """
-    norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
+    norm = functools.partial(norm_like, self)
     x = Dense(self.width, dtype=self.dtype, name="embed")(patches)
     x = norm(name="embed_norm")(x)
     token = self.param("mask_token", nn.initializers.normal(0.02), (self.width,))
     if mask is not None:
       x = jnp.where(mask.masked[..., None], token.astype(self.dtype), x)
     x = x.reshape(-1, *self.grid, self.width)
-    block: Any = SwinBlock
-    if self.remat != "none":
-      block = nn.remat(SwinBlock, policy=REMAT[self.remat])
-    rates = iter(jnp.linspace(0.0, self.drop_path, sum(self.depths)))
+    block = remat_of(SwinBlock, self.options.remat)
+    rates = iter(jnp.linspace(0.0, self.options.drop_path, sum(self.depths)))
     for stage, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True)):
       if stage > 0:
         merging = PatchMerging(
@@ -126,9 +128,7 @@ class SwinEncoder(nn.Module):
           window=self.window,
           shifts=i % 2 == 1,
           version=self.version,
-          mlp_ratio=self.mlp_ratio,
-          norm_epsilon=self.norm_epsilon,
-          dtype=self.dtype,
+          options=self.options,
           name=f"stage_{stage}_block_{i}",
         )
         x = layer(x, next(rates))
@@ -138,35 +138,31 @@ class SwinEncoder(nn.Module):
     return norm(name="norm")(x.reshape(len(x), -1, x.shape[-1]))
 
   def patch_tokens(self, tokens: Array) -> Array:
-    """All that the encoder gives: it has no class token."""
+    """See `maskjax.models.VisionEncoder`; there is no class token."""
     return tokens
 
 
 class SwinBlock(nn.Module):
   """A transformer block whose attention stays in windows.
 
-  A grid that the windows do not divide is filled up with zeros below and to the
-  right, to which the others attend as to tokens; a window that would leave the grid's
-  shorter side is as large as that side, and does not shift.
+  A grid that the windows do not divide is padded with zeros below and to the right, to
+  which the others attend as to tokens; a window larger than the grid's shorter side is
+  as large as that side, and does not shift.
 
   Attributes:
     heads: number of attention heads.
     window: rows and columns of tokens of a window.
     shifts: move the windows by half their side, over the edge of the grid to the
-      other one; tokens that come from opposite edges do not see each other.
+      other one; tokens that come from opposite edges do not attend to each other.
     version: see `SwinEncoder`.
-    mlp_ratio: hidden width of the MLP over the width of the tokens.
-    norm_epsilon: added to the variance in layer normalization.
-    dtype: type of the computation.
+    options: see `SwinEncoder`.
   """
 
   heads: int
   window: int
   shifts: bool
   version: int = 1
-  mlp_ratio: float = 4.0
-  norm_epsilon: float = 1e-5
-  dtype: DTypeLike = jnp.float32
+  options: BlockOptions = BlockOptions(norm_epsilon=1e-5)
 
   @nn.compact
   def __call__(self, x: Array, drop_path: Array | float = 0.0) -> Array:
@@ -177,19 +173,14 @@ class SwinBlock(nn.Module):
     first = self.version == 1
 
     def norm(name: str) -> nn.LayerNorm:
-      return LayerNorm(
-        epsilon=self.norm_epsilon,
-        dtype=self.dtype,
-        scale_init=ones if first else zeros,
-        name=name,
-      )
+      return norm_like(self, scale_init=ones if first else zeros, name=name)
 
     def branch(x: Array, name: str, transform: Any) -> Array:
       y = transform(norm(f"{name}_norm")(x)) if first else transform(x)
       y = y if first else norm(f"{name}_norm")(y)
       return x + stochastic_depth(self, y, drop_path)
 
-    mlp = Mlp(ratio=self.mlp_ratio, dtype=self.dtype, name="mlp")
+    mlp = Mlp(ratio=self.options.mlp_ratio, dtype=self.options.dtype, name="mlp")
     return branch(branch(x, "attention", self.in_windows), "mlp", mlp)
 
   def in_windows(self, x: Array) -> Array:
@@ -202,9 +193,9 @@ class SwinBlock(nn.Module):
     x = jnp.roll(x, (-shift, -shift), (1, 2))
     bias = self.bias(side)
     if shift:
-      apart = separated(grid, side, shift)
+      unseen = across_edges(grid, side, shift)
       # [H, w * w, w * w] -> [windows, H, w * w, w * w] -> [B * windows, ...]
-      bias = jnp.where(apart[:, None], -jnp.inf, bias)
+      bias = jnp.where(unseen[:, None], -jnp.inf, bias)
       bias = jnp.tile(bias, (batch, 1, 1, 1))
     windows = to_windows(x, side)
     second = self.version == 2
@@ -212,7 +203,7 @@ class SwinBlock(nn.Module):
       heads=self.heads,
       key_bias=not second,
       cosine=second,
-      dtype=self.dtype,
+      dtype=self.options.dtype,
       name="attention",
     )
     x = from_windows(attention(windows, windows, bias=bias), grid, side)
@@ -228,10 +219,10 @@ class SwinBlock(nn.Module):
 
 
 class ContinuousBias(nn.Module):
-  """A bias of attention that a small network computes from two places' difference.
+  """A bias of attention that a small network computes from the offset of two positions.
 
-  The differences are spaced by their logarithms, so that windows of other sides ask
-  for few that were never seen (https://arxiv.org/abs/2111.09883, section 3.3). As its
+  The offsets are spaced by their logarithms, so that windows of other sides have few
+  that were never seen (https://arxiv.org/abs/2111.09883, section 3.3). As its
   authors have it, they are first stretched to [-8, 8], and the bias is at most 16.
 
   Attributes:
@@ -247,8 +238,8 @@ class ContinuousBias(nn.Module):
   @nn.compact
   def __call__(self) -> Array:
     """float32 [H, w * w, w * w]."""
-    apart = np.indices((2 * self.side - 1,) * 2).reshape(2, -1).T - (self.side - 1)
-    stretched = 8 * apart / max(self.side - 1, 1)
+    offsets = np.indices((2 * self.side - 1,) * 2).reshape(2, -1).T - (self.side - 1)
+    stretched = 8 * offsets / max(self.side - 1, 1)
     spaced = np.sign(stretched) * np.log2(np.abs(stretched) + 1) / 3
     x = Dense(self.hidden, name="up")(jnp.asarray(spaced, jnp.float32))
     x = Dense(self.heads, use_bias=False, name="down")(jax.nn.relu(x))
@@ -313,7 +304,7 @@ def from_windows(windows: Array, grid: tuple[int, int], side: int) -> Array:
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows, columns, width)
 
 
-def separated(grid: tuple[int, int], side: int, shift: int) -> np.ndarray:
+def across_edges(grid: tuple[int, int], side: int, shift: int) -> np.ndarray:
   """Which tokens of a shifted window come from opposite edges of the grid.
 
   Args:
@@ -325,10 +316,10 @@ def separated(grid: tuple[int, int], side: int, shift: int) -> np.ndarray:
     bool [windows, side * side, side * side].
 
   Example:
-    >>> separated((2, 4), 2, 1)[0].astype(int).tolist()
+    >>> across_edges((2, 4), 2, 1)[0].astype(int).tolist()
     [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]
   """
-  # What went over the edge stands at the end.
+  # Tokens that went over the edge stand at the end.
   ends = [np.arange(length) >= length - shift for length in grid]
   regions = 2 * ends[0][:, None] + ends[1]
   rows, columns = grid
@@ -360,13 +351,13 @@ def swin_encoder(
       size's.
     version: 1 or 2.
     dtype: `float32` or `bfloat16`, type of the computation.
-    mlp_ratio: see `SwinEncoder`.
-    norm_epsilon: see `SwinEncoder`.
-    drop_path: see `SwinEncoder`.
-    remat: see `SwinEncoder`.
+    mlp_ratio: see `maskjax.models.BlockOptions`.
+    norm_epsilon: likewise.
+    drop_path: likewise.
+    remat: likewise.
 
   Raises:
-    UserError: names the hyperparameter that does not fit.
+    UserError: a shape that no Swin has, or an option out of its range; names it.
 
   Example:
     >>> swin_encoder(image_size=192, patch_size=4, encoder="B").stride
@@ -377,16 +368,17 @@ def swin_encoder(
     if size not in SWIN_SIZES:
       raise UserError(f"no Swin size {size!r}: {did_you_mean(size, SWIN_SIZES)}")
     shape = {**SWIN_SIZES[size], **shape}
-  check_options({"drop_path": drop_path, "remat": remat})
   return SwinEncoder(
     grid=grid_of(image_size, patch_size),
     **_checked(shape),
     version=version,
-    mlp_ratio=mlp_ratio,
-    norm_epsilon=norm_epsilon,
-    drop_path=drop_path,
-    remat=remat,
-    dtype=check_dtype(dtype),
+    options=BlockOptions(
+      mlp_ratio=mlp_ratio,
+      norm_epsilon=norm_epsilon,
+      drop_path=drop_path,
+      remat=remat,
+      dtype=dtype,
+    ),
   )
 
 

@@ -2,8 +2,8 @@
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.models.attention import Attention
+from maskjax.models.block_options import REMAT, BlockOptions
 from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout, stochastic_depth
 from maskjax.models.gelu import ACTIVATIONS
@@ -24,12 +25,20 @@ from maskjax.sharding import constrain_batch
 LayerNorm = functools.partial(nn.LayerNorm, use_fast_variance=False)
 
 
-# What a block's backward pass finds in memory; the rest it computes again. Products of
-# weights are those without a batch axis: attention's own products have one.
-REMAT: Mapping[str, Any] = {
-  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-  "full": jax.checkpoint_policies.nothing_saveable,
-}
+class HasOptions(Protocol):
+  """A network that knows what its blocks are like."""
+
+  @property
+  def options(self) -> BlockOptions:
+    """The options of its blocks."""
+
+
+class HasBlocks(HasOptions, Protocol):
+  """A network that has blocks of its own."""
+
+  @property
+  def heads(self) -> int:
+    """Number of attention heads of each block."""
 
 
 class Mlp(nn.Module):
@@ -38,7 +47,7 @@ class Mlp(nn.Module):
   Attributes:
     ratio: hidden width over the width of the tokens.
     activation: a name in `maskjax.models.gelu.ACTIVATIONS`.
-    gated: multiply what is activated by a third layer's outcome
+    gated: multiply the activation by a third layer's output
       (https://arxiv.org/abs/2002.05202).
     use_bias: give the layers biases.
     dtype: type of the computation.
@@ -70,44 +79,19 @@ class Block(nn.Module):
 
   Attributes:
     heads: number of attention heads.
-    mlp_ratio: hidden width of the MLP over the width of the tokens.
-    norm_epsilon: added to the variance in layer normalization.
-    norm_last: normalize the sum of tokens and branch, as BERT does, and not what the
-      branch reads.
-    norm_first: normalize what attention reads; but for ModernBERT's first block, which
-      reads normalized tokens, this is so where `norm_last` is not.
-    activation: see `Mlp`.
-    gated: see `Mlp`.
-    use_bias: give all layers, and the normalizations, biases.
-    key_bias: see `Attention`.
-    dropout: share of each branch's outcome that is dropped at random; heeded only
-      where there is a `dropout` generator.
-    attention_dropout: see `Attention`.
-    layer_scale: what each branch's channels are multiplied by at first, as parameters
-      (https://arxiv.org/abs/2103.17239); None for no such parameters.
+    options: see `BlockOptions`; its `norm_first` is of this block here, and a stack's
+      `rotary_bases`, `drop_path`, `scan` and `remat` are not read.
     attends: to what: `self`; `context`, to other tokens in place of these; or `both`,
       first to these and then to the others.
     num_queries: compute only this many of the last tokens; all when None.
     num_keys: attend only to this many of the first tokens; to all when None.
-    dtype: type of the computation; parameters and statistics stay float32.
   """
 
   heads: int
-  mlp_ratio: float = 4.0
-  norm_epsilon: float = 1e-6
-  norm_last: bool = False
-  norm_first: bool = True
-  activation: str = "gelu"
-  gated: bool = False
-  use_bias: bool = True
-  key_bias: bool = True
-  dropout: float = 0.0
-  attention_dropout: float = 0.0
-  layer_scale: float | None = None
+  options: BlockOptions = BlockOptions()
   attends: str = "self"
   num_queries: int | None = None
   num_keys: int | None = None
-  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
@@ -117,8 +101,8 @@ class Block(nn.Module):
     *,
     context: Array | None = None,
     bias: Array | None = None,
-    places: Array | None = None,
-    context_places: Array | None = None,
+    positions: Array | None = None,
+    context_positions: Array | None = None,
     rotary_base: Array | float = BASE,
     relative: Relative | None = None,
   ) -> Array:
@@ -126,35 +110,31 @@ class Block(nn.Module):
 
     Args:
       x: [B, N, D].
-      drop_path: probability that an example skips a branch; heeded only where
-        there is a `drop_path` generator, as in finetuning.
-      context: [B, K, E], which `attends` may ask for.
+      drop_path: probability that an example skips a branch, where there is a
+        `drop_path` generator.
+      context: [B, K, E], for `attends` other than `self`.
       bias: of the attention to `x`, see `maskjax.models.attention.attend`.
-      places: of `x`, for rotary positions: [B, N, A] or [N, A].
-      context_places: of `context`.
+      positions: of `x`, for rotary positions: [B, N, A] or [N, A].
+      context_positions: of `context`.
       rotary_base: see `maskjax.models.rotary.rotate`.
       relative: see `maskjax.models.relative`; not with `num_queries` or `num_keys`.
 
     Returns:
       [B, num_queries or N, D].
     """
-    x = constrain_batch(x)
-
-    def norm(name: str, tokens: Any) -> Array:
-      return LayerNorm(
-        epsilon=self.norm_epsilon, use_bias=self.use_bias, dtype=self.dtype, name=name
-      )(tokens)
+    options, x = self.options, constrain_batch(x)
+    norm = functools.partial(norm_like, self)
 
     def before(name: str, tokens: Array) -> Array:
-      return tokens if self.norm_last else norm(f"{name}_norm", tokens)
+      return tokens if options.norm_last else norm(name=f"{name}_norm")(tokens)
 
     def attention(name: str) -> Attention:
       return Attention(
         heads=self.heads,
-        use_bias=self.use_bias,
-        key_bias=self.key_bias,
-        dropout=self.attention_dropout,
-        dtype=self.dtype,
+        use_bias=options.use_bias,
+        key_bias=options.key_bias,
+        dropout=options.attention_dropout,
+        dtype=options.dtype,
         name=name,
       )
 
@@ -162,18 +142,18 @@ class Block(nn.Module):
       return tokens if self.num_queries is None else tokens[..., -self.num_queries :, :]
 
     def add(x: Array, y: Array, name: str) -> Array:
-      if self.layer_scale is not None:
-        init = nn.initializers.constant(self.layer_scale)
+      if options.layer_scale is not None:
+        init = nn.initializers.constant(options.layer_scale)
         scale = self.param(f"{name}_scale", init, (y.shape[-1],))
         y = y * scale.astype(y.dtype)
-      x = x + stochastic_depth(self, dropout(self, y, self.dropout), drop_path)
-      return norm(f"{name}_norm", x) if self.norm_last else x
+      x = x + stochastic_depth(self, dropout(self, y, options.dropout), drop_path)
+      return norm(name=f"{name}_norm")(x) if options.norm_last else x
 
     if self.attends != "context":
-      y = before("attention", x) if self.norm_first else x
+      y = before("attention", x) if options.norm_first else x
       # All of them where `num_keys` is None.
       keys = slice(None, self.num_keys)
-      turned = None if places is None else (last(places), places[..., keys, :])
+      pair = None if positions is None else (last(positions), positions[..., keys, :])
       if bias is not None:
         bias = bias[..., keys]
         of_each_query = bias.ndim > 1 and bias.shape[-2] > 1
@@ -182,30 +162,42 @@ class Block(nn.Module):
         last(y),
         y[:, keys],
         bias=bias,
-        places=turned,
+        positions=pair,
         rotary_base=rotary_base,
         relative=relative,
       )
       x = add(last(x), y, "attention")
     if self.attends != "self":
-      turned = None
-      if places is not None and context_places is not None:
-        turned = (last(places), context_places)
-      context = norm("context_norm", context)
+      pair = None
+      if positions is not None and context_positions is not None:
+        pair = (last(positions), context_positions)
+      context = norm(name="context_norm")(context)
       y = before("cross_attention", last(x))
       y = attention("cross_attention")(
-        y, context, places=turned, rotary_base=rotary_base
+        y, context, positions=pair, rotary_base=rotary_base
       )
       x = add(last(x), y, "cross_attention")
     mlp = Mlp(
-      ratio=self.mlp_ratio,
-      activation=self.activation,
-      gated=self.gated,
-      use_bias=self.use_bias,
-      dtype=self.dtype,
+      ratio=options.mlp_ratio,
+      activation=options.activation,
+      gated=options.gated,
+      use_bias=options.use_bias,
+      dtype=options.dtype,
       name="mlp",
     )
     return constrain_batch(add(x, mlp(before("mlp", x)), "mlp"))
+
+
+class Change(NamedTuple):
+  """A change of the hidden states in the middle of a stack.
+
+  Attributes:
+    layer: number of the block before which it is made, from 0.
+    apply: changes hidden states, [B, N, D] to the same.
+  """
+
+  layer: int
+  apply: Callable[[Array], Array]
 
 
 class Transformer(nn.Module):
@@ -214,46 +206,14 @@ class Transformer(nn.Module):
   Attributes:
     depth: number of blocks.
     heads: number of attention heads.
-    mlp_ratio: hidden width of the MLPs over the width of the tokens.
-    norm_epsilon: added to the variance in layer normalization.
-    norm_last: see `Block`.
-    norm_first: see `Block`; of the first block alone, and not with `scan`.
-    activation: see `Mlp`.
-    gated: see `Mlp`.
-    use_bias: see `Block`.
-    key_bias: see `Block`.
-    dropout: see `Block`.
-    attention_dropout: see `Block`.
-    layer_scale: see `Block`.
+    options: see `BlockOptions`.
     attends: see `Block`.
-    rotary_bases: `rotary_base` of each block, in turn from the first on.
-    drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
-    scan: compile one block and loop over it: parameters are stacked under
-      `blocks` instead of standing under `block_0`, `block_1`, ...
-    remat: what of each block's activations the backward pass computes again:
-      `none`; `dots`, all but the products of weights; or `full`, all.
-    dtype: type of the computation.
   """
 
   depth: int
   heads: int
-  mlp_ratio: float = 4.0
-  norm_epsilon: float = 1e-6
-  norm_last: bool = False
-  norm_first: bool = True
-  activation: str = "gelu"
-  gated: bool = False
-  use_bias: bool = True
-  key_bias: bool = True
-  dropout: float = 0.0
-  attention_dropout: float = 0.0
-  layer_scale: float | None = None
+  options: BlockOptions = BlockOptions()
   attends: str = "self"
-  rotary_bases: tuple[float, ...] = (BASE,)
-  drop_path: float = 0.0
-  scan: bool = False
-  remat: str = "none"
-  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
@@ -262,60 +222,50 @@ class Transformer(nn.Module):
     num_queries: int | None = None,
     *,
     num_keys: int | None = None,
-    **where: Array | Sequence[Array] | Relative | None,
+    change: Change | None = None,
+    **inputs: Array | Sequence[Array] | Relative | None,
   ) -> list[Array]:
     """Transforms tokens [B, N, D].
 
-    What no later block reads is not computed: only the last block knows which
-    tokens are asked for.
+    What no later block reads is not computed: only the last block gives `num_queries`
+    tokens alone.
 
     Args:
       x: [B, N, D].
-      num_queries: how many of the last tokens are asked for; all when None.
+      num_queries: how many of the last tokens to give; all when None.
       num_keys: see `Block`.
-      **where: `context`, `bias`, `places`, `context_places` and `relative` of `Block`;
-        the same for all blocks, or a list with one for each.
+      change: of the hidden states before one of the blocks, for example mask tokens
+        that enter there; none when None.
+      **inputs: `context`, `bias`, `positions`, `context_positions` and `relative` of
+        `Block`; the same for all blocks, or a list with one for each.
 
     Returns:
       The tokens after each block; the last ones are [B, num_queries or N, D].
     """
-    block: Any = Block
-    if self.remat != "none":
-      policy = REMAT[self.remat]
-      block = nn.remat(Block, prevent_cse=not self.scan, policy=policy)
-    keywords = dict(
+    options = self.options
+    block = functools.partial(
+      remat_of(Block, options.remat, scan=options.scan),
       heads=self.heads,
-      mlp_ratio=self.mlp_ratio,
-      norm_epsilon=self.norm_epsilon,
-      norm_last=self.norm_last,
-      activation=self.activation,
-      gated=self.gated,
-      use_bias=self.use_bias,
-      key_bias=self.key_bias,
-      dropout=self.dropout,
-      attention_dropout=self.attention_dropout,
-      layer_scale=self.layer_scale,
       attends=self.attends,
       num_keys=num_keys,
-      dtype=self.dtype,
     )
-    rates = jnp.linspace(0.0, self.drop_path, self.depth)
-    # What is the block's own, and what is the same for all.
-    own: dict[str, Any] = {k: v for k, v in where.items() if isinstance(v, list)}
-    shared: dict[str, Any] = {k: v for k, v in where.items() if k not in own}
-    if len(set(self.rotary_bases)) > 1:
-      turns = itertools.cycle(self.rotary_bases)
+    rates = jnp.linspace(0.0, options.drop_path, self.depth)
+    # Each block's own, and the same for all.
+    own: dict[str, Any] = {k: v for k, v in inputs.items() if isinstance(v, list)}
+    shared: dict[str, Any] = {k: v for k, v in inputs.items() if k not in own}
+    if len(set(options.rotary_bases)) > 1:
+      turns = itertools.cycle(options.rotary_bases)
       own["rotary_base"] = [jnp.float32(next(turns)) for _ in range(self.depth)]
     else:
-      shared["rotary_base"] = self.rotary_bases[0]
-    if not self.scan:
+      shared["rotary_base"] = options.rotary_bases[0]
+    if not options.scan:
       outputs = []
       for i in range(self.depth):
-        queries = num_queries if i == self.depth - 1 else None
+        if change is not None and change.layer == i:
+          x = change.apply(x)
         layer = block(
-          **keywords,
-          num_queries=queries,
-          norm_first=self.norm_first or i > 0,
+          options=options if i == 0 else options.replace(norm_first=True),
+          num_queries=num_queries if i == self.depth - 1 else None,
           name=f"block_{i}",
         )
         x = layer(x, rates[i], **shared, **{k: v[i] for k, v in own.items()})
@@ -323,7 +273,9 @@ class Transformer(nn.Module):
       return outputs
 
     def body(layer: Any, tokens: Array, given: Any) -> tuple[Array, Array]:
-      rate, of_block = given
+      rate, changes, of_block = given
+      if change is not None:
+        tokens = jnp.where(changes, change.apply(tokens), tokens)
       tokens = layer(tokens, rate, **shared, **of_block)
       return tokens, tokens
 
@@ -334,11 +286,63 @@ class Transformer(nn.Module):
       length=self.depth,
     )
     own = {name: jnp.stack(arrays) for name, arrays in own.items()}
-    x, after = layers(block(**keywords, name="blocks"), x, (rates, own))
+    changes = None if change is None else jnp.arange(self.depth) == change.layer
+    x, after = layers(block(options=options, name="blocks"), x, (rates, changes, own))
     return [
       *(after[i] for i in range(self.depth - 1)),
       x if num_queries is None else x[:, -num_queries:],
     ]
+
+
+def remat_of(block: type[nn.Module], remat: str, *, scan: bool = False) -> Any:
+  """A class of blocks whose backward pass computes activations again.
+
+  Args:
+    block: the class.
+    remat: which activations, see `BlockOptions`.
+    scan: whether blocks run in a scan, whose passes are apart as it is.
+
+  Returns:
+    The class, or a transformed one.
+  """
+  if remat == "none":
+    return block
+  return nn.remat(block, prevent_cse=not scan, policy=REMAT[remat])
+
+
+def blocks_like(
+  network: HasBlocks, depth: int, *, name: str | None = None, **changes: Any
+) -> Transformer:
+  """Further blocks with the options of a network's own.
+
+  Args:
+    network: the network, for example an encoder of images or of text.
+    depth: number of blocks.
+    name: of the module, where it is made in a compact method.
+    **changes: fields of `BlockOptions` in which the blocks differ. The first of them
+      normalizes the input of its attention unless this says otherwise: `norm_first` is
+      of tokens that were just embedded.
+  """
+  options = network.options.replace(**{"norm_first": True, **changes})
+  return Transformer(depth=depth, heads=network.heads, options=options, name=name)
+
+
+def norm_like(network: HasOptions, **fields: Any) -> nn.LayerNorm:
+  """A layer normalization with the options of a network's blocks.
+
+  Args:
+    network: the network.
+    **fields: further fields of the normalization, for example `name`.
+  """
+  options = network.options
+  return LayerNorm(
+    **{
+      "epsilon": options.norm_epsilon,
+      "use_bias": options.use_bias,
+      "dtype": options.dtype,
+      **fields,
+    }
+  )
 
 
 def stack_blocks(params: dict[str, Any]) -> dict[str, Any]:
@@ -366,7 +370,7 @@ def stack_blocks(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def unstack_blocks(params: dict[str, Any]) -> dict[str, Any]:
-  """The inverse of `stack_blocks`."""
+  """The inverse of `stack_blocks`, of a tree of parameters."""
   out: dict[str, Any] = {}
   for name, value in params.items():
     if name == "blocks":

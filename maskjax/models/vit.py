@@ -1,21 +1,24 @@
 """The vision transformer."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax.core import FrozenDict
 from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.errors import UserError
 from maskjax.masking import Mask, gather
+from maskjax.models.block_options import BlockOptions, split_options
+from maskjax.models.checks import check_rotary, check_shape
 from maskjax.models.dense import Dense
-from maskjax.models.gelu import ACTIVATIONS
-from maskjax.models.transformer import REMAT, LayerNorm, Transformer
+from maskjax.models.relative_bias import RelativeBias
+from maskjax.models.rotary import pad_first
+from maskjax.models.transformer import Change, Transformer, norm_like
 from maskjax.resolve import did_you_mean
 from maskjax.tokens import grid_positions, sincos
 
@@ -31,6 +34,11 @@ VIT_SIZES: Mapping[str, Mapping[str, int]] = {
 
 MASKED_PATCHES = ("dropped", "token", "silent")
 POSITIONS = ("sincos", "learned", "rotary", "relative", "none")
+# Fields of `VisionEncoder` beside its shape and the options of its blocks.
+OWN_FIELDS = (
+  *("masked_patches", "mask_token_layer", "positions", "class_token", "registers"),
+  *("embed_bias", "embed_norm", "final_norm"),
+)
 
 
 def vit_size(size: str) -> dict[str, int]:
@@ -46,50 +54,62 @@ def vit_size(size: str) -> dict[str, int]:
 
 
 class VisionEncoder(nn.Module):
-  """A ViT over patches, some of which may be masked.
+  """A ViT over the patches of an image or a clip, some of which may be masked.
 
   Attributes:
-    grid: rows and columns of patches of a whole image; N is their product.
+    grid: sides of the grid of patches, as many as it has axes: rows and columns of an
+      image; N is their product.
     width: number of channels D.
     depth: number of blocks.
     heads: number of attention heads.
-    masked_patches: what becomes of masked patches: `dropped` them, as MAE does; a learned
-      `token` in place of each, as BEiT and SimMIM have it; or `silent`: they attend
-      to the visible ones, and nothing attends to them, as in MP3.
+    masked_patches: what becomes of masked patches: `dropped` them, as MAE does; a
+      learned `token` in place of each, as BEiT and SimMIM have it; or `silent`: they
+      attend to the visible ones, and nothing attends to them, as in MP3.
+    mask_token_layer: the block before which the learned token enters, from 0. Before
+      the first one it replaces embedded patches, which then get their positions; before
+      a later one it replaces hidden states as they are, as in A2MIM
+      (https://arxiv.org/abs/2205.13943), so that only rotary or relative positions tell
+      two masked patches apart from there on.
     positions: `sincos`, fixed; `learned`; `rotary`, see `maskjax.models.rotary`;
-      `relative`, a learned bias of attention by the difference of two places
-      (https://arxiv.org/abs/2103.14030, section 3.2), which all blocks share; or
+      `relative`, see `maskjax.models.relative_bias`, a bias that all blocks share; or
       `none`.
     class_token: put a learned token before the patches.
-    registers: how many further learned tokens stand before them, where the encoder may
-      note what belongs to no patch (https://arxiv.org/abs/2309.16588).
+    registers: how many further learned tokens stand before them, for features of no
+      patch in particular (https://arxiv.org/abs/2309.16588).
     embed_bias: give the embedding of patches a bias.
     embed_norm: normalize the tokens before the first block, as CLIP does.
     final_norm: normalize the tokens after the last block.
-    norm_epsilon: added to the variance in layer normalization.
-    options: further fields of `Transformer`.
-    dtype: type of the computation.
+    options: of the blocks; normalizations outside of them have the same.
   """
 
-  grid: tuple[int, int]
+  grid: tuple[int, ...]
   width: int
   depth: int
   heads: int
   masked_patches: str = "dropped"
+  mask_token_layer: int = 0
   positions: str = "sincos"
   class_token: bool = True
   registers: int = 0
   embed_bias: bool = True
   embed_norm: bool = False
   final_norm: bool = True
-  norm_epsilon: float = 1e-6
-  options: Mapping[str, Any] = FrozenDict()
-  dtype: DTypeLike = jnp.float32
+  options: BlockOptions = BlockOptions()
+
+  @property
+  def dtype(self) -> DTypeLike:
+    """Type of the computation."""
+    return self.options.dtype
+
+  @property
+  def norm_epsilon(self) -> float:
+    """Added to the variance in layer normalization."""
+    return self.options.norm_epsilon
 
   @property
   def drops_paths(self) -> bool:
     """Whether training drops branches of blocks at random."""
-    return bool(self.options.get("drop_path"))
+    return self.options.drop_path > 0
 
   def __call__(self, patches: Array, mask: Mask | None = None) -> Array:
     """Encodes the visible patches, or all without a mask.
@@ -100,8 +120,8 @@ class VisionEncoder(nn.Module):
 
     Returns:
       [B, 1 + V, D]: the class token, where there is one, then the visible patches in
-      order; [B, 1 + N, D] where others keep the places of the masked ones. Registers,
-      where there are such, stand before all.
+      order; [B, 1 + N, D] where masked patches are not `dropped`. Registers, where
+      there are such, stand before all.
     """
     return self.every_block(patches, mask)[-1]
 
@@ -122,66 +142,73 @@ class VisionEncoder(nn.Module):
       patches: see `__call__`.
       mask: see `__call__`.
       embedded_too: begin with the tokens before the first block.
+
+    Returns:
+      What `__call__` gives, for each block.
+
+    Raises:
+      UserError: relative positions of an encoder that does not keep all patches in
+        order.
     """
-    norm = functools.partial(LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype)
-    # The places of the patches that are here, in their order; None for all.
-    here, num_keys = None, None
+    # Numbers of the patches that are here, in their order; None for all.
+    ids, num_keys = None, None
     if mask is not None and self.masked_patches == "dropped":
-      here = mask.visible_ids
+      ids = mask.visible_ids
     if mask is not None and self.masked_patches == "silent":
-      here = jnp.concatenate([mask.visible_ids, mask.masked_ids], axis=1)
+      ids = jnp.concatenate([mask.visible_ids, mask.masked_ids], axis=1)
       num_keys = self.num_first + mask.visible_ids.shape[1]
-    if here is not None:
-      patches = gather(patches, here)
+    if ids is not None:
+      patches = gather(patches, ids)
     embed = Dense(self.width, use_bias=self.embed_bias, dtype=self.dtype, name="embed")
     x = embed(patches)
+    change = None
     if self.masked_patches == "token":
       token = self.param("mask_token", nn.initializers.normal(0.02), (self.width,))
       if mask is not None:
-        x = jnp.where(mask.masked[..., None], token.astype(self.dtype), x)
+        enter = functools.partial(
+          self._replaced, token=token.astype(self.dtype), masked=mask.masked
+        )
+        if self.mask_token_layer:
+          change = Change(self.mask_token_layer, enter)
+        else:
+          x = enter(x)
 
-    def seen(table: Array | np.ndarray) -> Array | np.ndarray:
+    def present(table: Array | np.ndarray) -> Array | np.ndarray:
       """Of a table of all patches, the rows of those that are here."""
-      return table if here is None else jnp.asarray(table)[here]
+      return table if ids is None else jnp.asarray(table)[ids]
 
-    where: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     if self.positions in ("sincos", "learned"):
-      x = x + seen(self._positions())
-    if self.positions == "rotary":
-      where["places"] = seen(grid_positions(self.grid))
+      x = x + present(self._position_table())
     if self.class_token:
       x = jnp.concatenate([self._class_token(len(x)), x], axis=1)
     if self.registers:
-      registers = self._learnt("registers", self.registers)
+      registers = self._learned("registers", self.registers)
       x = jnp.concatenate([jnp.tile(registers, (len(x), 1, 1)), x], axis=1)
-    if where:
-      where["places"] = _with_first(where["places"], self.num_first)
+    if self.positions == "rotary":
+      positions = present(grid_positions(self.grid))
+      inputs["positions"] = pad_first(positions, self.num_first)
     if self.positions == "relative":
-      if here is not None or self.registers:
+      if ids is not None or self.registers:
         raise UserError(
           "positions='relative': expected masked_patches='token' and no registers"
         )
-      where["bias"] = self.relative()
+      inputs["bias"] = self.relative()
     if self.embed_norm:
-      x = norm(name="embed_norm")(x)
+      x = norm_like(self, name="embed_norm")(x)
     blocks = Transformer(
-      depth=self.depth,
-      heads=self.heads,
-      norm_epsilon=self.norm_epsilon,
-      dtype=self.dtype,
-      name="transformer",
-      **self.options,
+      depth=self.depth, heads=self.heads, options=self.options, name="transformer"
     )
-    outputs = blocks(x, num_keys=num_keys, **where)
+    outputs = blocks(x, num_keys=num_keys, change=change, **inputs)
     if self.final_norm:
-      outputs[-1] = norm(name="norm")(outputs[-1])
+      outputs[-1] = norm_like(self, name="norm")(outputs[-1])
     outputs = [x, *outputs] if embedded_too else outputs
     if mask is not None and self.masked_patches == "silent":
-      outputs = [self._in_place(tokens, mask) for tokens in outputs]
+      outputs = [self._in_order(tokens, mask) for tokens in outputs]
     return outputs
 
   def patch_tokens(self, tokens: Array) -> Array:
-    """Of what the encoder gives, the tokens of patches alone."""
+    """Of the encoder's output, the tokens of patches alone."""
     return tokens[:, self.num_first :]
 
   @property
@@ -189,75 +216,33 @@ class VisionEncoder(nn.Module):
     """How many tokens stand before those of patches."""
     return self.registers + self.class_token
 
-  def _in_place(self, tokens: Array, mask: Mask) -> Array:
-    """Puts patches back that stood in the order of visible and masked ones."""
+  def _replaced(self, x: Array, *, token: Array, masked: Array) -> Array:
+    """Tokens whose last ones, those of all patches, gave way to another if masked."""
+    first = x.shape[1] - masked.shape[1]
+    masked = jnp.pad(masked, ((0, 0), (first, 0))) if first else masked
+    return jnp.where(masked[..., None], token, x)
+
+  def _in_order(self, tokens: Array, mask: Mask) -> Array:
+    """Puts patches back in order that stood as visible and masked ones."""
     restored = gather(self.patch_tokens(tokens), mask.restore_ids)
     return jnp.concatenate([tokens[:, : self.num_first], restored], axis=1)
 
-  def _positions(self) -> Array:
-    """Embeddings of all places: [N, D]."""
+  def _position_table(self) -> Array:
+    """Embeddings of all positions: [N, D]."""
     if self.positions == "sincos":
       return jnp.asarray(sincos(self.grid, self.width), self.dtype)
     init = nn.initializers.truncated_normal(0.02)
-    shape = (self.grid[0] * self.grid[1], self.width)
+    shape = (math.prod(self.grid), self.width)
     return self.param("positions", init, shape).astype(self.dtype)
 
   def _class_token(self, batch_size: int) -> Array:
     """[B, 1, D]; a learned position of its own would be part of it."""
-    return jnp.broadcast_to(self._learnt("cls", 1), (batch_size, 1, self.width))
+    return jnp.broadcast_to(self._learned("cls", 1), (batch_size, 1, self.width))
 
-  def _learnt(self, name: str, count: int) -> Array:
+  def _learned(self, name: str, count: int) -> Array:
     """Learned tokens: [1, count, D]."""
     init = nn.initializers.normal(0.02)
     return self.param(name, init, (1, count, self.width)).astype(self.dtype)
-
-
-class RelativeBias(nn.Module):
-  """A bias of attention for each difference of two places and each head.
-
-  Attributes:
-    grid: rows and columns of tokens; N is their product.
-    heads: number of heads H.
-    class_token: whether a token without a place stands first; it has biases of its
-      own to places, from them, and to itself.
-  """
-
-  grid: tuple[int, int]
-  heads: int
-  class_token: bool = True
-
-  @nn.compact
-  def __call__(self) -> Array:
-    """float32 [H, 1 + N, 1 + N], or [H, N, N] without a class token."""
-    (rows, columns), ids = self.grid, relative_ids(self.grid)
-    count = (2 * rows - 1) * (2 * columns - 1)
-    if self.class_token:
-      ids = np.pad(ids, ((1, 0), (1, 0)))
-      ids[0, :], ids[:, 0], ids[0, 0] = count, count + 1, count + 2
-      count += 3
-    table = self.param("table", nn.initializers.zeros_init(), (count, self.heads))
-    return table[ids].transpose(2, 0, 1)
-
-
-def relative_ids(grid: tuple[int, int]) -> np.ndarray:
-  """Numbers the differences of two places of a grid: int [N, N].
-
-  Args:
-    grid: R rows and C columns; N is their product.
-
-  Returns:
-    Below (2R - 1) * (2C - 1), rows' differences before columns'.
-  """
-  rows, columns = grid
-  at = grid_positions(grid)
-  # [N, N, 2] -> [N, N]
-  apart = at[:, None] - at[None] + np.array([rows - 1, columns - 1])
-  return apart[..., 0] * (2 * columns - 1) + apart[..., 1]
-
-
-def _with_first(at: Array, count: int) -> Array:
-  """Puts places at 0 before others: [..., N, 2] to [..., count + N, 2]."""
-  return jnp.pad(at, [(0, 0)] * (at.ndim - 2) + [(count, 0), (0, 0)])
 
 
 class Network(TypedDict, total=False):
@@ -265,11 +250,11 @@ class Network(TypedDict, total=False):
 
   Attributes:
     dtype: `float32` or `bfloat16`, type of the computation; parameters are float32.
-    mlp_ratio: hidden width of the blocks' networks by their width; 4 when left out.
+    mlp_ratio: hidden width of the MLPs over the width of the tokens; 4 when left out.
     norm_epsilon: added to the variance in layer normalization; 1e-6 when left out.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
+    scan: compile one block and loop over it, see `maskjax.models.BlockOptions`.
     remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+      backward pass, see `maskjax.models.BlockOptions`.
   """
 
   dtype: str
@@ -283,8 +268,6 @@ def vit_encoder(
   *,
   grid: Sequence[int],
   encoder: Mapping[str, Any] | str,
-  dtype: str = "float32",
-  norm_epsilon: float = 1e-6,
   **options: Any,
 ) -> VisionEncoder:
   """Makes an encoder from hyperparameters, and checks that they fit.
@@ -293,91 +276,46 @@ def vit_encoder(
     grid: sides of the grid of patches, see `maskjax.tokens.Patches`.
     encoder: a name in `VIT_SIZES`, or a mapping with `size`, or with `width`,
       `depth` and `heads`.
-    dtype: `float32` or `bfloat16`, type of the computation.
-    norm_epsilon: added to the variance in layer normalization.
-    **options: further fields of `VisionEncoder` or `Transformer`.
+    **options: further fields of `VisionEncoder` and of `BlockOptions`.
 
   Raises:
-    UserError: names the hyperparameter that does not fit.
+    UserError: an option that there is not, or that is out of its range; names it.
+
+  Example:
+    >>> vit_encoder(grid=(14, 14), encoder="B", registers=4).depth
+    12
   """
   shape = {"size": encoder} if isinstance(encoder, str) else dict(encoder)
   if shape.get("size"):
     shape = {**vit_size(shape.pop("size")), **shape}
-  free = (
-    *("masked_patches", "positions", "class_token", "registers", "embed_bias"),
-    *("embed_norm", "final_norm"),
-  )
-  own = {key: options.pop(key) for key in free if key in options}
-  for key, known in (("masked_patches", MASKED_PATCHES), ("positions", POSITIONS)):
-    if key in own and own[key] not in known:
-      raise UserError(f"{key}={own[key]!r}: {did_you_mean(str(own[key]), known)}")
-  if own.get("registers", 0) < 0:
-    raise UserError(f"registers={own['registers']}: expected at least 0")
-  return VisionEncoder(
+  own, block_options = split_options(options, OWN_FIELDS)
+  found = VisionEncoder(
     grid=tuple(grid),
     **check_shape("encoder", shape),
     **own,
-    norm_epsilon=norm_epsilon,
-    options=check_options(options),
-    dtype=check_dtype(dtype),
+    options=block_options,
   )
-
-
-def check_shape(role: str, shape: Mapping[str, Any]) -> dict[str, Any]:
-  """Checks the `width`, `depth` and `heads` of a network called `role`."""
-  for key in ("width", "depth", "heads"):
-    if not isinstance(shape.get(key), int) or shape[key] < 1:
-      raise UserError(f"{role}.{key}={shape.get(key)}: expected a positive integer")
-  for key in shape:
-    if key not in ("width", "depth", "heads"):
-      raise UserError(f"{role}.{key}: {did_you_mean(key, ('width', 'depth', 'heads'))}")
-  if shape["width"] % shape["heads"]:
+  for key, known in (("masked_patches", MASKED_PATCHES), ("positions", POSITIONS)):
+    value = getattr(found, key)
+    if value not in known:
+      raise UserError(f"{key}={value!r}: {did_you_mean(str(value), known)}")
+  if found.positions == "rotary":
+    axes = len(found.grid)
+    check_rotary("encoder", width=found.width, heads=found.heads, axes=axes)
+  if found.registers < 0:
+    raise UserError(f"registers={found.registers}: expected at least 0")
+  layer = found.mask_token_layer
+  if not 0 <= layer < found.depth:
     raise UserError(
-      f"{role}.width={shape['width']}: expected a multiple of "
-      f"{role}.heads={shape['heads']}"
+      f"mask_token_layer={layer}: expected at least 0 and less than "
+      f"encoder.depth={found.depth}"
     )
-  return dict(shape)
-
-
-def check_rotary(role: str, network: Any) -> None:
-  """Checks that rotary positions fit the heads of a network called `role`."""
-  if network.width // network.heads % 4:
+  if layer and found.masked_patches != "token":
     raise UserError(
-      f"{role}.width={network.width}: expected a multiple of 4 channels for each of "
-      f"{role}.heads={network.heads}, for rotary positions"
+      f"mask_token_layer={layer}: expected masked_patches='token', and not "
+      f"{found.masked_patches!r}"
     )
-
-
-def check_options(options: Mapping[str, Any]) -> FrozenDict[str, Any]:
-  """Checks further fields of `Transformer`, and adds those that networks share."""
-  shared = {"mlp_ratio": 4.0, "scan": False, "remat": "none"}
-  free = (
-    *("activation", "drop_path", "gated", "key_bias", "layer_scale", "norm_first"),
-    *("rotary_bases", *shared),
-  )
-  for key in options:
-    if key not in free:
-      raise UserError(f"no model option {key!r}: {did_you_mean(key, free)}")
-  rate = options.get("drop_path", 0.0)
-  if not 0 <= rate < 1:
-    raise UserError(f"drop_path={rate}: expected at least 0 and less than 1")
-  remat = options.get("remat", "none")
-  if remat not in ("none", *REMAT):
-    raise UserError(f"remat={remat!r}: expected {', '.join(('none', *REMAT))}")
-  activation = options.get("activation", "gelu")
-  if activation not in ACTIVATIONS:
-    hint = did_you_mean(str(activation), ACTIVATIONS)
-    raise UserError(f"activation={activation!r}: {hint}")
-  if options.get("scan") and not options.get("norm_first", True):
-    raise UserError("scan=True: expected norm_first=True, so that all blocks are alike")
-  return FrozenDict({**shared, **options})
-
-
-def check_dtype(dtype: str) -> DTypeLike:
-  """Reads the type of the computation by its name."""
-  if dtype not in ("float32", "bfloat16"):
-    raise UserError(f"dtype={dtype!r}: expected 'float32' or 'bfloat16'")
-  return jnp.dtype(dtype)
+  return found
 
 
 class Classifier(nn.Module):
@@ -399,6 +337,6 @@ class Classifier(nn.Module):
     """Classifies patches [B, N, P]: float32 logits [B, K]."""
     x = self.encoder.patch_tokens(self.encoder(patches))
     x = x.astype(jnp.float32).mean(axis=1)
-    x = LayerNorm(epsilon=self.encoder.norm_epsilon, name="norm")(x)
+    x = norm_like(self.encoder, dtype=jnp.float32, name="norm")(x)
     init = nn.initializers.truncated_normal(2e-5)
     return nn.Dense(self.num_classes, kernel_init=init, name="head")(x)

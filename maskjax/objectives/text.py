@@ -204,7 +204,7 @@ class MaskedTextObjective(abc.ABC):
 
 def dropout_rngs(encoder: TextEncoder, batch: Batch, step: Step) -> dict[str, Array]:
   """Generators of a text model for a training step; none where it drops nothing."""
-  if not (encoder.dropout or encoder.attention_dropout):
+  if not (encoder.options.dropout or encoder.options.attention_dropout):
     return {}
   # The first row's key, so that microbatches drop different ones.
   key = keys.named(step.key, "dropout")

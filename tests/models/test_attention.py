@@ -14,28 +14,30 @@ from maskjax.models import attention, dense
 from maskjax.models.attention import (
   Attention,
   attend,
-  by_columns,
-  by_groups,
-  heads_a_group,
+  attend_by_columns,
+  attend_by_groups,
+  heads_per_group,
 )
 from maskjax.models.gelu import gelu, quick_gelu
 from maskjax.models.rotary import rotate
 
 
 def as_columns(query, key, value):
-  """`by_columns` of [B, H, N, D]."""
+  """`attend_by_columns` of [B, H, N, D]."""
   arrays = (query * query.shape[-1] ** -0.5, key, value)
-  return by_columns(*(x.transpose(1, 0, 3, 2) for x in arrays)).transpose(1, 0, 3, 2)
+  return attend_by_columns(*(x.transpose(1, 0, 3, 2) for x in arrays)).transpose(
+    1, 0, 3, 2
+  )
 
 
 def as_group(query, key, value):
-  """`by_groups` of [B, H, N, D], all heads in one."""
+  """`attend_by_groups` of [B, H, N, D], all heads in one."""
   batch, heads, _, depth = query.shape
 
   def join(x):
     return x.swapaxes(1, 2).reshape(1, batch, -1, heads * depth)
 
-  y = by_groups(join(query * depth**-0.5), join(key), join(value), heads)
+  y = attend_by_groups(join(query * depth**-0.5), join(key), join(value), heads)
   return y.reshape(batch, -1, heads, depth).swapaxes(1, 2)
 
 
@@ -102,7 +104,7 @@ def test_attend_has_derivatives_forward_too(form):
 )
 def test_a_group_of_heads_fits_the_lanes(shape, group):
   heads, length, depth = shape
-  assert heads_a_group(heads=heads, length=length, depth=depth) == group
+  assert heads_per_group(heads=heads, length=length, depth=depth) == group
 
 
 def attend_by_hand(query, key, value, bias=0.0):
@@ -182,12 +184,12 @@ def test_weights_are_dropped_and_the_others_scaled_up():
   np.testing.assert_allclose(dropped[lives], whole[lives] / 0.75, rtol=1e-6)
 
 
-def test_rotated_products_depend_on_differences_of_places_alone():
+def test_rotated_products_depend_on_offsets_alone():
   query, key = random(1, 2, 6, 8), random(1, 2, 6, 8, seed=1)
-  places = np.stack(np.indices((2, 3)), axis=-1).reshape(-1, 2)
+  positions = np.stack(np.indices((2, 3)), axis=-1).reshape(-1, 2)
 
   def products(shift):
-    turned = rotate(query, places + shift), rotate(key, places + shift)
+    turned = rotate(query, positions + shift), rotate(key, positions + shift)
     return np.einsum("bhnd,bhkd->bhnk", *turned)
 
   assert_close(products(np.array([5, -3])), products(0))

@@ -9,7 +9,7 @@ import pytest
 from helpers.arrays import assert_close, random, shaken
 
 from maskjax.models import SwinEncoder, swin
-from maskjax.models.swin import SwinBlock, separated
+from maskjax.models.swin import SwinBlock, across_edges
 
 KEY = jax.random.key(0)
 
@@ -43,7 +43,7 @@ def test_tokens_see_those_of_their_window_alone(shifts):
 
 def test_regions_are_those_of_the_paper():
   """Figure 4: the last window holds four parts that do not see each other."""
-  apart = separated((6, 6), 3, 1)
+  apart = across_edges((6, 6), 3, 1)
   assert not apart[0].any()
   parts = [[0, 0, 1], [0, 0, 1], [2, 2, 3]]
   expected = np.ravel(parts)[:, None] != np.ravel(parts)

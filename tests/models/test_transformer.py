@@ -10,7 +10,17 @@ import pytest
 from helpers.arrays import assert_close, random, shaken
 from scipy.special import erf, softmax
 
-from maskjax.models import Transformer, attention, dense, stack_blocks, unstack_blocks
+from maskjax.errors import UserError
+from maskjax.models import (
+  BlockOptions,
+  Change,
+  Transformer,
+  attention,
+  blocks_like,
+  dense,
+  stack_blocks,
+  unstack_blocks,
+)
 from maskjax.models.dropout import stochastic_depth
 from maskjax.models.transformer import Block
 
@@ -60,9 +70,8 @@ def block_by_hand(p, x, attention_kept=1.0, mlp_kept=1.0, context=None):
 
 @pytest.mark.parametrize("num_queries", [None, 3])
 def test_block_by_hand(num_queries):
-  block = Block(
-    heads=HEADS, mlp_ratio=1.5, norm_epsilon=EPSILON, num_queries=num_queries
-  )
+  options = BlockOptions(mlp_ratio=1.5, norm_epsilon=EPSILON)
+  block = Block(heads=HEADS, options=options, num_queries=num_queries)
   x = 2 * random(B, N, D)
   shapes = jax.eval_shape(block.init, jax.random.key(0), x)["params"]
   assert shapes["mlp"]["up"]["kernel"].shape == (D, 12)
@@ -74,9 +83,8 @@ def test_block_by_hand(num_queries):
 
 @pytest.mark.parametrize("attends", ["self", "context", "both"])
 def test_block_with_context_and_scales_by_hand(attends):
-  block = Block(
-    heads=HEADS, norm_epsilon=EPSILON, attends=attends, layer_scale=0.1, num_queries=3
-  )
+  options = BlockOptions(norm_epsilon=EPSILON, layer_scale=0.1)
+  block = Block(heads=HEADS, options=options, attends=attends, num_queries=3)
   x, context = random(B, N, D), random(B, N + 1, D, seed=1)
   init = jax.jit(functools.partial(block.init, context=context))
   variables = init(jax.random.key(0), x)
@@ -104,10 +112,9 @@ def test_the_block_is_the_same_on_tpu(as_on_tpu, num_queries):
 # The stack
 
 
-def make_transformer(**more):
-  return Transformer(
-    **{"depth": 2, "heads": HEADS, "norm_epsilon": EPSILON, "mlp_ratio": 2.0, **more}
-  )
+def make_transformer(depth=2, attends="self", **options):
+  options = BlockOptions(norm_epsilon=EPSILON, mlp_ratio=2.0, **options)
+  return Transformer(depth=depth, heads=HEADS, attends=attends, options=options)
 
 
 def make_params(depth=2):
@@ -231,6 +238,60 @@ def test_blocks_attend_to_a_context_or_to_one_each(scan, each):
     of_block = context[i] if each else first
     expected = block_by_hand(params[f"block_{i}"], expected, context=of_block)
     assert_close(found[i], expected)
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_hidden_states_change_before_one_block_alone(layer, scan, remat):
+  params, x = make_params(3), random(B, N, D)
+  other = random(B, N, D, seed=1)
+  change = Change(
+    layer, lambda tokens: jnp.concatenate([tokens[:, :2], other[:, 2:]], 1)
+  )
+  model = make_transformer(depth=3, scan=scan, remat=remat)
+  own = stack_blocks(params) if scan else params
+  found = jax.jit(lambda own, x: model.apply({"params": own}, x, change=change))(own, x)
+  expected = x.astype(np.float64)
+  for i in range(3):
+    if i == layer:
+      expected = np.concatenate([expected[:, :2], other[:, 2:]], axis=1)
+    expected = block_by_hand(params[f"block_{i}"], expected)
+    assert_close(found[i], expected)
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"remat": "some"}, "remat='some': expected none, dots, full"),
+    ({"activation": "gleu"}, "activation='gleu': did you mean 'gelu'"),
+    ({"scan": True, "norm_first": False}, "scan=True: expected norm_first=True"),
+    ({"dropout": 1.0}, "dropout=1.0: expected at least 0 and less than 1"),
+    ({"attention_dropout": -0.1}, "attention_dropout=-0.1: expected at least 0"),
+    ({"dtype": "float16"}, "dtype='float16': expected 'float32' or 'bfloat16'"),
+    ({"rotary_bases": ()}, "expected at least one base"),
+  ],
+  ids=str,
+)
+def test_options_that_do_not_fit_are_named(options, message):
+  with pytest.raises(UserError, match=message):
+    BlockOptions(**options)
+
+
+def test_options_are_equal_and_hashed_by_what_they_mean():
+  named = BlockOptions(dtype="bfloat16", rotary_bases=[1e4])
+  typed = BlockOptions(dtype=jnp.bfloat16, rotary_bases=(1e4,))
+  assert named == typed and hash(named) == hash(typed)
+
+
+def test_further_blocks_have_a_networks_options():
+  first = make_transformer(gated=True, norm_first=False)
+  further = blocks_like(first, 3, dropout=0.5)
+  assert (further.depth, further.heads) == (3, HEADS)
+  assert further.options == first.options.replace(norm_first=True, dropout=0.5)
 
 
 # Drop path

@@ -12,9 +12,17 @@ from helpers.arrays import assert_close, random, shaken
 from maskjax import objectives, resolve
 from maskjax.errors import UserError
 from maskjax.masking import Mask
-from maskjax.models import VIT_SIZES, Decoder, MaskedAutoencoder, VisionEncoder
+from maskjax.models import (
+  VIT_SIZES,
+  BlockOptions,
+  Decoder,
+  MaskedAutoencoder,
+  VisionEncoder,
+  stack_blocks,
+  vit_encoder,
+)
+from maskjax.models.relative_bias import RelativeBias, relative_ids
 from maskjax.models.transformer import Block
-from maskjax.models.vit import RelativeBias
 from maskjax.objectives import classification
 from maskjax.systems import mae
 from maskjax.tokens import sincos
@@ -27,15 +35,16 @@ MASK = Mask.exactly(jnp.asarray(HIDDEN), num_masked=4)
 
 
 def make_autoencoder(dtype="float32"):
-  small = {"grid": GRID, "depth": 1, "heads": 2, "dtype": dtype}
+  options = BlockOptions(dtype=dtype)
+  small = {"grid": GRID, "depth": 1, "heads": 2, "options": options}
   return MaskedAutoencoder(
     encoder=VisionEncoder(width=8, **small),
     decoder=Decoder(width=12, patch_dim=PATCH, **small),
   )
 
 
-def test_computing_hidden_tokens_alone_changes_nothing():
-  """The decoder's last block leaves out what nobody asked for."""
+def test_computing_masked_tokens_alone_changes_nothing():
+  """The decoder's last block leaves out tokens that no output needs."""
   decoder, encoded = make_autoencoder().decoder, random(2, 1 + 2, 8)
   shapes = jax.eval_shape(
     lambda key: decoder.init(key, encoded, MASK, False), jax.random.key(0)
@@ -131,22 +140,22 @@ def encode(patches, mask=None, *, options, every=False):
 
 
 @pytest.mark.parametrize("positions", ["sincos", "learned", "rotary", "relative"])
-def test_tokens_in_place_of_hidden_patches_keep_their_places(positions):
+def test_tokens_in_place_of_masked_patches_have_their_positions(positions):
   options = (("masked_patches", "token"), ("positions", positions))
   patches = random(2, 6, PATCH)
   before, _ = encode(patches, MASK, options=options)
   assert before.shape == (2, 7, 8)
   other = np.where(HIDDEN[..., None], 100 * random(2, 6, PATCH, seed=1), patches)
   np.testing.assert_array_equal(encode(other, MASK, options=options)[0], before)
-  # Equal tokens at different places have different codes.
-  codes = [before[0, 1 + n] for n in np.flatnonzero(HIDDEN[0])]
-  assert np.abs(codes[0] - codes[1]).max() > 1e-3
+  # Equal tokens at different positions have different features.
+  features = [before[0, 1 + n] for n in np.flatnonzero(HIDDEN[0])]
+  assert np.abs(features[0] - features[1]).max() > 1e-3
   unmasked = encode(patches, options=options)[0]
   assert np.abs(unmasked - before).max() > 1e-2
 
 
 @pytest.mark.parametrize("positions", ["sincos", "learned", "rotary"])
-def test_dropped_patches_leave_the_others_in_their_places(positions):
+def test_dropped_patches_leave_the_positions_of_the_others(positions):
   options = (("positions", positions), ("class_token", False))
   patches = random(2, 6, PATCH)
   mirrored = Mask.exactly(jnp.asarray(HIDDEN[:, ::-1]), num_masked=4)
@@ -161,7 +170,7 @@ def test_dropped_patches_leave_the_others_in_their_places(positions):
 
 @pytest.mark.parametrize("class_token", [False, True])
 @pytest.mark.parametrize("positions", ["sincos", "learned", "rotary", "none"])
-def test_silent_patches_listen_in_their_places(positions, class_token):
+def test_silent_patches_attend_from_their_positions(positions, class_token):
   options = (
     *(("masked_patches", "silent"), ("positions", positions)),
     ("class_token", class_token),
@@ -183,6 +192,117 @@ def test_silent_patches_listen_in_their_places(positions, class_token):
   np.testing.assert_allclose(everything, encode(patches, options=usual)[0], atol=1e-5)
 
 
+@functools.partial(jax.jit, static_argnames=("layer", "class_token", "scan"))
+def encode_late(patches, mask, *, layer, class_token=True, scan=False):
+  """Tokens before the first block and after each of three, and parameters."""
+  encoder = VisionEncoder(
+    grid=GRID,
+    width=8,
+    depth=3,
+    heads=2,
+    masked_patches="token",
+    mask_token_layer=layer,
+    class_token=class_token,
+  )
+  params = shaken(jax.eval_shape(encoder.init, jax.random.key(0), patches)["params"])
+  own = params
+  if scan:
+    encoder = encoder.clone(options=BlockOptions(scan=True))
+    own = stack_blocks(params)
+  outputs = encoder.apply(
+    {"params": own}, patches, mask, embedded_too=True, method="every_block"
+  )
+  return outputs, params
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("class_token", [False, True])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_mask_tokens_enter_before_their_layer(layer, class_token, scan):
+  """The patches are seen up to the layer, and there the token itself stands."""
+  patches, first = random(2, 6, PATCH), int(class_token)
+  how = {"class_token": class_token, "scan": scan}
+  found, params = encode_late(patches, MASK, layer=layer, **how)
+  unmasked, _ = encode_late(patches, None, layer=layer, **how)
+  for i in range(layer + 1 if layer else 0):
+    assert_close(found[i], unmasked[i], 1e-6)
+  # What the block after it reads: by hand, and through the block alone.
+  masked = np.pad(HIDDEN, ((0, 0), (first, 0)))[..., None]
+  if layer:
+    entered = np.where(masked, params["mask_token"], found[layer])
+  else:
+    table = np.pad(sincos(GRID, 8), ((first, 0), (0, 0)))
+    entered = np.where(masked, params["mask_token"] + table, unmasked[0])
+    assert_close(found[0], entered, 1e-6)
+  block = Block(heads=2)
+  expected = block.apply({"params": params["transformer"][f"block_{layer}"]}, entered)
+  if layer == 2:
+    norm = params["norm"]
+    centered = expected - expected.mean(axis=-1, keepdims=True)
+    centered /= np.sqrt((centered**2).mean(axis=-1, keepdims=True) + 1e-6)
+    expected = centered * norm["scale"] + norm["bias"]
+  assert_close(found[layer + 1], expected)
+
+
+def test_mistakes_of_the_layer_of_mask_tokens():
+  small = {"image_size": 4, "patch_size": 2, "encoder": SMALL}
+  with pytest.raises(UserError, match="mask_token_layer=1: .* encoder.depth=1"):
+    vit_encoder(**small, masked_patches="token", mask_token_layer=1)
+  deep = {**small, "encoder": {**SMALL, "depth": 2}}
+  with pytest.raises(UserError, match="mask_token_layer=1: expected masked_patches="):
+    vit_encoder(**deep, mask_token_layer=1)
+
+
+# Clips
+
+CLIP = (2, 2, 3)
+
+
+def test_relative_ids_number_the_offsets_of_three_axes():
+  found, seen = relative_ids(CLIP), {}
+  positions = np.indices(CLIP).reshape(3, -1).T
+  for a in range(12):
+    for b in range(12):
+      seen.setdefault(tuple(positions[a] - positions[b]), set()).add(found[a, b])
+  assert sorted(ids.pop() for ids in seen.values() if len(ids) == 1) == list(range(45))
+
+
+@pytest.mark.parametrize(
+  "positions", ["sincos", "learned", "rotary", "relative", "none"]
+)
+def test_clips_have_positions_of_three_axes(positions):
+  encoder = VisionEncoder(
+    grid=CLIP, width=12, depth=1, heads=2, positions=positions, masked_patches="token"
+  )
+  patches = np.ones((1, 12, PATCH), np.float32)
+  patches[0, 0] = 2
+  init = jax.eval_shape(encoder.init, jax.random.key(0), patches)
+  params = shaken(init["params"])
+  found = np.asarray(jax.jit(encoder.apply)({"params": params}, patches))[0]
+  assert found.shape == (13, 12)
+  # Equal patches at other positions of a clip have features of their own.
+  apart = np.abs(found[2:, None] - found[None, 2:]).max(axis=-1)
+  apart += np.eye(11)
+  assert (apart.min() > 1e-4) == (positions != "none")
+  if positions == "relative":
+    assert params["relative"]["table"].shape == (3 * 3 * 5 + 3, 2)
+
+
+def test_decoders_predict_masked_patches_of_clips():
+  masked = np.arange(12) % 3 > 0
+  mask = Mask.exactly(jnp.asarray(masked)[None], num_masked=8)
+  encoded = random(1, 5, 12)
+  for positions in ("sincos", "rotary"):
+    decoder = Decoder(
+      grid=CLIP, width=12, depth=1, heads=2, patch_dim=PATCH, positions=positions
+    )
+    shapes = jax.eval_shape(
+      lambda key, decoder=decoder: decoder.init_with_output(key, encoded, mask, True),
+      jax.random.key(0),
+    )
+    assert shapes[0].shape == (1, 12, PATCH)
+
+
 def test_embedded_tokens_come_first_where_they_are_wanted():
   encoder = VisionEncoder(grid=GRID, width=8, depth=2, heads=2)
   patches = random(2, 6, PATCH)
@@ -202,13 +322,13 @@ def test_embedded_tokens_come_first_where_they_are_wanted():
 def test_without_positions_the_order_of_patches_does_not_matter():
   options = (("positions", "none"),)
   patches = random(2, 6, PATCH)
-  codes, turned = (
+  features, turned = (
     np.asarray(encode(x, options=options)[0]) for x in (patches, patches[:, ::-1])
   )
-  assert_close(turned[:, 1:], codes[:, :0:-1])
+  assert_close(turned[:, 1:], features[:, :0:-1])
 
 
-def test_relative_biases_are_of_differences_of_places():
+def test_relative_biases_are_of_offsets():
   rows, columns = 2, 3
   bias = RelativeBias(grid=(rows, columns), heads=2)
   table = random((2 * rows - 1) * (2 * columns - 1) + 3, 2)
@@ -247,10 +367,10 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("size", VIT_SIZES)
 def test_parameters_are_as_many_as_published(size):
-  """Those have a linear head and learned positions, of 1 + N places, as well."""
+  """Those have a linear head and learned positions, of 1 + N, as well."""
   patch_size, published = PUBLISHED[size]
   grid = (224 // patch_size,) * 2
-  model = VisionEncoder(grid=grid, options={"scan": True}, **VIT_SIZES[size])
+  model = VisionEncoder(grid=grid, options=BlockOptions(scan=True), **VIT_SIZES[size])
   patches = jnp.zeros((1, math.prod(grid), patch_size**2 * 3))
   params = jax.eval_shape(model.init, jax.random.key(0), patches)["params"]
   count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

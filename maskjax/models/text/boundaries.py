@@ -52,7 +52,7 @@ class BoundaryHead(nn.Module):
       )(x)
     zeros = nn.initializers.zeros_init()
     bias = self.param("bias", zeros, (encoder.vocab_size,), jnp.float32)
-    return encoder.similarity(x) + bias
+    return encoder.token_logits(x) + bias
 
 
 class SpanLM(nn.Module):

@@ -50,16 +50,16 @@ class EnhancedDecoder(nn.Module):
     )
     attention = Attention(
       heads=encoder.heads,
-      dropout=encoder.attention_dropout,
+      dropout=encoder.options.attention_dropout,
       dtype=encoder.dtype,
       name="attention",
     )
     turned = None if places is None else (places, places)
-    y = attention(query, context, bias=bias, places=turned)
-    x = norm(name="attention_norm")(query + dropout(self, y, encoder.dropout))
-    ratio = encoder.options.get("mlp_ratio", 4.0)
+    y = attention(query, context, bias=bias, positions=turned)
+    x = norm(name="attention_norm")(query + dropout(self, y, encoder.options.dropout))
+    ratio = encoder.options.mlp_ratio
     y = Mlp(ratio=ratio, dtype=encoder.dtype, name="mlp")(x)
-    return norm(name="mlp_norm")(x + dropout(self, y, encoder.dropout))
+    return norm(name="mlp_norm")(x + dropout(self, y, encoder.options.dropout))
 
 
 class DuplexAutoencoder(nn.Module):

@@ -1,21 +1,20 @@
 """Encoders of text: BERT, RoBERTa and ModernBERT are one transformer."""
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.errors import UserError
+from maskjax.models.block_options import BlockOptions, split_options
+from maskjax.models.checks import check_rotary, check_shape
 from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout
 from maskjax.models.relative import Relative, buckets
-from maskjax.models.transformer import LayerNorm, Transformer
-from maskjax.models.vit import check_dtype, check_options, check_shape
+from maskjax.models.transformer import Transformer, norm_like
 from maskjax.resolve import did_you_mean
 from maskjax.tokens import Text
 
@@ -29,7 +28,7 @@ TEXT_SIZES: Mapping[str, Mapping[str, int]] = {
   "L": {"width": 1024, "depth": 24, "heads": 16},
 }
 
-# What sets the kinds of encoder apart, in the words of `TextEncoder` and `Transformer`.
+# Fields of `TextEncoder` and `BlockOptions` by which the kinds of encoder differ.
 # ModernBERT: https://arxiv.org/abs/2412.13663, section 2.1 and appendix A.
 KINDS: Mapping[str, Mapping[str, Any]] = {
   "bert": {"types": 2, "norm_epsilon": 1e-12, "norm_last": True},
@@ -68,12 +67,16 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
 }
 
 POSITIONS = ("disentangled", "learned", "rotary")
+# Fields of `TextEncoder` beside its size and the options of its blocks.
+OWN_FIELDS = (
+  *("embed_width", "positions", "buckets", "types", "windows", "norm_embedded"),
+)
 
 _NORMAL = nn.initializers.normal(0.02)
 
 
 class TextEncoder(nn.Module):
-  """A transformer over tokens of text, that does not look from document to document.
+  """A transformer over tokens of text; no document attends to another one.
 
   Attributes:
     vocab_size: number of tokens V.
@@ -89,18 +92,12 @@ class TextEncoder(nn.Module):
       numbers each by itself.
     types: kinds of a document's parts (BERT's first and second sentence), which are
       added to tokens, the first one where there are no parts; 0 adds none.
-    windows: of each block, in turn from the first on, how far a token looks to either
-      side; 0 for all of its document.
+    windows: of each block, in turn from the first on, how many tokens on either side
+      a token attends to; 0 for all of its document.
     norm_embedded: normalize embedded tokens, before the first block.
-    norm_epsilon: added to the variance in layer normalization.
-    norm_last: see `maskjax.models.transformer.Block`; with it tokens are not normalized
-      once more after the last block.
-    use_bias: see `maskjax.models.transformer.Block`.
-    dropout: share of what is added to tokens, and of the embedded ones, that training
-      drops at random.
-    attention_dropout: see `maskjax.models.attention.Attention`.
-    options: further fields of `Transformer`.
-    dtype: type of the computation.
+    options: of the blocks; normalizations outside of them have the same. With
+      `norm_last` tokens are not normalized once more after the last block; `dropout` is
+      of the embedded tokens as well.
   """
 
   vocab_size: int
@@ -114,49 +111,39 @@ class TextEncoder(nn.Module):
   types: int = 0
   windows: tuple[int, ...] = (0,)
   norm_embedded: bool = True
-  norm_epsilon: float = 1e-5
-  norm_last: bool = False
-  use_bias: bool = True
-  dropout: float = 0.0
-  attention_dropout: float = 0.0
-  options: Mapping[str, Any] = FrozenDict()
-  dtype: DTypeLike = jnp.float32
+  options: BlockOptions = BlockOptions()
+
+  @property
+  def dtype(self) -> DTypeLike:
+    """Type of the computation."""
+    return self.options.dtype
+
+  @property
+  def norm_epsilon(self) -> float:
+    """Added to the variance in layer normalization."""
+    return self.options.norm_epsilon
 
   def setup(self) -> None:
     """Makes the table of tokens, which heads read as well, and the rest."""
     embed_width = self.embed_width or self.width
-    norm = functools.partial(
-      LayerNorm,
-      epsilon=self.norm_epsilon,
-      use_bias=self.use_bias,
-      dtype=self.dtype,
-    )
     self.table = self.param("tokens", _NORMAL, (self.vocab_size, embed_width))
     if self.positions == "learned":
-      self.places = self.param("positions", _NORMAL, (self.length, embed_width))
+      self.position_table = self.param("positions", _NORMAL, (self.length, embed_width))
     if self.positions == "disentangled":
       distances = 2 * (self.buckets or self.length)
       self.relative = self.param("relative", _NORMAL, (distances, self.width))
-      self.relative_norm = norm()
+      self.relative_norm = norm_like(self)
     if self.types:
-      self.kinds = self.param("types", _NORMAL, (self.types, embed_width))
+      self.type_table = self.param("types", _NORMAL, (self.types, embed_width))
     if self.norm_embedded:
-      self.embed_norm = norm()
+      self.embed_norm = norm_like(self)
     if embed_width != self.width:
       self.embed_up = Dense(self.width, dtype=self.dtype)
     self.transformer = Transformer(
-      depth=self.depth,
-      heads=self.heads,
-      norm_epsilon=self.norm_epsilon,
-      norm_last=self.norm_last,
-      use_bias=self.use_bias,
-      dropout=self.dropout,
-      attention_dropout=self.attention_dropout,
-      dtype=self.dtype,
-      **self.options,
+      depth=self.depth, heads=self.heads, options=self.options
     )
-    if not self.norm_last:
-      self.norm = norm()
+    if not self.options.norm_last:
+      self.norm = norm_like(self)
 
   def __call__(self, text: Text) -> Array:
     """Encodes tokens: [B, N] to [B, N, D]."""
@@ -164,65 +151,76 @@ class TextEncoder(nn.Module):
 
   def every_block(self, text: Text) -> list[Array]:
     """As `__call__`, after each block; only the last one is normalized once more."""
-    outputs = self.transformer(self.embed(text), **self.where(text))
+    outputs = self.transformer(self.embed(text), **self.block_inputs(text))
     return [*outputs[:-1], self.finish(outputs[-1])]
 
   def embed(self, text: Text, vectors: Array | None = None) -> Array:
-    """What the first block reads: [B, N, D].
+    """The input of the first block.
 
     Args:
-      text: the tokens and their places.
-      vectors: [B, N, E], what stands for the tokens; those of the table when None.
+      text: the tokens and their positions.
+      vectors: [B, N, E], in place of the tokens' own; those of the table when None.
+
+    Returns:
+      [B, N, D].
     """
     x = self.table[text.token] if vectors is None else vectors
     if self.positions == "learned":
-      x = x + self.places[text.position]
+      x = x + self.position_table[text.position]
     if self.types:
-      x = x + self.kinds[0 if text.kind is None else text.kind]
+      x = x + self.type_table[0 if text.kind is None else text.kind]
     x = x.astype(self.dtype)
-    x = dropout(self, self.embed_norm(x) if self.norm_embedded else x, self.dropout)
+    x = self.embed_norm(x) if self.norm_embedded else x
+    x = dropout(self, x, self.options.dropout)
     return x if x.shape[-1] == self.width else self.embed_up(x)
 
-  def where(self, text: Text, *, causal: bool = False) -> dict[str, Any]:
-    """What `Transformer` needs to know of the places of tokens.
+  def block_inputs(
+    self, text: Text, *, windowed: bool = True, causal: bool = False
+  ) -> dict[str, Any]:
+    """The inputs of blocks beside the tokens: a bias of attention, and positions.
 
     Args:
       text: the tokens.
-      causal: look at no later tokens.
+      windowed: attend within `windows`; else to whole documents.
+      causal: attend to no later tokens.
+
+    Returns:
+      Keyword arguments of `maskjax.models.Transformer`.
     """
-    bias = {w: attention_bias(text, window=w, causal=causal) for w in self.windows}
-    turns = [self.windows[i % len(self.windows)] for i in range(self.depth)]
-    where: dict[str, Any] = {
+    windows = self.windows if windowed else (0,)
+    bias = {w: attention_bias(text, window=w, causal=causal) for w in windows}
+    turns = [windows[i % len(windows)] for i in range(self.depth)]
+    inputs: dict[str, Any] = {
       "bias": bias[turns[0]] if len(bias) == 1 else [bias[w] for w in turns]
     }
     if self.positions == "rotary":
-      where["places"] = text.position[..., None]
+      inputs["positions"] = text.position[..., None]
     if self.positions == "disentangled":
-      apart = text.position[:, :, None] - text.position[:, None]
-      ids = buckets(apart, count=self.buckets, most=self.length)
-      where["relative"] = Relative(self.relative_norm(self.relative), ids)
-    return where
+      offsets = text.position[:, :, None] - text.position[:, None]
+      ids = buckets(offsets, count=self.buckets, most=self.length)
+      inputs["relative"] = Relative(self.relative_norm(self.relative), ids)
+    return inputs
 
-  def read(self, x: Array, text: Text, bias: Array | float = 0.0) -> Array:
-    """What all blocks make of what the first one reads: [B, N, D] to the same.
+  def run_blocks(self, x: Array, text: Text, bias: Array | float = 0.0) -> Array:
+    """Runs all blocks, and finishes: [B, N, D] to the same.
 
     Args:
-      x: for example what `embed` gives.
-      text: the places, and which documents they are of.
-      bias: added to that of all blocks, of a shape that spreads to [B, 1, N, N].
+      x: the input of the first block, for example what `embed` gives.
+      text: the positions, and which documents they are of.
+      bias: added to that of all blocks, broadcast to [B, 1, N, N].
     """
-    where = self.where(text)
-    if isinstance(where["bias"], list):
-      where["bias"] = [of_block + bias for of_block in where["bias"]]
+    inputs = self.block_inputs(text)
+    if isinstance(inputs["bias"], list):
+      inputs["bias"] = [of_block + bias for of_block in inputs["bias"]]
     else:
-      where["bias"] = where["bias"] + bias
-    return self.finish(self.transformer(x, **where)[-1])
+      inputs["bias"] = inputs["bias"] + bias
+    return self.finish(self.transformer(x, **inputs)[-1])
 
   def finish(self, x: Array) -> Array:
-    """What follows the last block: [B, N, D] to the same."""
-    return x if self.norm_last else self.norm(x)
+    """Normalizes after the last block, if the blocks do not: [B, N, D] to the same."""
+    return x if self.options.norm_last else self.norm(x)
 
-  def similarity(self, x: Array) -> Array:
+  def token_logits(self, x: Array) -> Array:
     """Products with all tokens of the table: [..., E] to float32 [..., V]."""
     return jnp.einsum(
       "...e,ve->...v",
@@ -240,29 +238,24 @@ def attention_bias(
   Args:
     text: the tokens that attend, [B, N].
     keys: those that are attended to, [B, K]; the same when None.
-    window: how far they look to either side; 0 for all.
-    causal: look at no later ones.
+    window: how many tokens on either side they attend to; 0 for all.
+    causal: attend to no later ones.
 
   Returns:
     float32 [B, 1, N, K], 0 or -inf, see `maskjax.models.attention.attend`.
   """
   keys = text if keys is None else keys
-  apart = keys.position[:, None] - text.position[:, :, None]
+  offset = keys.position[:, None] - text.position[:, :, None]
   seen = text.segment[:, :, None] == keys.segment[:, None]
   if window:
-    seen &= jnp.abs(apart) <= window
+    seen &= jnp.abs(offset) <= window
   if causal:
-    seen &= apart <= 0
+    seen &= offset <= 0
   return jnp.where(seen, 0.0, -jnp.inf)[:, None]
 
 
 def text_encoder(
-  *,
-  vocab_size: int,
-  length: int,
-  encoder: Mapping[str, Any] | str,
-  dtype: str = "float32",
-  **options: Any,
+  *, vocab_size: int, length: int, encoder: Mapping[str, Any] | str, **options: Any
 ) -> TextEncoder:
   """Makes an encoder from hyperparameters, and checks that they fit.
 
@@ -270,14 +263,13 @@ def text_encoder(
     vocab_size: number of tokens.
     length: tokens of a row.
     encoder: a name in `TEXT_SIZES`, or a mapping with `size`, or with `width`, `depth`
-      and `heads`; a mapping may have a `kind`, `bert` (the default), `roberta`,
-      `modernbert` or `llama`, and fields of `TextEncoder` and `Transformer` that differ
-      from it.
-    dtype: `float32` or `bfloat16`, type of the computation.
-    **options: further fields of `TextEncoder` and `Transformer`.
+      and `heads`; a mapping may have a `kind` (`bert`, the default, or another of
+      `KINDS`), and fields of `TextEncoder` and `BlockOptions` that differ from it.
+    **options: further fields of `TextEncoder` and of `BlockOptions`.
 
   Raises:
-    UserError: names the hyperparameter that does not fit.
+    UserError: a kind, size or option that there is not, or a number that is out of its
+      range; names it.
 
   Example:
     >>> modern = dict(kind="modernbert", size="M")
@@ -296,38 +288,21 @@ def text_encoder(
       raise UserError(f"{key}={value}: expected at least 1")
   fields = {**(TEXT_SIZES[size] if size else {}), **KINDS[kind], **options, **given}
   shape = {k: fields.pop(k) for k in ("width", "depth", "heads") if k in fields}
-  shape = check_shape("encoder", shape)
-  names = ("embed_width", "positions", "buckets", "types", "windows", "norm_epsilon")
-  rates = ("dropout", "attention_dropout")
-  own = {
-    key: _frozen(fields.pop(key))
-    for key in (*names, "norm_embedded", "norm_last", "use_bias", *rates)
-    if key in fields
-  }
-  if own.get("positions", "learned") not in POSITIONS:
-    hint = did_you_mean(str(own["positions"]), POSITIONS)
-    raise UserError(f"encoder.positions={own['positions']!r}: {hint}")
-  if own.get("buckets", 0) < 0 or own.get("buckets") == 1:
-    raise UserError(f"encoder.buckets={own['buckets']}: expected 0, or at least 2")
-  for rate in rates:
-    if not 0 <= own.get(rate, 0.0) < 1:
-      raise UserError(f"{rate}={own[rate]}: expected at least 0 and less than 1")
-  if own.get("positions") == "rotary" and shape["width"] // shape["heads"] % 2:
-    raise UserError(
-      f"encoder.width={shape['width']}: expected a multiple of 2 channels for each of "
-      f"encoder.heads={shape['heads']}, for rotary positions"
-    )
-  fields = {key: _frozen(value) for key, value in fields.items()}
-  return TextEncoder(
+  own, block_options = split_options(fields, OWN_FIELDS)
+  if "windows" in own:
+    own["windows"] = tuple(own["windows"])
+  found = TextEncoder(
     vocab_size=vocab_size,
     length=length,
-    **shape,
+    **check_shape("encoder", shape),
     **own,
-    options=check_options(fields),
-    dtype=check_dtype(dtype),
+    options=block_options,
   )
-
-
-def _frozen(value: Any) -> Any:
-  """Lists as tuples, since modules are compared and hashed."""
-  return tuple(value) if isinstance(value, list) else value
+  if found.positions not in POSITIONS:
+    hint = did_you_mean(str(found.positions), POSITIONS)
+    raise UserError(f"encoder.positions={found.positions!r}: {hint}")
+  if found.buckets < 0 or found.buckets == 1:
+    raise UserError(f"encoder.buckets={found.buckets}: expected 0, or at least 2")
+  if found.positions == "rotary":
+    check_rotary("encoder", width=found.width, heads=found.heads, axes=1)
+  return found

@@ -109,7 +109,7 @@ class ExpandedLM(nn.Module):
     x = encoder.transformer(
       encoder.embed(every),
       bias=attention_bias(every),
-      places=jnp.stack([every.position, number], axis=-1),
+      positions=jnp.stack([every.position, number], axis=-1),
     )[-1]
     return encoder.finish(x), places, says
 

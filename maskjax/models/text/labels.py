@@ -13,7 +13,7 @@ _INIT = nn.initializers.normal(0.02)
 
 
 class TextClassifier(nn.Module):
-  """Classes of a text, of the code of the token before it.
+  """Classes of a text, from the features of the token before it.
 
   A dense layer and a hyperbolic tangent stand before the last layer, as in BERT.
 
@@ -31,11 +31,11 @@ class TextClassifier(nn.Module):
     encoder = self.encoder
     first = encoder(text)[:, 0]
     pooled = jnp.tanh(Dense(encoder.width, dtype=encoder.dtype, name="pool")(first))
-    pooled = dropout(self, pooled, encoder.dropout).astype(jnp.float32)
+    pooled = dropout(self, pooled, encoder.options.dropout).astype(jnp.float32)
     return nn.Dense(self.num_classes, kernel_init=_INIT, name="classes")(pooled)
 
   def encode(self, text: Text) -> Array:
-    """Codes of all tokens: [B, N, D]."""
+    """Features of all tokens: [B, N, D]."""
     return self.encoder(text)
 
 
@@ -53,10 +53,10 @@ class TokenClassifier(nn.Module):
   @nn.compact
   def __call__(self, text: Text) -> Array:
     """Rows [B, N] to float32 logits [B, N, K]."""
-    codes = dropout(self, self.encoder(text), self.encoder.dropout)
-    codes = codes.astype(jnp.float32)
-    return nn.Dense(self.num_classes, kernel_init=_INIT, name="classes")(codes)
+    features = dropout(self, self.encoder(text), self.encoder.options.dropout)
+    features = features.astype(jnp.float32)
+    return nn.Dense(self.num_classes, kernel_init=_INIT, name="classes")(features)
 
   def encode(self, text: Text) -> Array:
-    """Codes of all tokens: [B, N, D]."""
+    """Features of all tokens: [B, N, D]."""
     return self.encoder(text)

@@ -9,8 +9,8 @@ from jax import Array
 
 from maskjax.masking.mask import Mask, gather
 from maskjax.models.text.encoder import TextEncoder
-from maskjax.models.text.encoder_model import blocks_like, norm_like, whole_documents
 from maskjax.models.text.masked_lm import VocabularyHead
+from maskjax.models.transformer import blocks_like, norm_like
 from maskjax.tokens import Text
 
 
@@ -41,7 +41,7 @@ class LateMaskLM(nn.Module):
       init = nn.initializers.normal(0.02)
       self.places = self.param("positions", init, (encoder.length, encoder.width))
       self.enter_norm = norm_like(encoder)
-    if not encoder.norm_last:
+    if not encoder.options.norm_last:
       self.norm = norm_like(encoder)
     self.head = VocabularyHead(encoder=encoder)
 
@@ -70,11 +70,11 @@ class LateMaskLM(nn.Module):
     text = text.pick(order)
     if self.begins_anew:
       x = self.enter_norm(x + self.places[text.position].astype(x.dtype))
-    where = whole_documents(self.encoder, text)
+    inputs = self.encoder.block_inputs(text, windowed=False)
     # Distances are of all tokens to all others, see `Block`.
-    x = self.decoder(x, None if "relative" in where else asked, **where)[-1]
+    x = self.decoder(x, None if "relative" in inputs else asked, **inputs)[-1]
     x = x if asked is None else x[:, -asked:]
-    x = x if self.encoder.norm_last else self.norm(x)
+    x = x if self.encoder.options.norm_last else self.norm(x)
     if asked is None:
       x = gather(x, jnp.take_along_axis(late.restore_ids, ids, axis=1))
     return self.head(x)

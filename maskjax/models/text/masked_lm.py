@@ -1,4 +1,4 @@
-"""Masked language models: an encoder, and a head that knows its table of tokens."""
+"""Masked language models: an encoder, and a head that shares its table of tokens."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -8,17 +8,17 @@ from maskjax.masking.mask import gather
 from maskjax.models.dense import Dense
 from maskjax.models.gelu import gelu
 from maskjax.models.text.encoder import TextEncoder
-from maskjax.models.text.encoder_model import norm_like
+from maskjax.models.transformer import norm_like
 from maskjax.tokens import Text
 
 
 class VocabularyHead(nn.Module):
-  """From codes to logits of tokens, by the encoder's own table.
+  """From features to logits of tokens, by the encoder's own table.
 
   A dense layer, GELU and normalization stand before the table, as in BERT.
 
   Attributes:
-    encoder: has the table, and says what the layers here are like.
+    encoder: has the table, and the options of the layers.
   """
 
   encoder: TextEncoder
@@ -29,18 +29,18 @@ class VocabularyHead(nn.Module):
     encoder = self.encoder
     dense = Dense(
       encoder.embed_width or encoder.width,
-      use_bias=encoder.use_bias,
+      use_bias=encoder.options.use_bias,
       dtype=encoder.dtype,
       name="dense",
     )
     norm = norm_like(encoder, name="norm")
-    logits = encoder.similarity(norm(gelu(dense(x))))
+    logits = encoder.token_logits(norm(gelu(dense(x))))
     init = nn.initializers.zeros_init()
     return logits + self.param("bias", init, (encoder.vocab_size,), jnp.float32)
 
 
 class MaskedLM(nn.Module):
-  """Tells the tokens at some places of a text.
+  """Predicts the tokens at some positions of a text.
 
   Attributes:
     encoder: of the text.
@@ -53,10 +53,10 @@ class MaskedLM(nn.Module):
     self.head = VocabularyHead(encoder=self.encoder)
 
   def __call__(self, text: Text, ids: Array) -> Array:
-    """Logits at the places `ids` alone.
+    """Logits at the positions `ids` alone.
 
     Args:
-      text: [B, N], with mask tokens where tokens are hidden.
+      text: [B, N], with mask tokens where tokens are masked.
       ids: int [B, M].
 
     Returns:
@@ -65,5 +65,5 @@ class MaskedLM(nn.Module):
     return self.head(gather(self.encoder(text), ids))
 
   def encode(self, text: Text) -> Array:
-    """Codes of all tokens: [B, N, D]."""
+    """Features of all tokens: [B, N, D]."""
     return self.encoder(text)

@@ -8,8 +8,8 @@ from maskjax.masking.mask import gather
 from maskjax.models.dense import Dense
 from maskjax.models.gelu import gelu
 from maskjax.models.text.encoder import TextEncoder
-from maskjax.models.text.encoder_model import blocks_like, norm_like, whole_documents
 from maskjax.models.text.masked_lm import VocabularyHead
+from maskjax.models.transformer import blocks_like, norm_like
 from maskjax.tokens import Text
 
 _NORMAL = nn.initializers.normal(0.02)
@@ -29,7 +29,9 @@ class IdentityHead(nn.Module):
     """[..., D] and the table of n-grams [G, E] to float32 [..., V + G]."""
     encoder = self.encoder
     width = ngrams.shape[1]
-    dense = Dense(width, use_bias=encoder.use_bias, dtype=encoder.dtype, name="dense")
+    dense = Dense(
+      width, use_bias=encoder.options.use_bias, dtype=encoder.dtype, name="dense"
+    )
     x = norm_like(encoder, name="norm")(gelu(dense(x)))
     of_ngrams = jnp.einsum(
       "...e,ge->...g",
@@ -39,7 +41,7 @@ class IdentityHead(nn.Module):
     )
     size = encoder.vocab_size + len(ngrams)
     bias = self.param("bias", nn.initializers.zeros_init(), (size,), jnp.float32)
-    return jnp.concatenate([encoder.similarity(x), of_ngrams], axis=-1) + bias
+    return jnp.concatenate([encoder.token_logits(x), of_ngrams], axis=-1) + bias
 
 
 class NgramLM(nn.Module):
@@ -112,7 +114,7 @@ class NgramLM(nn.Module):
       float32 [B, M, V + G].
     """
     x = self.encoder.embed(text, self.vectors(identities))
-    x = self.generator(x, **whole_documents(self.encoder, text))[-1]
+    x = self.generator(x, **self.encoder.block_inputs(text, windowed=False))[-1]
     x = self.generator_norm(gather(x, ids))
     return self.generator_head(x, self.ngrams)
 
@@ -157,4 +159,4 @@ class NgramLM(nn.Module):
     is_symbol = jnp.arange(count) >= text.token.shape[1]
     unseen = is_symbol & ~jnp.eye(count, dtype=bool)
     bias = jnp.where(unseen, -jnp.inf, 0.0)
-    return self.encoder.read(self.encoder.embed(both, vectors), both, bias)
+    return self.encoder.run_blocks(self.encoder.embed(both, vectors), both, bias)

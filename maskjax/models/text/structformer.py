@@ -8,13 +8,12 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.masking.mask import gather
-from maskjax.models.attention import take
+from maskjax.models.attention import weighted_sum
 from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout
 from maskjax.models.text.dependency import calibrate, heads
 from maskjax.models.text.encoder import TextEncoder
-from maskjax.models.text.encoder_model import blocks_like, norm_like, whole_documents
-from maskjax.models.transformer import REMAT, Mlp
+from maskjax.models.transformer import Mlp, blocks_like, norm_like, remat_of
 from maskjax.sharding import constrain_batch
 from maskjax.tokens import Text
 
@@ -120,7 +119,7 @@ class TreeAttention(nn.Module):
       "bhnd,bhkd->bhnk", query, key, preferred_element_type=jnp.float32
     )
     weights = dropout(self, jax.nn.sigmoid(scores) * depends, self.dropout)
-    y = take(weights, value)
+    y = weighted_sum(weights, value)
     return dense("out")(y.swapaxes(1, 2).reshape(x.shape))
 
 
@@ -142,16 +141,18 @@ class TreeBlock(nn.Module):
       head: float32 [B, N, N], see `maskjax.models.text.dependency.heads`.
       relations: float32 [H, 2], how much each head heeds heads, and children.
     """
-    encoder = self.encoder
-    options = {"activation": "gelu", "gated": False, **encoder.options}
-    like: dict[str, Any] = {"use_bias": encoder.use_bias, "dtype": encoder.dtype}
+    encoder, options = self.encoder, self.encoder.options
+    like: dict[str, Any] = {"use_bias": options.use_bias, "dtype": options.dtype}
     attention = TreeAttention(
-      heads=encoder.heads, dropout=encoder.attention_dropout, **like, name="attention"
+      heads=encoder.heads,
+      dropout=options.attention_dropout,
+      **like,
+      name="attention",
     )
     mlp = Mlp(
-      ratio=options["mlp_ratio"],
-      activation=options["activation"],
-      gated=options["gated"],
+      ratio=options.mlp_ratio,
+      activation=options.activation,
+      gated=options.gated,
       **like,
       name="mlp",
     )
@@ -159,9 +160,9 @@ class TreeBlock(nn.Module):
     depends = jnp.einsum("hr,rbnk->bhnk", relations, either)
     x = constrain_batch(x)
     y = attention(norm_like(encoder, name="attention_norm")(x), depends)
-    x = x + dropout(self, y, encoder.dropout)
+    x = x + dropout(self, y, options.dropout)
     y = mlp(norm_like(encoder, name="mlp_norm")(x))
-    return constrain_batch(x + dropout(self, y, encoder.dropout))
+    return constrain_batch(x + dropout(self, y, options.dropout))
 
 
 class StructFormer(nn.Module):
@@ -189,9 +190,7 @@ class StructFormer(nn.Module):
     )
     if self.context:
       self.first = blocks_like(encoder, self.context)
-    block: Any = TreeBlock
-    if encoder.options["remat"] != "none":
-      block = nn.remat(TreeBlock, policy=REMAT[encoder.options["remat"]])
+    block = remat_of(TreeBlock, encoder.options.remat)
     self.blocks = [block(encoder=encoder) for _ in range(depth)]
     init = nn.initializers.normal(0.1)
     self.relations = self.param("relations", init, (depth, encoder.heads, 2))
@@ -200,7 +199,7 @@ class StructFormer(nn.Module):
 
   def __call__(self, text: Text, ids: Array) -> Array:
     """Logits at the places `ids` alone: [B, N] and int [B, M] to float32 [B, M, V]."""
-    return self.encoder.similarity(gather(self.encode(text), ids)) + self.bias
+    return self.encoder.token_logits(gather(self.encode(text), ids)) + self.bias
 
   def encode(self, text: Text) -> Array:
     """Codes of all tokens: [B, N, D]."""
@@ -219,7 +218,7 @@ class StructFormer(nn.Module):
     encoder = self.encoder
     x = encoder.embed(text)
     if self.context:
-      x = self.first(x, **whole_documents(encoder, text))[-1]
+      x = self.first(x, **encoder.block_inputs(text, windowed=False))[-1]
       read = x
     else:
       read = encoder.table[text.token]

@@ -195,8 +195,7 @@ def capi(
   num_masked = images["num_masked"]
   shape = {"width": vit.width, "depth": 12, "heads": vit.heads, **(predictor or {})}
   asks = decoder_of(vit, shape, kind=Predictor, role="predictor")
-  check_rotary("encoder", vit)
-  check_rotary("predictor", asks)
+  check_rotary("predictor", width=asks.width, heads=asks.heads, axes=len(asks.grid))
   return Capi(
     model=ClusterPredictor(
       encoder=vit,

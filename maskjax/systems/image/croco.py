@@ -156,8 +156,9 @@ def croco(
   target = Pixels(patch_size=patch, channels=channels, normalized=norm_pix_loss)
   completes = decoder_of(vit, decoder, patch_dim=target.size, positions=positions)
   if positions == "rotary":
-    check_rotary("encoder", vit)
-    check_rotary("decoder", completes)
+    check_rotary(
+      "decoder", width=completes.width, heads=completes.heads, axes=len(completes.grid)
+    )
   return CrossViewCompletion(
     model=CrossViewAutoencoder(
       encoder=vit,

@@ -100,7 +100,7 @@ def dmt_jepa(
   head = AggregationHead(
     heads=vit.heads,
     depth=head_depth,
-    mlp_ratio=vit.options["mlp_ratio"],
+    mlp_ratio=vit.options.mlp_ratio,
     norm_epsilon=vit.norm_epsilon,
     dtype=vit.dtype,
   )

@@ -16,9 +16,8 @@ from jax import Array
 
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, cross_entropy
-from maskjax.models import check_shape, conv_encoder
+from maskjax.models import BlockOptions, check_shape, conv_encoder
 from maskjax.models.selfie import POSITIONS, PatchChooser
-from maskjax.models.vit import check_options
 from maskjax.objectives import statistics
 from maskjax.objectives.images import ImageObjective, masks
 from maskjax.objectives.objective import Batch, Variables, collections, valid
@@ -125,7 +124,9 @@ def selfie(
     dtype=dtype,
   )
   shape = {"depth": 3, "heads": 32, "mlp_ratio": 0.625, **(pooling or {})}
-  options = dict(mlp_ratio=shape.pop("mlp_ratio"), scan=scan, remat=remat)
+  options = BlockOptions(
+    mlp_ratio=shape.pop("mlp_ratio"), scan=scan, remat=remat, dtype=dtype
+  )
   shape["width"] = network.network.widths[-1]
   shape = check_shape("pooling", shape)
   del shape["width"]
@@ -141,8 +142,6 @@ def selfie(
       "distractors"
     )
   return Selfie(
-    model=PatchChooser(
-      encoder=network, positions=positions, options=check_options(options), **shape
-    ),
+    model=PatchChooser(encoder=network, positions=positions, options=options, **shape),
     **images,
   )

@@ -23,7 +23,7 @@ from maskjax.masking import words
 from maskjax.masking.mask import gather
 from maskjax.masking.text_policy import text_masking
 from maskjax.models.text import TextEncoder, VocabularyHead
-from maskjax.models.text.encoder_model import blocks_like, norm_like, whole_documents
+from maskjax.models.transformer import blocks_like, norm_like
 from maskjax.objectives.objective import Batch, Step, Variables
 from maskjax.objectives.text import (
   MaskedTextObjective,
@@ -95,7 +95,7 @@ class RefinedLM(nn.Module):
   def setup(self) -> None:
     """Makes the further blocks and the head."""
     self.decoder = blocks_like(self.encoder, len(self.unmasked))
-    if not self.encoder.norm_last:
+    if not self.encoder.options.norm_last:
       self.norm = norm_like(self.encoder)
     self.head = VocabularyHead(encoder=self.encoder)
 
@@ -123,13 +123,13 @@ class RefinedLM(nn.Module):
     if order is None:
       positions = jnp.arange(text.token.shape[1])
       order = jnp.broadcast_to((positions * _GOLDEN) % 1.0, text.token.shape)
-    where = whole_documents(self.encoder, text)
+    inputs = self.encoder.block_inputs(text, windowed=False)
     unseen = [self.not_seen(text, ids, order, share) for share in self.unmasked]
-    where["bias"] = [
-      jnp.where(masked[:, None, None], -jnp.inf, where["bias"]) for masked in unseen
+    inputs["bias"] = [
+      jnp.where(masked[:, None, None], -jnp.inf, inputs["bias"]) for masked in unseen
     ]
-    x = self.decoder(features, **where)[-1]
-    x = gather(x if self.encoder.norm_last else self.norm(x), ids)
+    x = self.decoder(features, **inputs)[-1]
+    x = gather(x if self.encoder.options.norm_last else self.norm(x), ids)
     if unrefined is not None:
       x = jnp.where(unrefined[..., None], gather(features, ids), x)
     return self.head(x)

@@ -89,8 +89,8 @@ class CausalLM(nn.Module):
   def encode(self, text: Text) -> Array:
     """Features of all tokens, each of itself and those before it: [B, N, D]."""
     encoder = self.encoder
-    where = encoder.where(text, causal=True)
-    return encoder.finish(encoder.transformer(encoder.embed(text), **where)[-1])
+    inputs = encoder.block_inputs(text, causal=True)
+    return encoder.finish(encoder.transformer(encoder.embed(text), **inputs)[-1])
 
 
 def meap(

@@ -81,9 +81,9 @@ def structformer(
     raise UserError(f"parser_depth={parser_depth}: expected at least 1")
   if conv_size < 1 or conv_size % 2 == 0:
     raise UserError(f"conv_size={conv_size}: expected an odd number")
-  if encoder.norm_last:
+  if encoder.options.norm_last:
     raise UserError("encoder.norm_last=True: expected False, to normalize before")
-  if encoder.options["scan"]:
+  if encoder.options.scan:
     raise UserError("scan=True: expected False, since blocks are made one by one")
   if (encoder.embed_width or encoder.width) != encoder.width:
     raise UserError(

@@ -95,7 +95,7 @@ def blocks(p, x, sees, encoder, turn=lambda x: x, activation=gelu):
   """All blocks of a `Transformer`; `sees` is one for all, or one for each."""
   for i in range(len(p)):
     seen = sees[i] if isinstance(sees, list) else sees
-    shape = dict(epsilon=encoder.norm_epsilon, norm_last=encoder.norm_last)
+    shape = dict(epsilon=encoder.norm_epsilon, norm_last=encoder.options.norm_last)
     x = block(
       p[f"block_{i}"], x, seen, encoder.heads, turn=turn, activation=activation, **shape
     )
@@ -120,7 +120,7 @@ def same_document(row, keys=None):
 def encode(p, row, encoder, turn=lambda x: x):
   x = embed(p, row, encoder)
   x = blocks(p["transformer"], x, same_document(row), encoder, turn)
-  return x if encoder.norm_last else norm(p["norm"], x, encoder.norm_epsilon)
+  return x if encoder.options.norm_last else norm(p["norm"], x, encoder.norm_epsilon)
 
 
 def vocabulary(p, table, x, encoder):

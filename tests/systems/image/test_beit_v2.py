@@ -198,7 +198,7 @@ def test_the_papers_masks():
 def test_scanned_blocks_agree():
   objective, params, extra = made()
   encoder = objective.model.encoder
-  encoder = encoder.clone(options=encoder.options.copy({"scan": True}))
+  encoder = encoder.clone(options=encoder.options.replace(scan=True))
   scanned = dataclasses.replace(objective, model=objective.model.clone(encoder=encoder))
   loss = jax.jit(scanned.loss)(stack_blocks(params), extra, make_batch(), KEY)
   np.testing.assert_allclose(
@@ -209,7 +209,7 @@ def test_scanned_blocks_agree():
 def test_paths_are_dropped_in_training_alone():
   objective, params, extra = made()
   encoder = objective.model.encoder
-  encoder = encoder.clone(options=encoder.options.copy({"drop_path": 0.9}))
+  encoder = encoder.clone(options=encoder.options.replace(drop_path=0.9))
   drops = dataclasses.replace(objective, model=objective.model.clone(encoder=encoder))
   batch, whole = make_batch(), said(make_batch())["loss"].value()
   run = jax.jit(lambda *given: (drops.evaluate(*given, KEY), drops.loss(*given, KEY)))

@@ -62,7 +62,7 @@ def test_defaults_are_the_papers():
   objective = dbot(teacher={"name": "bootstrap", "num_steps": 1600})
   assert (objective.num_masked, objective.model.decoder.depth) == (147, 8)
   assert objective.teacher.stages == 2
-  assert objective.model.encoder.options["drop_path"] == 0.2
+  assert objective.model.encoder.options.drop_path == 0.2
   # The decoder predicts as many channels as the encoder has.
   assert objective.model.decoder.patch_dim == objective.model.encoder.width == 768
 

@@ -68,7 +68,7 @@ def test_defaults_are_the_papers():
   objective = maskalign(teacher="ema")
   assert objective.attentive
   assert (objective.num_masked, objective.model.levels) == (138, 5)
-  assert objective.model.encoder.options["drop_path"] == 0.1
+  assert objective.model.encoder.options.drop_path == 0.1
 
 
 def test_weights_begin_with_each_block_for_its_like():

@@ -35,7 +35,7 @@ def run(params, objective, row, masked, order, ids, unrefined):
     seen[places[: round(share * len(places))]] = True
     sees.append(reference.same_document(row) & seen[None])
   x = reference.blocks(p["decoder"], codes, sees, encoder)
-  if not encoder.norm_last:
+  if not encoder.options.norm_last:
     x = reference.norm(p["norm"], x, encoder.norm_epsilon)
   x = np.where(np.asarray(unrefined)[:, None], codes[ids], x[ids])
   return reference.vocabulary(p["head"], p["encoder"]["tokens"], x, encoder)

@@ -176,7 +176,7 @@ def test_rows_are_as_if_shortened():
   @jax.jit
   def alone(text, identities):
     x = model.encoder.embed(text, model.vectors(identities))
-    return model.encoder.read(x, text)
+    return model.encoder.run_blocks(x, text)
 
   masked, score = np.asarray(mask.masked), np.asarray(text.score)
   for row in (0, 3):

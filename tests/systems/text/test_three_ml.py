@@ -101,7 +101,7 @@ def run(name, params, objective, text, ids, late):
     x = x + p["positions"][np.asarray(text.position)]
     x = reference.norm(p["enter_norm"], x, encoder.norm_epsilon)
   x = reference.blocks(p["decoder"], x, reference.same_document(text), encoder)
-  if not encoder.norm_last:
+  if not encoder.options.norm_last:
     x = reference.norm(p["norm"], x, encoder.norm_epsilon)
   return reference.vocabulary(p["head"], p["encoder"]["tokens"], x[ids], encoder)
 
@@ -176,7 +176,7 @@ def test_mask_tokens_do_not_reach_codes():
 def test_what_the_further_blocks_drop(name, rates):
   objective, params = make(name, dropout=0.5, attention_dropout=0.25)
   decoder = objective.model.bind({"params": params}).decoder
-  assert (decoder.dropout, decoder.attention_dropout) == rates
+  assert (decoder.options.dropout, decoder.options.attention_dropout) == rates
 
 
 @pytest.mark.parametrize(

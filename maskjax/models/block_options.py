@@ -1,0 +1,146 @@
+"""The options of a transformer block, for images and for text alike."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from maskjax.errors import UserError
+from maskjax.models.checks import check_dtype
+from maskjax.models.gelu import ACTIVATIONS
+from maskjax.models.rotary import BASE
+from maskjax.resolve import did_you_mean
+
+# What the backward pass of a block finds in memory; it computes the rest again. The
+# products of weights are those without a batch axis: attention's own have one.
+REMAT: Mapping[str, Callable[..., Any]] = {
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockOptions:
+  """What the blocks of a network are like.
+
+  A new option is a field here and its use in `maskjax.models.transformer.Block`: every
+  network hands these options on as a whole.
+
+  Attributes:
+    mlp_ratio: hidden width of the MLPs over the width of the tokens.
+    norm_epsilon: added to the variance in layer normalization.
+    norm_last: normalize the sum of tokens and branch, as BERT does, and not the input
+      of the branch.
+    norm_first: normalize the input of the first block's attention, as all but
+      ModernBERT do, which normalizes tokens before that block; without effect where
+      `norm_last` is set, and not to be left out with `scan`.
+    activation: of the MLPs, a name in `maskjax.models.gelu.ACTIVATIONS`.
+    gated: multiply the activation by a third layer's output
+      (https://arxiv.org/abs/2002.05202).
+    use_bias: give all layers, and the normalizations, biases.
+    key_bias: give the keys of attention a bias, as all but BEiT do.
+    dropout: share of the output of each branch that is dropped at random, where there
+      is a `dropout` generator.
+    attention_dropout: share of the attention weights that is dropped, likewise.
+    layer_scale: initial factor of the channels of each branch, as parameters
+      (https://arxiv.org/abs/2103.17239); None for no such parameters.
+    rotary_bases: `base` of `maskjax.models.rotary.rotate` in each block, in turn from
+      the first on.
+    drop_path: probability that an example skips a branch of the last block, where there
+      is a `drop_path` generator; those of earlier blocks rise from 0 to it.
+    scan: compile one block and loop over it: parameters are stacked under `blocks`
+      instead of standing under `block_0`, `block_1`, ...
+    remat: which activations of each block the backward pass computes again: `none`;
+      `dots`, all but the products of weights; or `full`, all.
+    dtype: type of the computation, `float32` or `bfloat16`; parameters and statistics
+      stay float32.
+
+  Raises:
+    UserError: an option out of its range; names it.
+
+  Example:
+    >>> BlockOptions(dtype="bfloat16").dtype
+    dtype(bfloat16)
+    >>> BlockOptions(drop_path=1.0)
+    Traceback (most recent call last):
+    maskjax.errors.UserError: drop_path=1.0: expected at least 0 and less than 1
+  """
+
+  mlp_ratio: float = 4.0
+  norm_epsilon: float = 1e-6
+  norm_last: bool = False
+  norm_first: bool = True
+  activation: str = "gelu"
+  gated: bool = False
+  use_bias: bool = True
+  key_bias: bool = True
+  dropout: float = 0.0
+  attention_dropout: float = 0.0
+  layer_scale: float | None = None
+  rotary_bases: tuple[float, ...] = (BASE,)
+  drop_path: float = 0.0
+  scan: bool = False
+  remat: str = "none"
+  dtype: DTypeLike = jnp.float32
+
+  def __post_init__(self) -> None:
+    """Checks the options, and brings them into a form that can be hashed."""
+    object.__setattr__(self, "dtype", check_dtype(self.dtype))
+    object.__setattr__(self, "rotary_bases", tuple(self.rotary_bases))
+    for rate in ("dropout", "attention_dropout", "drop_path"):
+      if not 0 <= (value := getattr(self, rate)) < 1:
+        raise UserError(f"{rate}={value}: expected at least 0 and less than 1")
+    if self.remat not in ("none", *REMAT):
+      raise UserError(f"remat={self.remat!r}: expected {', '.join(('none', *REMAT))}")
+    if self.activation not in ACTIVATIONS:
+      hint = did_you_mean(str(self.activation), ACTIVATIONS)
+      raise UserError(f"activation={self.activation!r}: {hint}")
+    if not self.rotary_bases:
+      raise UserError("rotary_bases=(): expected at least one base")
+    if self.scan and not self.norm_first:
+      raise UserError(
+        "scan=True: expected norm_first=True, so that all blocks are alike"
+      )
+
+  def replace(self, **changes: Any) -> "BlockOptions":
+    """These options with some changed.
+
+    Example:
+      >>> BlockOptions(drop_path=0.1).replace(drop_path=0.0).drop_path
+      0.0
+    """
+    return dataclasses.replace(self, **changes)
+
+
+def split_options(
+  given: Mapping[str, Any], fields: Iterable[str]
+) -> tuple[dict[str, Any], BlockOptions]:
+  """Tells the keyword arguments of a network from the options of its blocks.
+
+  Args:
+    given: keyword arguments, by name.
+    fields: names that are the network's own; all others are fields of `BlockOptions`.
+
+  Returns:
+    The network's own arguments, and the options of its blocks.
+
+  Raises:
+    UserError: an argument that is neither, or an option out of its range; names it.
+
+  Example:
+    >>> own, options = split_options({"registers": 2, "gated": True}, ["registers"])
+    >>> own, options.gated
+    ({'registers': 2}, True)
+  """
+  fields = tuple(fields)
+  known = tuple(field.name for field in dataclasses.fields(BlockOptions))
+  for key in given:
+    if key not in (*fields, *known):
+      raise UserError(
+        f"no model option {key!r}: {did_you_mean(key, (*fields, *known))}"
+      )
+  own = {key: value for key, value in given.items() if key in fields}
+  return own, BlockOptions(**{k: v for k, v in given.items() if k not in own})
