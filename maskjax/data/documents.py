@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, final
 
 from maskjax import storage
-from maskjax.data.files import tfds_examples
+from maskjax.data.array_records import tfds_examples
 from maskjax.errors import UserError
 from maskjax.resolve import did_you_mean
 

@@ -7,17 +7,16 @@ change in number without changing what is trained on.
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, final
 
 import numpy as np
 
-from maskjax.data.records import Record, Source
+from maskjax.data.records import Record, Source, Transform, is_random
 from maskjax.errors import RecordError, UserError
 from maskjax.resolve import did_you_mean
 
 Batch = dict[str, np.ndarray]
-Transform = Callable[..., Record]
 
 # So many bad records in a row are no accident: the whole source is bad.
 _MOST_SKIPPED = 100
@@ -123,9 +122,7 @@ class Pipeline:
     if self.repeat:
       rows = rows.repeat()
     for transform in self.transforms:
-      rows = (
-        rows.random_map(transform) if _is_random(transform) else rows.map(transform)
-      )
+      rows = rows.random_map(transform) if is_random(transform) else rows.map(transform)
     steps = _Steps(rows, self.batch_size, index, count, mark_valid=not self.repeat)
     options = grain.ReadOptions(
       num_threads=self.num_threads, prefetch_buffer_size=self.prefetch
@@ -260,12 +257,8 @@ def _stack(records: Sequence[Record]) -> Batch:
   return batch
 
 
-def _is_random(transform: Transform) -> bool:
-  return "rng" in inspect.signature(transform).parameters
-
-
 def _check_transform(transform: Transform) -> None:
-  given = ("record", "rng") if _is_random(transform) else ("record",)
+  given = ("record", "rng") if is_random(transform) else ("record",)
   try:
     inspect.signature(transform).bind(*given)
   except TypeError as error:

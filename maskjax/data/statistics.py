@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from maskjax import storage
-from maskjax.data import word_classes as taggers
+from maskjax.data import taggers
 from maskjax.data.lexicon import Columns, Lexicon, Words, documents
 from maskjax.data.ngrams import ngrams
 from maskjax.data.word_vectors import cosines, from_contexts, of_tokens
@@ -237,9 +237,9 @@ def word_classes(
   Args:
     rows: see above.
     vocabulary: see above.
-    tagger: name of a function of `maskjax.data.word_classes`, or an import path like
+    tagger: name of a function of `maskjax.data.taggers`, or an import path like
       `my_lab.tags:tag`: from the words of a document, a list, to a name of
-      `maskjax.data.word_classes.CLASSES` for each.
+      `maskjax.data.taggers.CLASSES` for each.
 
   Raises:
     UserError: no such function, or one that gives something else.

@@ -11,8 +11,8 @@ from helpers.text.rows import REFERENCE, source
 from maskjax.data import lexicon, statistics
 from maskjax.data.documents import iterable
 from maskjax.data.packing import packed
+from maskjax.data.taggers import english
 from maskjax.data.text import text
-from maskjax.data.word_classes import english
 from maskjax.data.word_vectors import cosines, from_contexts
 from maskjax.errors import UserError
 

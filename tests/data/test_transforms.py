@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import maskjax.data
+from maskjax.data import bind_transform
 from maskjax.errors import UserError
-from maskjax.resolve import bind
 
 RANDOM = {
   "random_crop": {"size": (5, 4), "padding": 2},
@@ -31,7 +31,7 @@ def make_image(shape=(8, 10, 3), dtype=np.uint8, seed=0):
 
 def apply(name, image, rng=None, **keywords):
   """Applies the transform to a record that it must leave as it was."""
-  transform = bind(maskjax.data.transforms, {"name": name, **keywords})
+  transform = bind_transform({"name": name, **keywords})
   record = {"image": image.copy(), "label": np.asarray(3)}
   result = transform(record, *(() if rng is None else (rng,)))
   np.testing.assert_array_equal(record["image"], image)
@@ -353,9 +353,7 @@ def test_color_jitter_multiplies():
 
 def second_view(image, seed=0, **keywords):
   still = {"degrees": 0.0, "translate": 0.0, "scale": (1.0, 1.0)}
-  transform = bind(
-    maskjax.data.transforms, {"name": "second_view", **still, **keywords}
-  )
+  transform = bind_transform({"name": "second_view", **still, **keywords})
   record = transform({"image": image}, np.random.default_rng(seed))
   assert record["image"] is image
   return record["image2"]
