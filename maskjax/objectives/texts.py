@@ -14,6 +14,7 @@ from maskjax import keys, resolve
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean
 from maskjax.masking import Mask, words
+from maskjax.masking.units import scores_of
 from maskjax.masking.words import TextSampler
 from maskjax.models.text import TextEncoder, text_encoder
 from maskjax.objectives.objective import Batch, Variables, valid
@@ -80,7 +81,7 @@ class TextObjective(RowObjective):
     one = {name: rows[:1] for name, rows in batch.items()}
     text = self.text(one)
     if self.reads_score:
-      words.scores(text)
+      scores_of(text)
     ids = jnp.zeros((1, 1), jnp.int32)
     params = self.model.init(key, text, ids)["params"]
     return Variables(params, self.first_extra())
@@ -143,7 +144,7 @@ class TextObjective(RowObjective):
 
     row_keys = keys.example_keys(keys.named(key, "replace"), batch)
     tokens = jax.vmap(replace)(row_keys, text.token, self.together(mask))
-    return text.saying(jnp.where(mask.masked, tokens, text.token))
+    return text.with_tokens(jnp.where(mask.masked, tokens, text.token))
 
   def together(self, mask: Mask) -> Array:
     """Which masked tokens are replaced in the same way: those of equal numbers.
@@ -157,7 +158,7 @@ class TextObjective(RowObjective):
   def with_mask_tokens(self, batch: Batch, mask: Mask) -> Text:
     """The rows with mask tokens wherever they are masked."""
     text = self.text(batch)
-    return text.saying(jnp.where(mask.masked, self.tokens.mask, text.token))
+    return text.with_tokens(jnp.where(mask.masked, self.tokens.mask, text.token))
 
   def masked_token_loss(
     self, mask: Mask, params: Any, batch: Batch, key: Array

@@ -202,8 +202,41 @@ def test_ratios_that_leave_nothing_to_do(ratio, masked):
   ],
 )
 def test_samplers_that_give_something_else(output, found):
-  with pytest.raises(UserError, match=rf"gave {found}: expected bool\[2, 6\]"):
+  with pytest.raises(UserError, match=rf"returned {found}: expected bool\[2, 6\]"):
     masking.draw(lambda *_: output, keys_of(range(2)), (2, 3), num_masked=3)
+
+
+# The rank of the grid
+
+TWO_AXES = [
+  masking.MultiBlock(),
+  *(
+    getattr(masking, name)
+    for name in ("blockwise", "blue", "green", "inverse_block", "purple", "red")
+  ),
+]
+
+
+@pytest.mark.parametrize("grid", [(12,), (4, 6), (2, 4, 6), (2, 2, 2, 6)])
+@pytest.mark.parametrize("sampler", [masking.random, masking.aligned])
+def test_grids_of_any_rank(sampler, grid):
+  unit = 2 ** len(grid) if sampler is masking.aligned and grid != (12,) else 2
+  count = unit * (math.prod(grid) // unit // 2)
+  masked = sampler(jax.random.key(0), grid, count)
+  assert masked.shape == (math.prod(grid),) and masked.sum() == count
+
+
+@pytest.mark.parametrize("grid", [(12,), (2, 4, 6)])
+@pytest.mark.parametrize("sampler", TWO_AXES)
+def test_samplers_that_need_rows_and_columns(sampler, grid):
+  message = rf"masks.*: expected a grid of rows and columns, not \({grid[0]},"
+  with pytest.raises(UserError, match=message):
+    sampler(jax.random.key(0), grid, 6)
+
+
+def test_every_sampler_is_checked_for_its_rank():
+  checked = {sampler.__name__ for sampler in TWO_AXES[1:]}
+  assert checked | {"random", "aligned"} == set(masking.samplers.__all__)
 
 
 # Blocks
@@ -248,11 +281,6 @@ def test_blocks_of_one_aspect_are_squares():
     rows, columns = np.nonzero(table.any(axis=1))[0], np.nonzero(table.any(axis=0))[0]
     assert len(rows) == len(columns) == 4
     assert np.ptp(rows) == np.ptp(columns) == 3
-
-
-def test_blocks_need_rows_and_columns():
-  with pytest.raises(UserError, match="expected a grid of rows and columns"):
-    masking.blockwise(jax.random.key(0), (5,), 2)
 
 
 # Units

@@ -11,6 +11,8 @@ from helpers.text.rows import batch, row, runs
 
 from maskjax.errors import UserError
 from maskjax.masking import words
+from maskjax.masking.selection import highest_units
+from maskjax.masking.units import number_words
 from maskjax.tokens import Text
 
 BATCH = batch(count=6)
@@ -25,7 +27,7 @@ def draw(sampler, number, count, keys=KEYS, **options):
 
 def nothing_more_fits(text, masked, count):
   """Whether every word that is left visible is longer than what may still be masked."""
-  units = np.asarray(words.words(text))
+  units = np.asarray(number_words(text))
   sizes = np.bincount(units[units >= 0])
   return all(
     sizes[unit] > count - mask.sum()
@@ -58,7 +60,7 @@ def test_tokens_are_equally_likely():
 
 def test_words_are_hidden_whole():
   text, masked = draw(words.whole_words, 1, 9)
-  units = np.asarray(words.words(text))
+  units = np.asarray(number_words(text))
   assert max(collections.Counter(units[units >= 0]).values()) > 1
   for unit in range(units.max() + 1):
     of_unit = masked[:, units == unit]
@@ -79,7 +81,7 @@ def test_words_by_hand():
       if size <= left:
         expected |= units == unit
         left -= size
-    found = words.in_order(jnp.array(scores), jnp.array(units), count)
+    found = highest_units(jnp.array(scores), jnp.array(units), count)
     np.testing.assert_array_equal(found, expected)
 
 

@@ -10,6 +10,7 @@ from helpers.text.rows import batch, row
 
 from maskjax.errors import UserError
 from maskjax.masking import words
+from maskjax.masking.units import number_words
 
 BATCH = batch(count=4)
 KEYS = jax.random.split(jax.random.key(0), 2000)
@@ -45,7 +46,7 @@ def test_each_token_is_hidden_at_its_rate():
 def test_likeness_weighs_tokens_by_the_rank_of_their_word():
   """The first token drawn, against the weights by hand."""
   scores = np.zeros(32)
-  units = np.asarray(words.words(with_scores(scores)))
+  units = np.asarray(number_words(with_scores(scores)))
   count = units.max() + 1
   of_unit = RNG.permutation(count) / count - 0.5
   scores = np.where(units >= 0, of_unit[units], 9.0)

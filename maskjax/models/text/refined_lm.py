@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from maskjax.masking import words
 from maskjax.masking.mask import gather
+from maskjax.masking.selection import highest_where
 from maskjax.models.text.encoder import TextEncoder
 from maskjax.models.text.encoder_model import blocks_like, norm_like, whole_documents
 from maskjax.models.text.masked_lm import VocabularyHead
@@ -77,7 +77,7 @@ class RefinedLM(nn.Module):
       # Filling sees nothing but padding, and has to see something.
       masked = jnp.zeros(padding.shape, bool).at[ids].set(True) & ~padding
       count = jnp.round(share * masked.sum()).astype(jnp.int32)
-      return masked & ~words.most(order, masked, count)
+      return masked & ~highest_where(order, masked, count)
 
     return jax.vmap(one)(ids, text.is_padding, order)
 

@@ -18,7 +18,8 @@ from jax import Array
 from maskjax import keys
 from maskjax.errors import UserError
 from maskjax.losses import Loss
-from maskjax.masking import Mask, words
+from maskjax.masking import Mask
+from maskjax.masking.selection import highest_where
 from maskjax.models.text import LateMaskLM
 from maskjax.objectives.objective import Batch, valid
 from maskjax.objectives.texts import (
@@ -79,7 +80,7 @@ class LateMasking(TextObjective):
     def replace(key: Array, masked: Array, tokens: Array) -> tuple[Array, Array]:
       of_mask, of_kind, of_token = jax.random.split(key, 3)
       count = jnp.round(to_mask * masked.sum()).astype(jnp.int32)
-      leaves = words.most(jax.random.uniform(of_mask, tokens.shape), masked, count)
+      leaves = highest_where(jax.random.uniform(of_mask, tokens.shape), masked, count)
       drawn = jax.random.choice(of_token, ordinary, tokens.shape)
       is_random = jax.random.uniform(of_kind, tokens.shape) < at_random / (1 - to_mask)
       other = jnp.where(masked & is_random, drawn, tokens)
@@ -89,7 +90,7 @@ class LateMasking(TextObjective):
     tokens, leaves = jax.vmap(replace)(row_keys, mask.masked, text.token)
     most = max(1, round(to_mask * mask.masked_ids.shape[1]))
     late = Mask.at_most(leaves, num_masked=most, spare=text.is_padding)
-    return text.saying(tokens), late
+    return text.with_tokens(tokens), late
 
 
 def late_masking(

@@ -19,7 +19,7 @@ from jax import Array
 
 from maskjax.errors import UserError
 from maskjax.losses import Loss
-from maskjax.masking import words
+from maskjax.masking import units, words
 from maskjax.models.text import MaskedLM
 from maskjax.objectives.objective import Batch, valid
 from maskjax.objectives.texts import (
@@ -61,7 +61,7 @@ class TimeVariantMasking(TextObjective):
     num_classes: C, of words; 0 masks all alike.
     momentum: of the running means.
     sharpness: see `class_weights`.
-    of: what of a class is masked at once, see `maskjax.masking.words.units_of`.
+    of: what of a class is masked at once, see `maskjax.masking.units.number_units`.
   """
 
   decay: str
@@ -204,7 +204,7 @@ def time_variant_masking(
     raise UserError(f"num_classes={num_classes}: expected 2 or more, or 0 for none")
   if not 0 <= momentum < 1:
     raise UserError(f"momentum={momentum}: expected at least 0 and less than 1")
-  words.check_units(of)
+  units.check_units(of)
   encoder, fields = text_parts(
     vocab_size=vocab_size,
     mask="whole_words" if num_classes else "tokens",

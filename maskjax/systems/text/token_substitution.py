@@ -102,7 +102,7 @@ class TokenDetection(TextObjective):
 
     row_keys = keys.example_keys(keys.named(key, "substitute"), batch)
     drawn = jax.vmap(draw)(row_keys, text.token)
-    return text.saying(jnp.where(mask.masked, drawn, text.token))
+    return text.with_tokens(jnp.where(mask.masked, drawn, text.token))
 
   def judge(
     self, params: Any, batch: Batch, text: Text, rngs: Mapping[str, Array]

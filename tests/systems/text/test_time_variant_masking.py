@@ -11,6 +11,7 @@ from helpers.text.rows import batch, source
 from maskjax.data import statistics
 from maskjax.errors import UserError
 from maskjax.masking import words
+from maskjax.masking.units import number_words
 from maskjax.systems import bert, time_variant_masking
 from maskjax.systems.text.time_variant_masking import class_weights, decayed
 from maskjax.tokens import Text
@@ -107,7 +108,7 @@ def test_hard_classes_are_hidden_more_often(of, size):
 
 def test_words_of_classes_are_hidden_whole():
   text, masked = sampled(jnp.where(jnp.arange(17) == 16, 0.9, 0.2))
-  units, is_word = np.asarray(words.words(text)), np.asarray(text.is_word)
+  units, is_word = np.asarray(number_words(text)), np.asarray(text.is_word)
   for unit in range(units.max() + 1):
     of_unit = masked[:, units == unit]
     assert (of_unit.all(axis=1) == of_unit.any(axis=1)).all()
