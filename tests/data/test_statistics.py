@@ -13,7 +13,7 @@ from maskjax.data.documents import iterable
 from maskjax.data.packing import packed
 from maskjax.data.taggers import english
 from maskjax.data.text import text
-from maskjax.data.word_vectors import cosines, from_contexts
+from maskjax.data.word_vectors import context_vectors, cosine_similarities
 from maskjax.errors import UserError
 
 DOMAIN = ["the cell wall of a cell", "a cell and the wall", "proteins of the cell wall"]
@@ -154,18 +154,18 @@ def icf_by_loops():
 def test_tf_icf_by_loops():
   book = lexicon.Lexicon(source().vocabulary)
   inside, outside = book.read(columns()), book.read(columns(general))
-  parts = lexicon.documents(columns(general))
+  parts = lexicon.number_documents(columns(general))
   found = statistics.tf_icf(inside, parts, outside, len(book.words))
   expected = icf_by_loops()
   assert expected["cell"] == max(expected.values()) and len(expected) == 7
   for word, score in zip(book.words, found, strict=True):
     np.testing.assert_allclose(score, expected.get(word, 0), rtol=1e-12)
-  best = book.first(found, 2, ignored={"cell"})
+  best = book.top_words(found, 2, ignored={"cell"})
   assert [book.words[i] for i in best] == ["wall", "proteins"]
 
 
-def test_vectors_of_contexts_keep_all_cosines():
-  """The left factor has the cosines of the table that it factors."""
+def test_vectors_of_contexts_keep_all_cosine_similarities():
+  """The left factor has the cosine_similarities of the table that it factors."""
   rng = np.random.default_rng(0)
   ids, parts = rng.integers(0, 6, 80), np.repeat(np.arange(4), 20)
   table = np.zeros((6, 6))
@@ -174,11 +174,13 @@ def test_vectors_of_contexts_keep_all_cosines():
       table[ids[i], ids[j]] += i != j and parts[i] == parts[j]
   ratio = table * table.sum() / np.outer(table.sum(axis=1), table.sum(axis=0))
   expected = np.maximum(np.log(np.maximum(ratio, 1e-9)), 0)
-  found = from_contexts(ids, parts, 6, window=2)
+  found = context_vectors(ids, parts, 6, window=2)
   np.testing.assert_allclose(
-    cosines(found, found), cosines(expected, expected), atol=1e-9
+    cosine_similarities(found, found),
+    cosine_similarities(expected, expected),
+    atol=1e-9,
   )
-  assert from_contexts(ids, parts, 6, window=2, width=2).shape == (6, 2)
+  assert context_vectors(ids, parts, 6, window=2, width=2).shape == (6, 2)
 
 
 def test_likeness_to_the_nearest_anchor(tmp_path):

@@ -113,7 +113,7 @@ def test_the_context_is_filled_up_inside_target_blocks_last():
   assert not (masked & ~inside)[short].any()
 
 
-def rectangle_by_hand(key, grid, scale, aspect, least):
+def rectangle_by_hand(key, grid, scale, aspect, min_area):
   """The paper's block from the same uniform numbers."""
   keys = jax.random.split(key, 4)
   area = math.floor(
@@ -122,7 +122,7 @@ def rectangle_by_hand(key, grid, scale, aspect, least):
   )
   ratio = float(jax.random.uniform(keys[1], minval=aspect[0], maxval=aspect[1]))
   height = min(grid[0], max(1, round(math.sqrt(area * ratio))))
-  width = min(grid[1], max(-(-least // height), round(math.sqrt(area / ratio))))
+  width = min(grid[1], max(-(-min_area // height), round(math.sqrt(area / ratio))))
   top = math.floor(float(jax.random.uniform(keys[2])) * (grid[0] - height + 1))
   left = math.floor(float(jax.random.uniform(keys[3])) * (grid[1] - width + 1))
   inside = np.zeros(grid, bool)
