@@ -19,7 +19,7 @@ def folder(tmp_path):
 def test_files_in_the_order_of_their_names(folder):
   found = documents.text_files(root=str(folder))
   assert list(found) == ["Caf\u00e9", "One line.\nAnother one.\n\nA paragraph.\n"]
-  assert found.places == [f"{folder}/a.txt", f"{folder}/b.txt"]
+  assert found.locations == [f"{folder}/a.txt", f"{folder}/b.txt"]
   assert list(documents.text_files(root=f"{folder}/c.md")) == ["left out"]
 
 
@@ -33,13 +33,13 @@ def test_files_in_the_order_of_their_names(folder):
 def test_parts_of_a_file(folder, each, texts, lines):
   found = documents.text_files(root=str(folder), pattern="b.*", each=each)
   assert list(found) == texts
-  assert found.places == [f"{folder}/b.txt:{line}" for line in lines]
+  assert found.locations == [f"{folder}/b.txt:{line}" for line in lines]
 
 
 @pytest.mark.parametrize(
   ("content", "said"),
   [
-    (b"good\nbad \xff\n", r"d.txt:2: byte 0xff is no UTF-8: expected text; on_bad="),
+    (b"good\nbad \xff\n", r"d.txt:2: byte 0xff is not UTF-8: expected text; on_bad="),
     (b" \n\n", r"d.txt: blank: expected text"),
     (b"", r"d.txt: blank"),
   ],
@@ -59,7 +59,7 @@ def test_lines_of_json(tmp_path):
   file.write_text("\n".join(lines))
   found = documents.jsonl(path=str(file))
   assert list(found) == ["one", "two\u2028more"]
-  assert found.places[1] == f"{file}:2"
+  assert found.locations[1] == f"{file}:2"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_sections_of_pythons_reference_are_held_out():
   train, test, everything = (
     documents.python_reference(split=split) for split in ("train", "test", "all")
   )
-  assert sorted([*train.places, *test.places]) == sorted(everything.places)
+  assert sorted([*train.locations, *test.locations]) == sorted(everything.locations)
   assert sum(map(len, everything)) > 300_000 and len(test) > 20
   paragraphs = {part for text in train for part in text.split("\n\n")}
   assert not paragraphs & {part for text in test for part in text.split("\n\n")}

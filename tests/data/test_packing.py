@@ -1,4 +1,4 @@
-"""Texts in rows: nothing is lost, nothing crosses, little is filled."""
+"""Texts in rows: nothing is lost, nothing crosses, little is padding."""
 
 import numpy as np
 import pytest
@@ -56,15 +56,15 @@ def test_words_stay_whole_where_they_fit(words):
   assert len(parts) > 1 and sorted(found) == sorted(text.split())
 
 
-def test_filling_is_marked(words):
+def test_padding_is_marked(words):
   (row,) = rows(packed(["be"], words, length=9))
-  filled = row["segment"] == 0
-  assert filled.any() and (row["token"][filled] == words.pad).all()
-  assert (row["word"][filled] == -1).all()
+  padding = row["segment"] == 0
+  assert padding.any() and (row["token"][padding] == words.pad).all()
+  assert (row["word"][padding] == -1).all()
 
 
 @pytest.mark.parametrize(("size", "length"), [(4096, 128), (4096, 512), (512, 512)])
-def test_pythons_reference_is_packed_with_less_than_a_fiftieth_of_filling(size, length):
+def test_pythons_reference_is_packed_with_less_than_a_fiftieth_of_padding(size, length):
   texts = documents.python_reference(split="train")
   words = vocabulary.train_bpe(texts, size=size)
   columns = packed(texts, words, length=length)

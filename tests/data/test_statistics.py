@@ -352,9 +352,9 @@ def test_numbers_that_cannot_be(name, options, message):
 
 def test_taggers_and_vectors_that_do_not_fit(tmp_path):
   options = dict(rows=columns(), vocabulary=source().vocabulary)
-  with pytest.raises(UserError, match="gave the class 'NN' for [0-9]+ words"):
+  with pytest.raises(UserError, match="returned the class 'NN' for [0-9]+ words"):
     statistics.word_classes(**options, tagger=f"{__name__}:penn")
-  with pytest.raises(UserError, match="gave 1 classes for [0-9]+ words"):
+  with pytest.raises(UserError, match="returned 1 classes for [0-9]+ words"):
     statistics.word_classes(**options, tagger=f"{__name__}:short")
   np.save(tmp_path / "table.npy", np.zeros((5, 4)))
   with pytest.raises(UserError, match=r"\[5, 4\]: expected a vector for each of 300"):
