@@ -1,7 +1,7 @@
 """From files to batches: sources, transforms of records, the pipeline, mixing.
 
 A config names a source of `maskjax.data.sources` or a transform of
-`maskjax.data.transforms`, or the import path of a function of one's own.
+`maskjax.data.transforms`, or gives the import path of another function.
 """
 
 from maskjax.data import sources, transforms

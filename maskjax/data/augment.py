@@ -74,10 +74,10 @@ def rand_augment(
   Args:
     record: `image` uint8 `[H, W, C]` of 1 or 3 channels.
     rng: the randomness.
-    num_ops: operations drawn.
+    num_ops: number of operations.
     magnitude: the mean strength, from 0 to 10.
     magnitude_std: the std of the strength.
-    prob: how often an operation that is drawn is applied.
+    prob: probability that an operation is applied.
     fill: the gray level of pixels from outside the image.
 
   Returns:

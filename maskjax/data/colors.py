@@ -27,12 +27,12 @@ def color_jitter(
   Args:
     record: `image` uint8 `[H, W, C]`.
     rng: the randomness.
-    prob: how often.
-    brightness: greatest change of the factor 1, which is uniform.
+    prob: probability of any change.
+    brightness: the factor is uniform within this distance of 1.
     contrast: likewise.
-    saturation: likewise; gray images have none.
-    hue: greatest turn of the hue either way, as a share of the whole circle; gray
-      images have none.
+    saturation: likewise; without effect on gray images.
+    hue: largest rotation of the hue either way, as a share of the full circle; without
+      effect on gray images.
 
   Returns:
     The record with `image` uint8 `[H, W, C]`.
@@ -53,7 +53,7 @@ def color_jitter(
       enhancer, most = enhancers[kind]
       picture = enhancer(picture).enhance(rng.uniform(max(0, 1 - most), 1 + most))
     else:
-      picture = _turned(picture, rng.uniform(-hue, hue))
+      picture = _rotate_hue(picture, rng.uniform(-hue, hue))
   return {**record, "image": as_pixels(picture)}
 
 
@@ -61,7 +61,19 @@ def color_jitter(
 def random_gray(
   record: Record, rng: np.random.Generator, *, prob: float = 0.2
 ) -> Record:
-  """Takes the colors away with probability `prob`; args and result as above."""
+  """Converts the image to gray with probability `prob`, and keeps its channels.
+
+  Args:
+    record: `image` uint8 `[H, W, C]`.
+    rng: the randomness.
+    prob: probability of gray.
+
+  Returns:
+    The record with `image` uint8 `[H, W, C]`.
+
+  Raises:
+    UserError: the image is not uint8 of 1 or 3 channels.
+  """
   picture = as_picture(record, "random_gray")
   if picture.mode == "L" or rng.random() >= prob:
     return record
@@ -81,8 +93,8 @@ def random_blur(
   Args:
     record: `image` uint8 `[H, W, C]`.
     rng: the randomness.
-    prob: how often.
-    sigma: least and greatest standard deviation in pixels, drawn uniformly.
+    prob: probability of blurring.
+    sigma: smallest and largest std in pixels, drawn uniformly.
 
   Returns:
     The record with `image` uint8 `[H, W, C]`.
@@ -105,18 +117,31 @@ def random_solarize(
   prob: float = 0.2,
   threshold: int = 128,
 ) -> Record:
-  """Inverts what is at least as bright as `threshold`, with probability `prob`."""
+  """Inverts pixel values from `threshold` up, with probability `prob`.
+
+  Args:
+    record: `image` uint8 `[H, W, C]`.
+    rng: the randomness.
+    prob: probability of solarizing.
+    threshold: the lowest value that is inverted.
+
+  Returns:
+    The record with `image` uint8 `[H, W, C]`.
+
+  Raises:
+    UserError: the image is not uint8 of 1 or 3 channels.
+  """
   picture = as_picture(record, "random_solarize")
   if rng.random() >= prob:
     return record
   return {**record, "image": as_pixels(ImageOps.solarize(picture, threshold))}
 
 
-def _turned(picture: Image.Image, turn: float) -> Image.Image:
-  """Turns the hue by a share of its circle."""
+def _rotate_hue(picture: Image.Image, turn: float) -> Image.Image:
+  """Rotates the hue by a share of the full circle."""
   if picture.mode == "L" or not turn:
     return picture
   hue, saturation, value = picture.convert("HSV").split()
-  # Pillow's hues are the 256 bytes, and a byte above the last is the first again.
+  # Pillow's hues are bytes, which wrap around.
   hue = hue.point([(level + round(turn * 255)) % 256 for level in range(256)])
   return Image.merge("HSV", (hue, saturation, value)).convert("RGB")

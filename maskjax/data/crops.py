@@ -51,11 +51,11 @@ def resize(record: Record, *, size: Size, method: str = "bicubic") -> Record:
 
 @every_image
 def center_crop(record: Record, *, size: Size) -> Record:
-  """Cuts out the middle of the image.
+  """Crops the center of the image.
 
   Args:
     record: `image` uint8 or float32 `[H, W, C]`.
-    size: of the cut.
+    size: of the crop.
 
   Returns:
     The record with `image` `[h, w, C]`.
@@ -75,13 +75,13 @@ def center_crop(record: Record, *, size: Size) -> Record:
 def random_crop(
   record: Record, rng: np.random.Generator, *, size: Size, padding: int = 0
 ) -> Record:
-  """Cuts the image at a uniformly random place.
+  """Crops the image at a uniformly random position.
 
   Args:
     record: `image` uint8 or float32 `[H, W, C]`.
     rng: the randomness.
-    size: of the cut.
-    padding: pixels of zeros put on every side first.
+    size: of the crop.
+    padding: pixels of zeros added on every side first.
 
   Returns:
     The record with `image` `[h, w, C]`.
@@ -107,7 +107,7 @@ def random_resized_crop(
   ratio: tuple[float, float] = (3 / 4, 4 / 3),
   method: str = "bicubic",
 ) -> Record:
-  """Cuts a random part of the image and resizes it (Szegedy et al. 2015).
+  """Crops a random part of the image and resizes it (Szegedy et al. 2015).
 
   MAE pre-trains with `scale=(0.2, 1.0)`, and fine-tunes with the default.
 
@@ -115,8 +115,8 @@ def random_resized_crop(
     record: `image` uint8 or float32 `[H, W, C]`.
     rng: the randomness.
     size: of the result.
-    scale: the least and greatest share of the image's area.
-    ratio: the least and greatest width by height, drawn on a log scale.
+    scale: smallest and largest area of the crop, as a share of the image's.
+    ratio: smallest and largest ratio of width to height, drawn log-uniformly.
     method: see `resize`.
 
   Returns:
@@ -127,8 +127,8 @@ def random_resized_crop(
   """
   image = get_image(record, "random_resized_crop")
   top, left, height, width = _random_box(image.shape[:2], rng, scale, ratio)
-  cut = image[top : top + height, left : left + width]
-  return {**record, "image": _resized(cut, _pair(size), method)}
+  crop = image[top : top + height, left : left + width]
+  return {**record, "image": _resized(crop, _pair(size), method)}
 
 
 @every_image
@@ -140,7 +140,7 @@ def random_flip(
   Args:
     record: `image` uint8 or float32 `[H, W, C]`.
     rng: the randomness.
-    prob: how often.
+    prob: probability of a mirrored image.
 
   Returns:
     The record with `image` `[H, W, C]`.
@@ -153,23 +153,23 @@ def random_flip(
 def spaced_patches(
   record: Record, rng: np.random.Generator, *, patch_size: Size, gap: int
 ) -> Record:
-  """Puts together patches that did not touch, so that each tells less of the next.
+  """Joins patches with gaps between them, so that neighbors correlate less.
 
-  The image is cut into cells that are `gap` higher and wider than a patch, and of each
-  a patch is kept, uniformly among `gap` places along each side, as Latent MIM has it
-  (https://arxiv.org/abs/2407.15837, section 3.3).
+  The image is split into cells that are `gap` pixels higher and wider than a patch, and
+  each keeps a patch, at one of `gap` positions along each axis, drawn uniformly, as in
+  Latent MIM (https://arxiv.org/abs/2407.15837, section 3.3).
 
   Args:
     record: `image` uint8 or float32 `[H, W, C]`, of a whole number of cells.
     rng: the randomness.
-    patch_size: of what is kept of a cell.
+    patch_size: of the patch that is kept of each cell.
     gap: mean number of pixels between neighboring patches.
 
   Returns:
     The record with `image` `[h, w, C]` of as many patches as there were cells.
 
   Raises:
-    UserError: cells do not tile the image.
+    UserError: `gap` is below 1, or the cells do not tile the image.
 
   Example:
     >>> record = {"image": np.zeros((10, 15, 1), np.uint8)}
@@ -230,7 +230,7 @@ def _random_box(
       top = int(rng.integers(shape[0] - height + 1))
       left = int(rng.integers(shape[1] - width + 1))
       return top, left, height, width
-  # The image is too long or too tall for the ratios: take what is in its middle.
+  # The image is too wide or too tall for the ratios: take its center.
   height = min(shape[0], max(1, round(shape[1] / min(ratio))))
   width = min(shape[1], max(1, round(shape[0] * max(ratio))))
   return (shape[0] - height) // 2, (shape[1] - width) // 2, height, width

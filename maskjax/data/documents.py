@@ -79,8 +79,8 @@ def text_files(
   """
   if each not in _UNITS:
     raise UserError(f"each={each!r}: {did_you_mean(each, _UNITS)}")
-  location = storage.reach(root)
-  files = [location] if location.is_file() else sorted(location.glob(pattern))
+  folder = storage.reach(root)
+  files = [folder] if folder.is_file() else sorted(folder.glob(pattern))
   if not files:
     raise UserError(f"{root}: expected text files, there is none like {pattern}")
 
@@ -178,7 +178,7 @@ def iterable(texts: Iterable[str], *, on_bad: str = "raise") -> Documents:
     location = f"text {number}"
     if isinstance(text, bytes):
       return _decode(location, text)
-    problem = "" if isinstance(text, str) else "no text"
+    problem = "" if isinstance(text, str) else "not a text"
     return _Entry(location, text if not problem else "", problem)
 
   entries = (entry(number, text) for number, text in enumerate(texts))

@@ -24,8 +24,9 @@ class ImageFolder:
   Attributes:
     root: the folder.
     files: the path of each record.
-    classes: the name of each class; empty where there are no labels.
-    labels: the class of each record, int32 `[N]`; None where there are none.
+    classes: the name of each class; empty where there are no class folders.
+    labels: int32 `[N]`, the class of each record; None where there are no class
+      folders.
     channels: 1 or 3.
   """
 
@@ -82,10 +83,9 @@ def image_folder(*, root: str, channels: int = 3) -> ImageFolder:
 
   If any folder in `root` holds images, at any depth, every folder in `root` is a
   class, numbered in the order of the sorted names. Otherwise the images lie in
-  `root` itself and have no labels. Names that begin with a dot do not count.
+  `root` itself and have no labels. Names that begin with a dot are ignored.
 
-  On object storage the folder is listed once, and each image read when it is asked
-  for, by one request.
+  On object storage the folder is listed once, and each image is read by one request.
 
   Args:
     root: the folder, local or on object storage.
@@ -131,11 +131,11 @@ def image_folder(*, root: str, channels: int = 3) -> ImageFolder:
 def image_pairs(
   *, root: str, pairs: str = "pairs.txt", channels: int = 3
 ) -> ImagePairs:
-  """Pairs of image files that a list names, such as two views of one scene.
+  """Pairs of image files, listed in a file, such as two views of one scene.
 
   Args:
     root: the folder, local or on object storage.
-    pairs: a text file in it, each line of which holds the paths of two images within
+    pairs: a text file in the folder. Each line has the paths of two images, relative to
       the folder, with a space between them.
     channels: 1 for gray, 3 for RGB.
 
@@ -169,7 +169,7 @@ def image_pairs(
 def _tree(root: str) -> tuple[list[str], list[str]]:
   """The folders in a folder; and all files under it, relative to it and sorted.
 
-  What begins with a dot does not count.
+  Names that begin with a dot are left out.
   """
   if storage.is_remote(root):
     files = [file for file in storage.files(root) if not f"/{file}".count("/.")]
@@ -178,7 +178,7 @@ def _tree(root: str) -> tuple[list[str], list[str]]:
     raise UserError(f"image_folder: no folder {root!r}")
   tops, files = [], []
   for path, folders, names in os.walk(root, followlinks=True):
-    # os.walk goes on into the folders that this list is left with.
+    # os.walk descends only into the folders that stay in this list.
     folders[:] = [name for name in folders if not name.startswith(".")]
     within = os.path.relpath(path, root)
     tops += folders if within == "." else []

@@ -84,8 +84,8 @@ def tagged_text(
     words, classes = line.entries[words_field], line.entries[tags_field]
     if len(words) != len(classes) or not words:
       raise UserError(
-        f"{line.location}: {len(words)} words and {len(classes)} tags: expected as many, "
-        "and at least one"
+        f"{line.location}: {len(words)} words and {len(classes)} tags: expected as "
+        "many, and at least one"
       )
     if not all(type(tag) is int and tag >= 0 for tag in classes):
       raise UserError(f"{line.location}: {tags_field!r}: expected integers from 0")
@@ -147,8 +147,8 @@ def questions(
     room = length - len(question.ids) - 3
     if room <= stride:
       raise UserError(
-        f"{line.location}: a question of {len(question.ids)} tokens leaves {room} for its "
-        f"context: expected more than stride={stride}"
+        f"{line.location}: a question of {len(question.ids)} tokens leaves {room} for "
+        f"its context: expected more than stride={stride}"
       )
     first, last = _answer(line, context)
     for begin in range(0, max(len(context.ids) - stride, 1), room - stride):

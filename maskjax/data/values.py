@@ -43,7 +43,7 @@ def normalize(
     The record with `image` float32 `[H, W, C]`.
 
   Raises:
-    UserError: the image is uint8, or the channels do not agree.
+    UserError: the image is uint8, or `mean` or `std` has another number of channels.
   """
   image = get_image(record, "normalize")
   if image.dtype != np.float32:
@@ -66,17 +66,17 @@ def random_erasing(
   scale: tuple[float, float] = (0.02, 1 / 3),
   ratio: tuple[float, float] = (0.3, 1 / 0.3),
 ) -> Record:
-  """Puts normal noise on a random rectangle (Zhong et al. 2020).
+  """Replaces a random rectangle by normal noise (Zhong et al. 2020).
 
-  The noise has the mean 0 and std 1 of a normalized image, so this belongs
+  The noise has the mean 0 and std 1 of a normalized image, so that this belongs
   after `normalize`.
 
   Args:
     record: `image` float32 `[H, W, C]`.
     rng: the randomness.
-    prob: how often.
-    scale: the least and greatest share of the image's area.
-    ratio: the least and greatest height by width, drawn on a log scale.
+    prob: probability of erasing.
+    scale: smallest and largest area, as a share of the image's.
+    ratio: smallest and largest ratio of height to width, drawn log-uniformly.
 
   Returns:
     The record with `image` float32 `[H, W, C]`.
