@@ -144,7 +144,7 @@ def train_bpe(texts: Iterable[str], *, size: int = 4096) -> Vocabulary:
 
   Args:
     texts: the training texts.
-    size: number of tokens; the vocabulary is smaller where the texts have no more pairs.
+    size: number of tokens; fewer where the texts have no more pairs.
 
   Raises:
     UserError: `size` is too small for the 256 bytes and the special tokens.

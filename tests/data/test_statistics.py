@@ -338,7 +338,7 @@ def test_mistakes(statistic, message):
     (
       "anchor_similarity",
       dict(ignored=set(" ".join(DOMAIN).split())),
-      "not all of the",
+      "not all documents of",
     ),
   ],
 )
