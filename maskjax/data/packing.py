@@ -102,7 +102,7 @@ def _size(part: Encoded) -> int:
 
 
 def _split_to_fill(rows: list[list[Encoded]], length: int) -> None:
-  """Splits the parts of the emptiest rows to fill the others, in place.
+  """Splits the parts of the rows with most padding to fill the others, in place.
 
   Args:
     rows: the parts of each row.

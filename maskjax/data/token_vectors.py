@@ -57,7 +57,7 @@ def vectors_of(
   # Without a start vector the solver draws a random one.
   left, scales, _ = svds(information, k=width, v0=np.ones(size))
   vectors = left * np.sqrt(scales)
-  # The solver leaves noise in place of zeros.
+  # The solver returns noise instead of zeros.
   seen = np.asarray(information.sum(axis=1)).ravel() > 0
   lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
   vectors = np.where(seen[:, None], vectors / np.maximum(lengths, 1e-12), 0)

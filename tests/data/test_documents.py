@@ -1,4 +1,4 @@
-"""Where texts come from, and what is said of bad ones."""
+"""Where texts come from, and the errors at bad ones."""
 
 import json
 
@@ -37,7 +37,7 @@ def test_parts_of_a_file(folder, each, texts, lines):
 
 
 @pytest.mark.parametrize(
-  ("content", "said"),
+  ("content", "message"),
   [
     (b"good\nbad \xff\n", r"d.txt:2: byte 0xff is not UTF-8: expected text; on_bad="),
     (b" \n\n", r"d.txt: blank: expected text"),
@@ -45,9 +45,9 @@ def test_parts_of_a_file(folder, each, texts, lines):
   ],
 )
 @pytest.mark.parametrize("each", ["file", "line"])
-def test_bad_files(folder, content, said, each):
+def test_bad_files(folder, content, message, each):
   (folder / "d.txt").write_bytes(content)
-  with pytest.raises(UserError, match=said):
+  with pytest.raises(UserError, match=message):
     documents.text_files(root=str(folder), each=each)
   found = documents.text_files(root=str(folder), each=each, on_bad="skip")
   assert found.skipped == 1 and len(found) == (2 if each == "file" else 4)
@@ -63,7 +63,7 @@ def test_lines_of_json(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("line", "said"),
+  ("line", "message"),
   [
     (b"{", ":2: not JSON"),
     (b'{"txt": "a"}', ":2: no object with a text as 'text'"),
@@ -74,10 +74,10 @@ def test_lines_of_json(tmp_path):
     (b"", ":2: not JSON"),
   ],
 )
-def test_bad_lines_of_json(tmp_path, line, said):
+def test_bad_lines_of_json(tmp_path, line, message):
   file = tmp_path / "corpus.jsonl"
   file.write_bytes(b'{"text": "good"}\n' + line + b"\n")
-  with pytest.raises(UserError, match=said):
+  with pytest.raises(UserError, match=message):
     documents.jsonl(path=str(file))
   found = documents.jsonl(path=str(file), on_bad="skip")
   assert (list(found), found.skipped) == (["good"], 1)
@@ -94,7 +94,7 @@ def test_sections_of_pythons_reference_are_held_out():
 
 
 @pytest.mark.parametrize(
-  ("make", "said"),
+  ("make", "message"),
   [
     (lambda root: documents.text_files(root=f"{root}/none"), "expected text files"),
     (lambda root: documents.text_files(root=root, pattern="*.html"), "like .*html"),
@@ -104,6 +104,6 @@ def test_sections_of_pythons_reference_are_held_out():
     (lambda root: documents.python_reference(split="tests"), "did you mean 'test'"),
   ],
 )
-def test_mistakes(folder, make, said):
-  with pytest.raises(UserError, match=said):
+def test_mistakes(folder, make, message):
+  with pytest.raises(UserError, match=message):
     make(str(folder))

@@ -41,8 +41,7 @@ def test_all_tokens_are_there_in_order(words, length):
     assert (position == np.arange(len(token))).all()
     assert (word[0], word[-1]) == (-1, -1)
     assert (np.diff(word[1:-1]) >= 0).all() and word[1] >= 0
-  # By their first tokens alone, parts of a text are not told from others': together
-  # they are the same tokens.
+  # The parts are not labeled by their text, but together they have the same tokens.
   found = np.sort(np.concatenate([token[1:-1] for token, _, _ in parts]))
   expected = np.sort(np.concatenate([found.ids for found in words.encode(TEXTS)]))
   np.testing.assert_array_equal(found, expected)

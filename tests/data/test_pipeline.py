@@ -153,7 +153,7 @@ def test_a_source_smaller_than_the_batch():
   assert read(make(records=1), 1)[0]["index"].tolist() == [0] * 8
 
 
-def test_the_process_is_asked_of_jax_by_default():
+def test_the_process_is_the_one_of_jax_by_default():
   settings = {"process_index": None, "process_count": None}
   assert_same(read(make(**settings), 3), read(make(), 3))
 

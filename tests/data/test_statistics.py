@@ -38,19 +38,19 @@ def columns(which=domain, length=40):
 
 
 def words_of(rows):
-  """The documents of rows, as lists of their words' texts, and where each stands."""
+  """The documents of rows, as lists of their words' texts and positions."""
   vocabulary, found = source().vocabulary, collections.OrderedDict()
   for r, (segments, words) in enumerate(
     zip(rows["segment"], rows["word"], strict=True)
   ):
     for i, (segment, word) in enumerate(zip(segments, words, strict=True)):
       if word >= 0:
-        place = found.setdefault((r, segment), collections.OrderedDict())
-        place.setdefault(word, []).append((r, i))
+        document = found.setdefault((r, segment), collections.OrderedDict())
+        document.setdefault(word, []).append((r, i))
   return [
     [
-      (vocabulary.decode([rows["token"][at] for at in places]).strip().lower(), places)
-      for places in document.values()
+      (vocabulary.decode([rows["token"][at] for at in where]).strip().lower(), where)
+      for where in document.values()
     ]
     for document in found.values()
   ]
@@ -89,7 +89,7 @@ def test_the_score_of_a_mask_by_loops():
   np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_informative_tokens_are_hidden_more_often():
+def test_informative_tokens_are_masked_more_often():
   """The best of many masks masks more information than the only one drawn."""
   options = dict(vocabulary=source().vocabulary, passes=3, window=5)
   rows = source().columns
@@ -109,7 +109,7 @@ def test_informative_tokens_are_hidden_more_often():
   ]
   assert spread[1] > 2 * spread[0]
   table = statistics.pointwise_information(rows, len(options["vocabulary"]), window=5)
-  told = collections.defaultdict(list)
+  by_token = collections.defaultdict(list)
   for token, segment, words in zip(
     rows["token"], rows["segment"], is_word, strict=True
   ):
@@ -117,8 +117,8 @@ def test_informative_tokens_are_hidden_more_often():
     near = (segment == segment[:, None]) & ~np.eye(len(token), dtype=bool)
     total = (table[np.ix_(token, token)] * near).sum(axis=1)
     for t, more in zip(token, (total - total.mean()) / total.std(), strict=True):
-      told[t].append(more)
-  mean = np.array([np.mean(told[t]) for t in common])
+      by_token[t].append(more)
+  mean = np.array([np.mean(by_token[t]) for t in common])
   rate = np.array([best[(rows["token"] == t) & is_word][0] for t in common])
   assert np.corrcoef(mean, rate)[0, 1] > 0.6
 
@@ -183,7 +183,7 @@ def test_vectors_of_contexts_keep_all_cosine_similarities():
   assert context_vectors(ids, parts, 6, window=2, width=2).shape == (6, 2)
 
 
-def test_likeness_to_the_nearest_anchor(tmp_path):
+def test_similarity_to_the_nearest_anchor(tmp_path):
   vocabulary = source().vocabulary
   table = np.random.default_rng(0).normal(size=(len(vocabulary), 4))
   np.save(tmp_path / "table.npy", table)
@@ -198,8 +198,8 @@ def test_likeness_to_the_nearest_anchor(tmp_path):
   )
   inside = {w: at for document in words_of(columns()) for w, at in document}
 
-  def vector(rows, places):
-    return np.mean([table[rows["token"][at]] for at in places], axis=0)
+  def vector(rows, positions):
+    return np.mean([table[rows["token"][at]] for at in positions], axis=0)
 
   def cosine(a, b):
     return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
@@ -208,17 +208,17 @@ def test_likeness_to_the_nearest_anchor(tmp_path):
   first = {}
   for rows in (columns(), columns(general)):
     for document in words_of(rows):
-      for word, places in document:
-        first.setdefault(word, vector(rows, places))
+      for word, positions in document:
+        first.setdefault(word, vector(rows, positions))
   scores = icf_by_loops()
   anchors = sorted(inside, key=lambda w: -scores[w])[:2]
   assert anchors == ["cell", "wall"]
   checked = 0
   for document in words_of(columns(general)):
-    for word, places in document:
+    for word, positions in document:
       expected = max(cosine(first[word], first[anchor]) for anchor in anchors)
-      np.testing.assert_allclose([found[at] for at in places], expected, rtol=1e-5)
-      checked += len(places)
+      np.testing.assert_allclose([found[at] for at in positions], expected, rtol=1e-5)
+      checked += len(positions)
   assert checked == (columns(general)["word"] >= 0).sum() > (found == 1).sum()
 
 
@@ -228,7 +228,7 @@ def test_terms_are_numbered_in_each_row():
   found = statistics.terms(rows=columns(), vocabulary=vocabulary, terms=listed)
   numbers = {}
   for document in words_of(columns()):
-    scores = [[found[at] for at in places] for _, places in document]
+    scores = [[found[at] for at in positions] for _, positions in document]
     assert all(len(set(of_word)) == 1 for of_word in scores)
     numbers[document[0][0]] = [of_word[0] for of_word in scores]
   # "the cell wall of a cell", "a cell and the wall", "proteins of the cell wall"
@@ -254,8 +254,8 @@ def test_terms_that_set_a_domain_apart():
   marked = {
     word
     for document in words_of(columns())
-    for word, places in document
-    if found[places[0]] > 0
+    for word, positions in document
+    if found[positions[0]] > 0
   }
   assert marked == {"cell"}
 
@@ -269,9 +269,9 @@ def test_classes_of_a_tagger_of_ones_own(monkeypatch):
   found = statistics.word_classes(**options, tagger=f"{__name__}:tag")
   names = statistics.taggers.CLASSES
   for document in words_of(columns()):
-    for word, places in document:
+    for word, positions in document:
       expected = "NOUN" if word == "cell" else "X"
-      assert {names[int(found[at])] for at in places} == {expected}
+      assert {names[int(found[at])] for at in positions} == {expected}
 
 
 def test_english_words():
