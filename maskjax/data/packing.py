@@ -111,7 +111,7 @@ def _split_to_fill(rows: list[list[Encoded]], length: int) -> None:
   # The free length of each row, negative, the emptiest row first.
   left = [(sum(map(_size, row)) - length, i) for i, row in enumerate(rows)]
   heapq.heapify(left)
-  total = -sum(free for free, _ in left)
+  total = -sum(negative for negative, _ in left)
   while len(left) > 1 and total > MAX_PADDING * len(left) * length:
     negative, emptiest = heapq.heappop(left)
     loose, rows[emptiest] = rows[emptiest], []
@@ -119,12 +119,12 @@ def _split_to_fill(rows: list[list[Encoded]], length: int) -> None:
     for part in loose:
       start = 0
       while start < len(part.ids) and -left[0][0] >= MIN_PART:
-        free, row = left[0]
-        piece = next(_split(part.part(start, len(part.ids)), -free - 2))
+        negative, row = left[0]
+        piece = next(_split(part.part(start, len(part.ids)), -negative - 2))
         rows[row].append(piece)
         start += len(piece.ids)
         total -= _size(piece)
-        heapq.heapreplace(left, (free + _size(piece), row))
+        heapq.heapreplace(left, (negative + _size(piece), row))
       if start < len(part.ids):
         rows[emptiest].append(part.part(start, len(part.ids)))
     if rows[emptiest]:

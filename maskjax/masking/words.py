@@ -41,6 +41,12 @@ def tokens(key: Array, text: Text, count: Array) -> Array:
 
   Returns:
     bool [N].
+
+  Example:
+    >>> index = jnp.arange(6)
+    >>> text = Text(token=index, segment=index * 0 + 1, position=index, word=index // 2)
+    >>> int(tokens(jax.random.key(0), text, 3).sum())
+    3
   """
   noise = jax.random.uniform(key, text.word.shape)
   return highest_where(noise, text.is_word, count)
@@ -59,6 +65,12 @@ def whole_words(key: Array, text: Text, count: Array) -> Array:
 
   Returns:
     bool [N].
+
+  Example:
+    >>> index = jnp.arange(6)
+    >>> text = Text(token=index, segment=index * 0 + 1, position=index, word=index // 2)
+    >>> whole_words(jax.random.key(0), text, 3).tolist()
+    [False, False, True, True, False, False]
   """
   units = number_words(text)
   return highest_units(jax.random.uniform(key, units.shape), units, count)
@@ -92,6 +104,12 @@ def spans(
 
   Raises:
     UserError: `of` is neither `words` nor `tokens`.
+
+  Example:
+    >>> index = jnp.arange(6)
+    >>> text = Text(token=index, segment=index * 0 + 1, position=index, word=index // 2)
+    >>> spans(jax.random.key(0), text, 4, of="tokens").tolist()
+    [False, True, True, True, True, False]
   """
   units = number_units(text, of)
   lengths = jnp.arange(1, longest + 1)
@@ -127,6 +145,18 @@ def ngrams(key: Array, text: Text, count: Array) -> Array:
 
   Returns:
     bool [N].
+
+  Raises:
+    UserError: the rows have no scores.
+
+  Example:
+    >>> index = jnp.arange(6)
+    >>> text = Text(token=index, segment=index * 0 + 1, position=index, word=index // 2)
+    >>> import dataclasses
+    >>> score = jnp.array([1.0, -1.0, -1.0, 0.0, 2.0, -1.0])  # two n-grams
+    >>> text = dataclasses.replace(text, score=score)
+    >>> ngrams(jax.random.key(0), text, 4).tolist()
+    [True, True, True, True, False, False]
   """
   begins = text.is_word & (scores_of(text) >= 0)
   units = jnp.where(text.is_word, jnp.cumsum(begins) - 1, -1)
@@ -147,6 +177,9 @@ def by_rate(key: Array, text: Text, count: Array) -> Array:
 
   Returns:
     bool [N].
+
+  Raises:
+    UserError: the rows have no scores.
   """
   of_rate, of_rest = jax.random.split(key)
   drawn = jax.random.uniform(of_rate, text.word.shape) < scores_of(text)
@@ -173,7 +206,7 @@ def by_class(
     bool [N].
 
   Raises:
-    UserError: `of` is neither `words` nor `tokens`.
+    UserError: the rows have no scores, or `of` is neither `words` nor `tokens`.
   """
   units = number_units(text, of)
   of_word, of_order = jax.random.split(key)
@@ -199,6 +232,9 @@ def by_similarity(key: Array, text: Text, count: Array) -> Array:
 
   Returns:
     bool [N].
+
+  Raises:
+    UserError: the rows have no scores.
   """
   units = number_words(text)
   of_unit = (
@@ -230,6 +266,9 @@ def terms_and_words(
 
   Returns:
     bool [N].
+
+  Raises:
+    UserError: the rows have no scores.
   """
   of_count, of_terms, of_words = jax.random.split(key, 3)
   number = jnp.where(text.is_word, scores_of(text), 0).astype(jnp.int32)
