@@ -146,7 +146,7 @@ def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
   def pipeline(source: Any, transforms: Sequence[Any], **keywords: Any) -> Any:
     return data.Pipeline(
       source=source,
-      transforms=[resolve.bind(data.transforms, t) for t in transforms],
+      transforms=[data.bind_transform(t) for t in transforms],
       seed=config.seed,
       on_bad_record=config.data.on_bad_record,
       num_threads=config.data.num_threads,

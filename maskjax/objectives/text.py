@@ -16,6 +16,7 @@ from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean
 from maskjax.masking import Mask, words
 from maskjax.masking.text_policy import TextMasking, TokenIds
+from maskjax.masking.units import scores_of
 from maskjax.models.text import TextEncoder, text_encoder
 from maskjax.objectives.objective import Batch, Step, Variables, first_example, valid
 from maskjax.tokens import Text
@@ -87,7 +88,7 @@ class TextRows:
       )
     text = Text.of(batch)
     if self.needs_score:
-      words.scores(text)
+      scores_of(text)
     return text
 
   def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:

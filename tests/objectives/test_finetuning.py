@@ -297,7 +297,7 @@ def test_every_setting_starts(folder, setting):
     ("labeled_text", '{"text": "a", "label": -1}', "'label': expected at least 0"),
     ("labeled_text", "", "expected an object|it is empty"),
     ("tagged_text", '{"words": ["a"], "tags": [1, 2]}', "1 words and 2 tags"),
-    ("tagged_text", '{"words": ["a"], "tags": ["N"]}', "expected integers from 0 on"),
+    ("tagged_text", '{"words": ["a"], "tags": ["N"]}', "expected integers from 0"),
     (
       "questions",
       '{"question": "q", "context": "abc", "answer": "b", "start": 0}',

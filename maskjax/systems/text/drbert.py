@@ -19,8 +19,8 @@ from jax import Array
 from maskjax import keys
 from maskjax.errors import UserError
 from maskjax.losses import Loss
-from maskjax.masking import words
 from maskjax.masking.mask import gather
+from maskjax.masking.selection import highest_where
 from maskjax.masking.text_policy import text_masking
 from maskjax.models.text import TextEncoder, VocabularyHead
 from maskjax.models.transformer import blocks_like, norm_like
@@ -141,7 +141,7 @@ class RefinedLM(nn.Module):
       # Padding attends to padding alone, and has to attend to something.
       masked = jnp.zeros(padding.shape, bool).at[ids].set(True) & ~padding
       count = jnp.round(share * masked.sum()).astype(jnp.int32)
-      return masked & ~words.most(order, masked, count)
+      return masked & ~highest_where(order, masked, count)
 
     return jax.vmap(of_row)(ids, text.is_padding, order)
 

@@ -156,7 +156,7 @@ def test_mask_tokens_do_not_reach_codes():
   table = params["encoder"]["tokens"]
   encoder = {**params["encoder"], "tokens": table.at[3].add(1.0)}
   other = {**params, "encoder": encoder}
-  text = objective.masking.with_mask_tokens(BATCH, mask).pick(mask.visible_ids)
+  text = objective.masking.with_mask_tokens(BATCH, mask).take(mask.visible_ids)
   first, second = (
     objective.model.apply({"params": p}, text, method="encode") for p in (params, other)
   )

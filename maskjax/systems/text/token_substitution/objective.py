@@ -125,7 +125,7 @@ class TokenSubstitution:
 
     row_keys = keys.example_keys(keys.named(step.key, "substitute"), batch)
     drawn = jax.vmap(draw)(row_keys, text.token)
-    return text.saying(jnp.where(mask.masked, drawn, text.token))
+    return text.with_tokens(jnp.where(mask.masked, drawn, text.token))
 
   def detection(
     self, variables: Variables, batch: Batch, text: Text, rngs: Mapping[str, Array]
