@@ -167,4 +167,5 @@ def conv_encoder(
       f"encoder.drop_path={built.drop_path}: expected at least 0 and less than 1"
     )
   patch = pair(built.stride if patch_size is None else patch_size)
-  return ConvEncoder(grid=grid_of(image_size, patch), patch_size=patch, network=built)
+  rows, columns = grid_of(pair(image_size), patch)
+  return ConvEncoder(grid=(rows, columns), patch_size=patch, network=built)

@@ -269,8 +269,8 @@ def vit_encoder(
   """Makes an encoder from hyperparameters, and checks that they fit.
 
   Args:
-    image_size: side, or (height, width), in pixels.
-    patch_size: side, or (height, width), in pixels.
+    image_size: side, or (height, width), in pixels; (frames, height, width) of a clip.
+    patch_size: likewise, of a patch.
     encoder: a name in `VIT_SIZES`, or a mapping with `size`, or with `width`,
       `depth` and `heads`.
     **options: further fields of `VisionEncoder` and of `BlockOptions`.
