@@ -41,9 +41,9 @@ class TextKeywords(TypedDict, total=False):
     dtype: `float32` or `bfloat16`, type of the computation; parameters are float32.
     mlp_ratio: hidden width of the blocks' networks by their width.
     norm_epsilon: added to the variance in layer normalization.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
+    scan: compile one block and loop over it, see `maskjax.models.BlockOptions`.
     remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+      backward pass, see `maskjax.models.BlockOptions`.
   """
 
   length: int

@@ -288,6 +288,13 @@ def test_clips_have_positions_of_three_axes(positions):
     assert params["relative"]["table"].shape == (3 * 3 * 5 + 3, 2)
 
 
+def test_encoders_of_clips_are_made_from_sizes():
+  size = {"image_size": (4, 8, 8), "patch_size": (2, 4, 4)}
+  assert vit_encoder(**size, encoder=SMALL).grid == (2, 2, 2)
+  with pytest.raises(UserError, match="encoder.width=8: expected a multiple of 6 "):
+    vit_encoder(**size, encoder=SMALL, positions="rotary")
+
+
 def test_decoders_predict_masked_patches_of_clips():
   masked = np.arange(12) % 3 > 0
   mask = Mask.exactly(jnp.asarray(masked)[None], num_masked=8)

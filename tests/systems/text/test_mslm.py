@@ -104,9 +104,9 @@ def test_terms_are_hidden_whole():
   draw = jax.jit(jax.vmap(lambda key: OBJECTIVE.mask(rows, Step(key)).masked))
   masked = np.asarray(draw(jax.random.split(KEY, 50)))
   number, checked = marked()["score"], 0
-  for row in range(8):
-    for term in np.unique(number[row][number[row] > 0]):
-      of_term = masked[:, row, number[row] == term]
+  for i in range(8):
+    for term in np.unique(number[i][number[i] > 0]):
+      of_term = masked[:, i, number[i] == term]
       assert (of_term.all(axis=1) == of_term.any(axis=1)).all()
       checked += of_term.shape[1] > 1 and of_term.any()
   assert checked > 3

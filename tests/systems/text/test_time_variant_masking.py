@@ -10,6 +10,7 @@ from helpers.text.rows import batch, source
 
 from maskjax.data import statistics
 from maskjax.errors import UserError
+from maskjax.masking.units import number_words
 from maskjax.objectives import Step, Variables
 from maskjax.systems import bert, time_variant_masking
 from maskjax.systems.text.time_variant_masking import (
