@@ -4,7 +4,6 @@ import jax
 
 import maskjax as mj
 from maskjax import sharding
-from maskjax.objectives import Variables
 
 
 class Losses:
@@ -47,5 +46,5 @@ def train(objective, *, num_steps, learning_rate):
   )
   with data(0) as batches:
     batch = next(batches)
-  features = jax.jit(objective.features)(Variables(state.params, state.extra), batch)
+  features = jax.jit(objective.features)(state.variables, batch)
   return writer.values, batch, jax.device_get(features).mean(axis=1)

@@ -35,7 +35,7 @@ STEP = Step(KEY)
 
 
 def without_mechanism(monkeypatch):
-  """No second view, as in MAE: the first image's visible patches in its place."""
+  """No second view, as in MAE: the decoder sees nothing of it but its positions."""
   call = Decoder.__call__
 
   def without_view(self, encoded, mask, visible_too, view=None):
@@ -82,10 +82,8 @@ def outcome(positions):
 
 
 def encode(p, patches, ids, positions):
-  x, at = (
-    dense(p["embed"], patches),
-    doubles(GRID_POSITIONS).expand(len(patches), -1, -1),
-  )
+  x = dense(p["embed"], patches)
+  at = doubles(GRID_POSITIONS).expand(len(patches), -1, -1)
   if positions == "sincos":
     x = x + doubles(sincos((3, 4), 8))
   x, at = pick(x, ids), pick(at, ids)

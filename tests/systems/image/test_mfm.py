@@ -73,10 +73,11 @@ def compiled(cnn=False, **more):
     step = Step(key)
     images, masked = objective.corrupted(batch, step)
     variables = Variables(params, extra)
+    visible = jnp.where(masked[..., None], 0, spectrum(batch["image"]))
     return {
       "corrupted": images,
       "masked": masked,
-      "predicted": objective.predictions(variables, images),
+      "predicted": objective.predictions(variables, from_spectrum(visible)),
       "loss": objective.loss(variables, batch, step),
       "evaluated": objective.evaluate(variables, batch, step),
       "images": objective.reconstruct(variables, batch, step),
