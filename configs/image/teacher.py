@@ -19,22 +19,7 @@ ijepa_h14: I-JEPA's encoder (arXiv:2301.08243), IJepaModel.
   )
 """
 
-from maskjax import config as configs
 from maskjax import recipes
-
-
-def get_config(setting=None):
-  return configs.setting(
-    setting,
-    {
-      "clip_b16": clip_b16,
-      "clip_l14": clip_l14,
-      "dino_s16": dino_s16,
-      "dino_b16": dino_b16,
-      "dinov2_b14": dinov2_b14,
-      "ijepa_h14": ijepa_h14,
-    },
-  )
 
 
 def encoder(encoder_type, size, *, image_size=224, patch_size=16, **colors):

@@ -11,12 +11,6 @@ questions: the same, 2 epochs of 88,000 windows of 384 tokens, as SQuAD has.
 from maskjax import config as configs
 
 
-def get_config(setting=None):
-  return configs.setting(
-    setting, {"classes": classes, "tags": tags, "questions": questions}
-  )
-
-
 def classes():
   config = configs.defaults()
   config.batch_size = 32
@@ -24,10 +18,7 @@ def classes():
   config.objective = dict(
     name="text_classification",
     num_classes=2,
-    vocab_size=30522,
-    pad_id=0,
-    mask_id=103,
-    special_ids=(0, 100, 101, 102, 103),
+    vocabulary="bert-base-uncased",
     length=512,
     encoder=dict(kind="bert", size="B"),
     dropout=0.1,
