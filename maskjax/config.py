@@ -96,13 +96,13 @@ def load(spec: str) -> ConfigDict:
 
   A file's settings are its public functions without required parameters that give a
   `ConfigDict`; the first is taken where none is named. A file may have a `get_config`
-  in place of settings, which is given what stands after the colon.
+  in place of settings, which is given what follows the colon.
 
   Args:
     spec: see `find_file` for the file.
 
   Raises:
-    UserError: no such file, no such setting, or none that gives a whole config.
+    UserError: no such file, no such setting, or none that gives a complete config.
 
   Example:
     >>> load("configs/image/mae.py:digits").objective.name
@@ -246,7 +246,7 @@ def complete(config: Any) -> ConfigDict:
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The values of a config by their whole keys.
+  """The values of a config by their full keys.
 
   Example:
     >>> flat(ConfigDict({"a": {"b": 1}, "c": (2,)}))

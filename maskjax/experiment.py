@@ -23,6 +23,7 @@ from maskjax import (
 from maskjax import workdir as workdirs
 from maskjax.errors import UserError
 from maskjax.evaluation.probes import PROBES
+from maskjax.tokens import vocabularies
 from maskjax.training import optimizers, transfer
 
 
@@ -104,6 +105,7 @@ def build_system(
     raise UserError(
       f"config.wandb_project={config.wandb_project!r}: expected the package wandb"
     )
+  config, _ = with_vocabulary(config)
   objective = resolve.build(objectives, config.objective)
   if learns and not hasattr(objective, "loss"):
     raise UserError(
@@ -130,6 +132,7 @@ def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
   Raises:
     UserError: names the key that is wrong and says what was expected.
   """
+  config, source = with_vocabulary(config, whole=True)
   objective, optimizer, mesh = build_system(config, learns=learns)
 
   def pipeline(source: Any, transforms: Sequence[Any], **keywords: Any) -> Any:
@@ -150,7 +153,8 @@ def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
     shuffle=False,
     repeat=False,
   )
-  source = resolve.build(data.sources, config.data.train)
+  if source is None:
+    source = resolve.build(data.sources, config.data.train)
   experiment = Experiment(
     config=config,
     objective=objective,
@@ -167,6 +171,45 @@ def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
   # Shapes that do not fit are found here, before a workdir is touched.
   jax.eval_shape(objective.init, experiment.key, experiment.example)
   return experiment
+
+
+def with_vocabulary(
+  config: ConfigDict, *, whole: bool = False
+) -> tuple[ConfigDict, Any]:
+  """Gives a text system the numbers of its vocabulary, where the config has them not.
+
+  A name becomes the numbers that it stands for, so that a run's `config.json` is read
+  without its data; what is left out is read off the data that the run trains on.
+
+  Args:
+    config: the config; itself is not changed.
+    whole: read the data even if only ids are left out that have defaults.
+
+  Returns:
+    The config, and its training data where that had to be read, None otherwise.
+
+  Raises:
+    UserError: no such objective or vocabulary, or no such data.
+  """
+  if "name" not in config.objective:
+    return config, None
+  taken = resolve.takes(resolve.find(objectives, config.objective.name)) or set()
+  keys = [key for key in vocabularies.KEYS if key in taken]
+  objective = vocabularies.spelled_out(config.objective) if keys else {}
+  missing = [key for key in keys if key not in objective]
+  source = None
+  if config.data.train and (missing if whole else "vocab_size" in missing):
+    source = resolve.build(data.sources, config.data.train)
+    if (vocabulary := getattr(source, "vocabulary", None)) is not None:
+      special = tuple(vocabulary.special.tolist())
+      found = (len(vocabulary), vocabulary.pad, vocabulary.mask, special)
+      numbers = dict(zip(vocabularies.KEYS, found, strict=True))
+      objective.update({key: numbers[key] for key in missing})
+  if keys and objective != dict(config.objective):
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+      config.objective = objective
+  return config, source
 
 
 def _check_vocabulary(experiment: Experiment) -> None:

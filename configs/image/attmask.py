@@ -1,8 +1,9 @@
 """AttMask (arXiv:2203.12719), in the framework of iBOT (arXiv:2111.07832).
 
-small: Fashion-MNIST, see maskjax/recipes/image.py. Patches of 7 pixels; more of them masked,
-  and of all images, where the paper leaves half of the images whole; and scores that
-  are shared out evenly: centered by averages, they collapse in so short a run.
+small: Fashion-MNIST, see maskjax/recipes. Patches of 7 pixels; more of them are
+  masked, and in all images, where the paper masks none in half of the images. Scores
+  are balanced by Sinkhorn iterations: centered by averages, they collapse in so short
+  a run.
   maskjax train --config configs/image/attmask.py:small --workdir runs/attmask_small
   Hints, or the patches attended to least:
     --config.objective.mask.mode=hint (or low)

@@ -1,6 +1,6 @@
 """BEiT v2 (arXiv:2208.06366), after its tokenizer, configs/image/vqkd.py.
 
-small: 60,000 real images of 28x28 pixels, see maskjax/recipes/image.py.
+small: 60,000 real images of 28x28 pixels, see maskjax/recipes.
   maskjax train --config configs/image/mae.py:small --workdir runs/mae_small
   maskjax train --config configs/image/vqkd.py:small --workdir runs/vqkd_small
   maskjax train --config configs/image/beit_v2.py:small --workdir runs/beit_v2_small

@@ -1,6 +1,6 @@
 """CAE (arXiv:2202.03026), with the tokenizer of configs/image/vqkd.py.
 
-small: 60,000 real images of 28x28 pixels, see maskjax/recipes/image.py.
+small: 60,000 real images of 28x28 pixels, see maskjax/recipes.
   maskjax train --config configs/image/mae.py:small --workdir runs/mae_small
   maskjax train --config configs/image/vqkd.py:small --workdir runs/vqkd_small
   maskjax train --config configs/image/cae.py:small --workdir runs/cae_small

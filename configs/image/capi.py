@@ -1,6 +1,6 @@
 """CAPI (arXiv:2502.08769).
 
-small: Fashion-MNIST, see maskjax/recipes/image.py; docs/results/image.md has its numbers.
+small: Fashion-MNIST, see maskjax/recipes; docs/results/image.md has its numbers.
   maskjax train --config configs/image/capi.py:small --workdir runs/capi_small
 
 imagenet: the paper's recipe, ViT-L/14, on ImageNet-1k, through TFDS.

@@ -3,7 +3,7 @@
 The centroids are those of the patches of the run's first batch; they are found before
 the first step, and every checkpoint holds them.
 
-small: Fashion-MNIST, see maskjax/recipes/image.py.
+small: Fashion-MNIST, see maskjax/recipes.
   maskjax train --config configs/image/ccvit.py:small --workdir runs/ccvit_small
 
 imagenet: the paper's ViT-B/16 in 300 epochs, through TFDS. Its 8,192 centroids are of

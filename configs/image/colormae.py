@@ -1,6 +1,6 @@
 """ColorMAE (arXiv:2407.13036).
 
-small: Fashion-MNIST, see maskjax/recipes/image.py; green noise.
+small: Fashion-MNIST, see maskjax/recipes; green noise.
   maskjax train --config configs/image/colormae.py:small --workdir runs/colormae_small
   Another color: --config.objective.mask=red (or blue, purple).
 

@@ -1,6 +1,6 @@
 """CroCo (arXiv:2210.10716) and CroCo v2 (arXiv:2211.10408).
 
-small: Fashion-MNIST, see maskjax/recipes/image.py; the second view of an image is the image
+small: Fashion-MNIST, see maskjax/recipes; the second view of an image is the image
 under a random affine map.
   maskjax train --config configs/image/croco.py:small --workdir runs/croco_small
 

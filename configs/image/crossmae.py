@@ -1,6 +1,6 @@
 """CrossMAE (arXiv:2401.14391).
 
-small: Fashion-MNIST, see maskjax/recipes/image.py.
+small: Fashion-MNIST, see maskjax/recipes.
   maskjax train --config configs/image/crossmae.py:small --workdir runs/crossmae_small
 
 imagenet: the paper's ViT-B/16 with a decoder of 12 blocks, through TFDS.

@@ -1,6 +1,6 @@
 """dBOT (arXiv:2209.03917).
 
-small: 60,000 real images of 28x28 pixels, see maskjax/recipes/image.py; two stages,
+small: 60,000 real images of 28x28 pixels, see maskjax/recipes; two stages,
   the first teacher is random.
   maskjax train --config configs/image/dbot.py --workdir runs/dbot
 

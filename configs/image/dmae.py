@@ -1,11 +1,11 @@
 """DMAE (arXiv:2208.12256).
 
-small: 60,000 real images of 28x28 pixels, see maskjax/recipes/image.py; MAE teaches:
+small: 60,000 real images of 28x28 pixels, see maskjax/recipes; the teacher is an MAE:
   maskjax train --config configs/image/mae.py:small --workdir runs/mae_small
   maskjax train --config configs/image/dmae.py --workdir runs/dmae
 
-imagenet: the paper's ViT-B/16 for 100 epochs, MAE's ViT-L/16 teaches: one that was
-  trained, or imported by `maskjax convert`, as configs/image/mae.py:imagenet.
+imagenet: the paper's ViT-B/16 for 100 epochs; the teacher is MAE's ViT-L/16, trained by
+  configs/image/mae.py:imagenet or imported as it by `maskjax convert`.
   maskjax train --config configs/image/dmae.py:imagenet --workdir runs/dmae
 """
 

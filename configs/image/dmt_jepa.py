@@ -1,6 +1,6 @@
 """DMT-JEPA (arXiv:2405.17995).
 
-small: Fashion-MNIST, see maskjax/recipes/image.py; docs/results/image.md has its numbers.
+small: Fashion-MNIST, see maskjax/recipes; docs/results/image.md has its numbers.
   maskjax train --config configs/image/dmt_jepa.py:small --workdir runs/dmt_jepa_small
 
 imagenet: the paper's recipe, ViT-B/16 for 600 epochs, through TFDS.

@@ -1,6 +1,6 @@
 """HPM (arXiv:2304.05919).
 
-small: Fashion-MNIST, see maskjax/recipes/image.py.
+small: Fashion-MNIST, see maskjax/recipes.
   maskjax train --config configs/image/hpm.py:small --workdir runs/hpm_small
 
 imagenet: the paper's ViT-B/16, 800 epochs, through TFDS.

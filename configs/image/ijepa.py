@@ -1,6 +1,6 @@
 """I-JEPA (arXiv:2301.08243).
 
-small: Fashion-MNIST, see maskjax/recipes/image.py; docs/results/image.md has its numbers.
+small: Fashion-MNIST, see maskjax/recipes; docs/results/image.md has its numbers.
   maskjax train --config configs/image/ijepa.py:small --workdir runs/ijepa_small
 
 imagenet: the paper's appendix A, ViT-H/14 for 300 epochs, through TFDS.

@@ -1,6 +1,6 @@
 """Latent MIM (arXiv:2407.15837).
 
-small: Fashion-MNIST, see maskjax/recipes/image.py; docs/results/image.md has its numbers.
+small: Fashion-MNIST, see maskjax/recipes; docs/results/image.md has its numbers.
   maskjax train --config configs/image/latent_mim.py:small --workdir runs/lmim_small
 
 imagenet: the paper's recipe, ViT-B/16 for 800 epochs, through TFDS.

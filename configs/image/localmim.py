@@ -1,6 +1,6 @@
 """LocalMIM (arXiv:2303.05251).
 
-small: 60,000 real images of 28x28 pixels, see maskjax/recipes/image.py.
+small: 60,000 real images of 28x28 pixels, see maskjax/recipes.
   maskjax train --config configs/image/localmim.py:small --workdir runs/localmim
 
   With a black margin of 2 pixels: 8x8 patches can be joined to larger regions, 7x7

@@ -5,7 +5,7 @@ digits: 1,797 real handwritten digits of 8x8 pixels that come with scikit-learn.
   72 s on two CPU cores. Held-out loss 0.307, of predicting the mean 0.541; linear
   probe 95.6 (untrained encoder 88.3, raw pixels 96.4), neighbors 94.4 (54.7, 97.5).
 
-fashion_mnist: 60,000 real images of 28x28 pixels, see maskjax/recipes/image.py.
+fashion_mnist: 60,000 real images of 28x28 pixels, see maskjax/recipes.
   maskjax train --config configs/image/mae.py:fashion_mnist --workdir runs/mae_fashion
   18.5 minutes on two CPU cores. Held-out loss 0.161, of predicting the mean 0.695.
               linear  lars  plain   knn

@@ -1,11 +1,11 @@
 """MaskAlign (arXiv:2211.08887).
 
-small: 60,000 real images of 28x28 pixels, see maskjax/recipes/image.py; MAE teaches:
+small: 60,000 real images of 28x28 pixels, see maskjax/recipes; the teacher is an MAE:
   maskjax train --config configs/image/mae.py:small --workdir runs/mae_small
   maskjax train --config configs/image/maskalign.py --workdir runs/maskalign
 
-imagenet: the paper's ViT-B/16 for 200 epochs, CLIP ViT-B/16 teaches, see
-  configs/image/teacher.py. Images are normalized as CLIP was given them.
+imagenet: the paper's ViT-B/16 for 200 epochs; the teacher is CLIP's ViT-B/16, see
+  configs/image/teacher.py. Images are normalized as CLIP's inputs are.
   maskjax train --config configs/image/maskalign.py:imagenet --workdir runs/maskalign
 """
 

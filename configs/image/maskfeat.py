@@ -1,6 +1,6 @@
 """MaskFeat (arXiv:2112.09133).
 
-small: 60,000 real images of 28x28 pixels, see maskjax/recipes/image.py.
+small: 60,000 real images of 28x28 pixels, see maskjax/recipes.
   maskjax train --config configs/image/maskfeat.py:small --workdir runs/maskfeat
 
 imagenet: the paper's recipe for images, ViT-B/16, through TFDS.

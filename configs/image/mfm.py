@@ -1,6 +1,6 @@
 """MFM (arXiv:2206.07706).
 
-small: Fashion-MNIST, see maskjax/recipes/image.py. Patches of 7 pixels: an encoder that sees
+small: Fashion-MNIST, see maskjax/recipes. Patches of 7 pixels: an encoder that sees
 all of them has time for three times as many steps as with patches of 4.
   maskjax train --config configs/image/mfm.py:small --workdir runs/mfm_small
 small_resnet: the same with a ResNet of stride 4; not measured.

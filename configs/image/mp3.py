@@ -1,6 +1,6 @@
 """MP3 (arXiv:2207.07611).
 
-small: Fashion-MNIST, see maskjax/recipes/image.py.
+small: Fashion-MNIST, see maskjax/recipes.
   maskjax train --config configs/image/mp3.py:small --workdir runs/mp3_small
 
 imagenet: the paper's ViT-B/16 in 100 epochs, through TFDS. Optimizer as in MAE.

@@ -1,6 +1,6 @@
 """Selfie (arXiv:1906.02940).
 
-small: Fashion-MNIST, see maskjax/recipes/image.py.
+small: Fashion-MNIST, see maskjax/recipes.
   maskjax train --config configs/image/selfie.py:small --workdir runs/selfie_small
   Patches of 7 pixels: as in the paper's small images there are 16 of them, each wide
   enough for a convolutional network. Probes read that network, run over whole images.

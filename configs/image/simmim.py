@@ -1,6 +1,6 @@
 """SimMIM (arXiv:2111.09886).
 
-small: Fashion-MNIST, see maskjax/recipes/image.py; a ViT on two CPU cores. An encoder that
+small: Fashion-MNIST, see maskjax/recipes; a ViT on two CPU cores. An encoder that
 sees masked patches too is slow, so that patches are large here, masked one by one. Its
 positions are fixed, since the paper's relative ones begin as none and take longer to
 learn than all of this. docs/results/image.md has its numbers.

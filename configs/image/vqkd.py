@@ -1,12 +1,12 @@
 """VQ-KD, the tokenizer of BEiT v2 (arXiv:2208.06366).
 
-small: 60,000 real images of 28x28 pixels, see maskjax/recipes/image.py; taught by an MAE.
+small: 60,000 real images of 28x28 pixels, see maskjax/recipes; the teacher is an MAE.
   maskjax train --config configs/image/mae.py:small --workdir runs/mae_small
   maskjax train --config configs/image/vqkd.py:small --workdir runs/vqkd_small
 
 imagenet: the paper's appendix, ViT-B/16. The paper's teachers are CLIP's and DINO's
-  ViT-B/16; give one as --config.objective.teacher.workdir. Its objective stands in
-  `teacher`, for one that was trained here.
+  ViT-B/16; give one as --config.objective.teacher.workdir. `teacher` has the
+  objective of one that was trained here.
   maskjax train --config configs/image/vqkd.py:imagenet --workdir runs/vqkd
 """
 

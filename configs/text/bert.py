@@ -1,6 +1,6 @@
 """BERT (arXiv:1810.04805): masked language modeling, without its second objective.
 
-small: Python's reference, see maskjax/recipes/text.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/bert.py:small --workdir runs/bert_small
 
 paper: BERT-base, a million batches of 256 rows of 512 tokens.

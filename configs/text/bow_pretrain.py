@@ -1,10 +1,10 @@
-"""Bag-of-word prediction (arXiv:2401.11248): the first token tells a document's words.
+"""Bag-of-word prediction (arXiv:2401.11248): the first token predicts all words.
 
-small: Python's reference, packed, see maskjax/recipes/text.py; on two CPU cores.
+small: Python's reference, packed, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/bow_pretrain.py:small --workdir DIR
 
 paper: from BERT-base on, 140,000 batches of 2,048 rows of 512 tokens. Set `init_from`
-to where `maskjax convert` put BERT, or leave it and begin anew.
+to where `maskjax convert` put BERT, or leave it and train from scratch.
   maskjax train --config configs/text/bow_pretrain.py:paper --workdir DIR
 """
 

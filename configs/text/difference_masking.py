@@ -1,6 +1,6 @@
 """Difference-Masking (arXiv:2305.14577): masks what sets a domain apart.
 
-small: Python's reference, see maskjax/recipes/text.py, set apart from the docstrings of
+small: Python's reference, see maskjax/recipes, set apart from the docstrings of
 Python's library; on two CPU cores.
   maskjax train --config configs/text/difference_masking.py:small --workdir DIR
 

@@ -1,6 +1,6 @@
 """DrBERT (arXiv:2401.15861): BERT with a decoder that comes to trust masked tokens.
 
-small: Python's reference, see maskjax/recipes/text.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/drbert.py:small --workdir runs/drbert_small
 
 paper: BERT-base with a decoder of two blocks, BERT's recipe otherwise.

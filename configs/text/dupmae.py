@@ -1,11 +1,11 @@
-"""DupMAE (arXiv:2211.08769): all codes of a document have to tell it.
+"""DupMAE (arXiv:2211.08769): every embedding of a document predicts it.
 
-small: Python's reference, packed, see maskjax/recipes/text.py; on two CPU cores.
+small: Python's reference, packed, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/dupmae.py:small --workdir DIR
 
 paper: from BERT-base on, batches of 256 rows of 512 tokens, eight times English
 Wikipedia and BookCorpus. Set `init_from` to where `maskjax convert` put BERT, or leave
-it and begin anew.
+it and train from scratch.
   maskjax train --config configs/text/dupmae.py:paper --workdir DIR
 """
 

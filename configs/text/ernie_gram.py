@@ -1,6 +1,6 @@
-"""ERNIE-Gram (arXiv:2010.12148): n-grams masked, and told, by their identities.
+"""ERNIE-Gram (arXiv:2010.12148): n-grams masked, and predicted, as units.
 
-small: Python's reference, see maskjax/recipes/text.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/ernie_gram.py:small --workdir DIR
 
 paper: BERT-base, a million batches of 256 rows of 512 tokens, 300,000 n-grams. Set

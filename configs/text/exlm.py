@@ -1,6 +1,6 @@
 """ExLM (arXiv:2501.13397): each mask token as four states, tied by transitions.
 
-small: Python's reference, see maskjax/recipes/text.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/exlm.py:small --workdir runs/exlm_small
 
 paper: the base model, 23,000 batches of 4,096 rows of 128 tokens.
@@ -12,7 +12,7 @@ from maskjax import recipes
 
 def small():
   config = recipes.small_text(name="exlm", mask_ratio=0.15, states=2)
-  config.num_steps = 1200  # which states say what has to be found out first
+  config.num_steps = 1200  # it first has to learn how states are used
   return config
 
 

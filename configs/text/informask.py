@@ -1,6 +1,6 @@
 """InforMask (arXiv:2210.11771): informative tokens are masked more often.
 
-small: Python's reference, see maskjax/recipes/text.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/informask.py:small --workdir runs/informask_small
 
 paper: RoBERTa-base, 40 epochs of English Wikipedia, of which each article gives a row.

@@ -1,6 +1,6 @@
 """MAE-LM (arXiv:2302.02060): no mask tokens in the encoder, a decoder of four blocks.
 
-small: Python's reference, see maskjax/recipes/text.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/mae_lm.py:small --workdir runs/mae_lm_small
 
 paper: the base model, 125,000 batches of 2,048 rows of 512 tokens.

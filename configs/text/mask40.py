@@ -1,6 +1,6 @@
 """Should You Mask 15 %? (arXiv:2202.08005): 40 % of the tokens, all of them masked.
 
-small: Python's reference, see maskjax/recipes/text.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/mask40.py:small --workdir runs/mask40_small
 
 paper: a BERT-large that normalizes before its branches, 23,000 batches of 4,096 rows of

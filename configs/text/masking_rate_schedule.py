@@ -1,6 +1,6 @@
 """Masking rate schedules (arXiv:2305.15096): from 30 % of the tokens to 15 %.
 
-small: Python's reference, see maskjax/recipes/text.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/masking_rate_schedule.py:small --workdir DIR
 
 paper: BERT-base, 70,000 batches of 4,096 rows of 128 tokens, which the paper takes from

@@ -1,6 +1,6 @@
 """MEAP (arXiv:2502.07490): the next token, 15 % of what is read masked.
 
-small: Python's reference, see maskjax/recipes/text.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/meap.py:small --workdir runs/meap_small
 
 paper: a Llama of 1.1 billion parameters, 190,000 batches of 256 rows of 4,096 tokens.

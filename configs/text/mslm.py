@@ -1,6 +1,6 @@
 """MSLM (arXiv:2403.18025): terms of a domain are masked, and weigh more.
 
-small: Python's reference, see maskjax/recipes/text.py; its terms are the words that the
+small: Python's reference, see maskjax/recipes; its terms are the words that the
 docstrings of Python's library have not. On two CPU cores.
   maskjax train --config configs/text/mslm.py:small --workdir runs/mslm_small
 

@@ -1,6 +1,6 @@
 """PMLM (arXiv:2004.11579): all shares of masked tokens alike, for texts in any order.
 
-small: Python's reference, see maskjax/recipes/text.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/pmlm.py:small --workdir runs/pmlm_small
 
 paper: BERT-base with absolute positions (u-PMLM-A), rows of 128 tokens, BERT's recipe

@@ -1,6 +1,6 @@
-"""SpanBERT (arXiv:1907.10529): masked spans, told by what stands around them.
+"""SpanBERT (arXiv:1907.10529): masked spans, predicted from their boundaries.
 
-small: Python's reference, one document a row, see maskjax/recipes/text.py; on two CPU cores.
+small: Python's reference, one document a row, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/spanbert.py:small --workdir runs/spanbert_small
 
 paper: BERT-large on cased text, 2.4 million batches of 256 rows of 512 tokens. The rows
@@ -19,7 +19,7 @@ def small():
     replaced=(0.8, 0.1),
     place_width=32,
   )
-  config.num_steps = 1500  # whole runs take longer to learn than single tokens
+  config.num_steps = 1500  # spans take longer to learn than tokens
   config.data.train.pack = config.data.test.pack = False
   return config
 

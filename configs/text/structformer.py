@@ -1,6 +1,6 @@
 """StructFormer (arXiv:2310.20589): attention along the tree that a parser induces.
 
-small: Python's reference, see maskjax/recipes/text.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/structformer.py:small --workdir runs/struct_small
 
 paper: twelve blocks, the parser before the first of them (variant s1), rows of 512

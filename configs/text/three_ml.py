@@ -1,6 +1,6 @@
 """3ML (arXiv:2211.04898): half of the tokens masked, mask tokens in the last blocks.
 
-small: Python's reference, see maskjax/recipes/text.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/three_ml.py:small --workdir runs/three_ml_small
 
 paper: a RoBERTa-base that normalizes before its branches and two blocks after it,

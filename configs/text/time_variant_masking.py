@@ -1,7 +1,7 @@
 """Time-variant masking (arXiv:2208.10806): a falling ratio, and the hardest classes.
 
-small: Python's reference, see maskjax/recipes/text.py; the classes of its words are what a
-list and their letters tell. On two CPU cores.
+small: Python's reference, see maskjax/recipes; the classes of its words come from a
+list and from their letters. On two CPU cores.
   maskjax train --config configs/text/time_variant_masking.py:small --workdir DIR
 
 paper: BERT-large, 200,000 batches of 256 rows of 512 tokens of Wikipedia. The rows need

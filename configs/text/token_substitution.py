@@ -1,11 +1,11 @@
 """Random token substitution (arXiv:2309.08272): no mask tokens, in three ways.
 
 small: SLM, tokens from among random ones, on Python's reference, see
-maskjax/recipes.py; on two CPU cores.
+maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/token_substitution.py:small --workdir DIR
 small_rts, small_c_rts: RTS, which tokens are the original ones; and C-RTS, the same
-with substitutes from clusters that confuse. They tell no tokens, and are judged by how
-well they find out those drawn uniformly.
+with substitutes from clusters that confuse. Neither predicts tokens; both are evaluated
+by how well they detect uniformly drawn substitutes.
 
 paper: SLM of BERT-base, a million batches of 256 rows of 512 tokens.
   maskjax train --config configs/text/token_substitution.py:paper --workdir DIR

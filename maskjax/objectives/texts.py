@@ -18,7 +18,7 @@ from maskjax.masking.words import TextSampler
 from maskjax.models.text import TextEncoder, text_encoder
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.objectives.rows import RowObjective, Tokens
-from maskjax.tokens import Text
+from maskjax.tokens import Text, vocabularies
 
 # Of the tokens that a held-out text is judged by, whatever a system masks in training.
 HELD_OUT_RATIO = 0.15
@@ -30,7 +30,10 @@ class TextKeywords(TypedDict, total=False):
   Attributes:
     length: tokens of a row at most; 512 when left out.
     encoder: see `maskjax.models.text.text_encoder`; BERT-base when left out.
-    pad_id: the token that rows are filled up with; 0 when left out.
+    vocabulary: name of one of `maskjax.tokens.vocabularies.KNOWN`, in place of the
+      following four. A run reads them off its data where a config leaves them out.
+    vocab_size: number of tokens.
+    pad_id: the token of padding; 0 when left out.
     mask_id: the token that stands for masked ones; 3 when left out.
     special_ids: the tokens that no text has; 0 to 3 when left out.
     dropout: share of each branch, and of embedded tokens, that training drops at
@@ -47,6 +50,8 @@ class TextKeywords(TypedDict, total=False):
 
   length: int
   encoder: Mapping[str, Any] | str
+  vocabulary: str
+  vocab_size: int
   pad_id: int
   mask_id: int
   special_ids: Sequence[int]
@@ -226,38 +231,40 @@ def token_loss(logits: Array, tokens: Array, where: Array) -> Loss:
 
 def row_parts(
   *,
-  vocab_size: int,
   length: int = 512,
   encoder: Mapping[str, Any] | str = "B",
-  pad_id: int = 0,
-  mask_id: int = 3,
-  special_ids: Sequence[int] = (0, 1, 2, 3),
-  **network: Any,
+  **text: Any,
 ) -> tuple[TextEncoder, Tokens]:
   """Makes an encoder, and what a system has to know of the vocabulary.
 
   Args:
-    vocab_size: number of tokens.
     length: see `TextKeywords`.
     encoder: see `TextKeywords`.
-    pad_id: see `TextKeywords`.
-    mask_id: see `TextKeywords`.
-    special_ids: see `TextKeywords`.
-    **network: the rest of `TextKeywords`.
+    **text: the rest of `TextKeywords`.
 
   Raises:
-    UserError: numbers that cannot be.
+    UserError: there is no such vocabulary, neither a name nor a size of it, or a token
+      that it does not have.
   """
-  special = tuple(sorted({*special_ids, pad_id, mask_id}))
+  text = vocabularies.spelled_out(text)
+  if "vocab_size" not in text:
+    known = ", ".join(vocabularies.KNOWN)
+    raise UserError(
+      "vocab_size is missing: expected the number of tokens, or vocabulary, one of: "
+      f"{known}"
+    )
+  size = text.pop("vocab_size")
+  pad, mask = text.pop("pad_id", 0), text.pop("mask_id", 3)
+  special = tuple(sorted({*text.pop("special_ids", range(4)), pad, mask}))
   for token in special:
-    if not 0 <= token < vocab_size:
+    if not 0 <= token < size:
       raise UserError(
         f"pad_id, mask_id or special_ids has {token}: expected tokens below vocab_size="
-        f"{vocab_size}"
+        f"{size}"
       )
   return (
-    text_encoder(vocab_size=vocab_size, length=length, encoder=encoder, **network),
-    Tokens(size=vocab_size, pad=pad_id, mask=mask_id, special=special),
+    text_encoder(vocab_size=size, length=length, encoder=encoder, **text),
+    Tokens(size=size, pad=pad, mask=mask, special=special),
   )
 
 

@@ -13,7 +13,7 @@ TEXT_ROOT = "data/english"  # rows that `maskjax pack` wrote
 
 
 def python_reference(*, length: int = 128, vocab_size: int = 512) -> ConfigDict:
-  """English text that Python brings along: 376,000 characters, a tenth of them held out.
+  """English text that comes with Python: 376,000 characters, a tenth held out.
 
   Args:
     length: tokens of a row.

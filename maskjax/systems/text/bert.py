@@ -39,7 +39,6 @@ class MaskedLanguageModel(TextObjective):
 
 def bert(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.15,
   replaced: Sequence[float] = (0.8, 0.1),
@@ -48,7 +47,6 @@ def bert(
   """Makes masked language modeling from hyperparameters; the defaults are BERT's.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     mask_ratio: share of a row's tokens that is masked.
@@ -63,7 +61,6 @@ def bert(
     77
   """
   encoder, fields = text_parts(
-    vocab_size=vocab_size,
     mask=mask,
     mask_ratio=mask_ratio,
     replaced=replaced,

@@ -27,7 +27,6 @@ SYSTEM = System(
 
 def difference_masking(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "by_similarity",
   mask_ratio: float = 0.15,
   replaced: Sequence[float] = (0.8, 0.1),
@@ -36,7 +35,6 @@ def difference_masking(
   """Makes Difference-Masking from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: see `maskjax.systems.bert`.
     mask_ratio: see `maskjax.systems.bert`.
     replaced: see `maskjax.systems.bert`.
@@ -46,7 +44,6 @@ def difference_masking(
     UserError: hyperparameters that do not fit each other; names them.
   """
   base = bert(
-    vocab_size=vocab_size,
     mask=mask,
     mask_ratio=mask_ratio,
     replaced=replaced,

@@ -71,7 +71,6 @@ class RefinedLanguageModel(TextObjective):
 
 def drbert(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.15,
   replaced: Sequence[float] = (0.8, 0.1),
@@ -85,7 +84,6 @@ def drbert(
   blocks, and `unrefined=0.0` reads it alone.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     mask_ratio: share of a row's tokens that is masked.
@@ -107,7 +105,6 @@ def drbert(
   if not 0 <= unrefined < 1:
     raise UserError(f"unrefined={unrefined}: expected at least 0 and less than 1")
   encoder, fields = text_parts(
-    vocab_size=vocab_size,
     mask=mask,
     mask_ratio=mask_ratio,
     replaced=replaced,

@@ -27,7 +27,6 @@ SYSTEM = System(
 
 def informask(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "by_rate",
   mask_ratio: float = 0.3,
   replaced: Sequence[float] = (1.0, 0.0),
@@ -36,7 +35,6 @@ def informask(
   """Makes InforMask from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: see `maskjax.systems.bert`.
     mask_ratio: share of a row's tokens that is masked at most, for which arrays have
       room; how many are, the rates of the data say.
@@ -47,7 +45,6 @@ def informask(
     UserError: hyperparameters that do not fit each other; names them.
   """
   base = bert(
-    vocab_size=vocab_size,
     mask=mask,
     mask_ratio=mask_ratio,
     replaced=replaced,

@@ -26,7 +26,6 @@ SYSTEM = System(
 
 def mae_lm(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.15,
   decoder_depth: int = 4,
@@ -36,7 +35,6 @@ def mae_lm(
   """Makes MAE-LM from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     mask_ratio: share of a row's tokens that is masked; all become mask tokens.
@@ -52,7 +50,6 @@ def mae_lm(
       f"decoder_dropout={decoder_dropout}: expected at least 0 and less than 1"
     )
   return late_masking(
-    vocab_size=vocab_size,
     mask=mask,
     mask_ratio=mask_ratio,
     replaced=(1.0, 0.0),

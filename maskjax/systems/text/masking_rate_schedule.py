@@ -72,7 +72,6 @@ class ScheduledMasking(TextObjective):
 
 def masking_rate_schedule(
   *,
-  vocab_size: int,
   num_steps: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: Sequence[float] = (0.3, 0.15),
@@ -82,7 +81,6 @@ def masking_rate_schedule(
   """Makes masked language modeling whose ratio changes, from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     num_steps: the run's, over which `mask_ratio` changes.
     mask: see `maskjax.systems.bert`.
     mask_ratio: share of a row's tokens that is masked, at first and in the end.
@@ -100,7 +98,6 @@ def masking_rate_schedule(
       "share at first and in the end"
     )
   encoder, fields = text_parts(
-    vocab_size=vocab_size,
     mask=mask,
     mask_ratio=max(mask_ratio),
     replaced=replaced,

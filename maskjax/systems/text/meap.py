@@ -53,7 +53,6 @@ class MaskEnhancedPrediction(TextObjective):
 
 def meap(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.15,
   **text: Unpack[TextKeywords],
@@ -61,7 +60,6 @@ def meap(
   """Makes MEAP from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     mask_ratio: share of a row's tokens that are read as mask tokens.
@@ -73,7 +71,6 @@ def meap(
   """
   text.setdefault("encoder", {"kind": "llama", "size": "B"})
   encoder, fields = text_parts(
-    vocab_size=vocab_size,
     mask=mask,
     mask_ratio=mask_ratio,
     replaced=(1.0, 0.0),

@@ -102,7 +102,6 @@ def kind_weights(masked: Array) -> Array:
 
 def mslm(
   *,
-  vocab_size: int,
   term_ratio: float = 0.25,
   word_ratio: float = 0.15,
   mask_ratio: float = 0.3,
@@ -112,7 +111,6 @@ def mslm(
   """Makes MSLM from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     term_ratio: share of a row's terms that is masked.
     word_ratio: share of its other tokens that is masked.
     mask_ratio: share of a row's tokens that is masked at most, for which arrays have
@@ -128,7 +126,6 @@ def mslm(
       raise UserError(f"{name}={ratio}: expected a number from 0 to 1")
   ratios = {"term_ratio": term_ratio, "word_ratio": word_ratio}
   encoder, fields = text_parts(
-    vocab_size=vocab_size,
     mask={"name": "terms_and_words", **ratios},
     mask_ratio=mask_ratio,
     replaced=replaced,

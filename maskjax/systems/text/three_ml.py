@@ -94,7 +94,6 @@ class LateMasking(TextObjective):
 
 def late_masking(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any],
   mask_ratio: float,
   replaced: Sequence[float],
@@ -105,7 +104,6 @@ def late_masking(
   """Makes a system whose mask tokens enter late; see `three_ml` for the rest.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler.
     mask_ratio: share of the tokens that is masked.
     replaced: shares of the masked tokens that become mask tokens, and random ones.
@@ -124,7 +122,6 @@ def late_masking(
       "these are what enters late"
     )
   encoder, fields = text_parts(
-    vocab_size=vocab_size,
     mask=mask,
     mask_ratio=mask_ratio,
     replaced=replaced,
@@ -137,7 +134,6 @@ def late_masking(
 
 def three_ml(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.5,
   replaced: Sequence[float] = (0.8, 0.1),
@@ -147,7 +143,6 @@ def three_ml(
   """Makes 3ML from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     mask_ratio: share of a row's tokens that is masked.
@@ -160,7 +155,6 @@ def three_ml(
     UserError: hyperparameters that do not fit each other; names them.
   """
   return late_masking(
-    vocab_size=vocab_size,
     mask=mask,
     mask_ratio=mask_ratio,
     replaced=replaced,

@@ -160,7 +160,6 @@ def class_weights(errors: Array, sharpness: float) -> Array:
 
 def time_variant_masking(
   *,
-  vocab_size: int,
   num_steps: int,
   mask_ratio: float = 0.15,
   decay: str = "cosine",
@@ -174,7 +173,6 @@ def time_variant_masking(
   """Makes time-variant masking from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     num_steps: the run's, over which the share of masked tokens falls.
     mask_ratio: the share around which it falls, from twice that or a little more.
     decay: along a `cosine` or a `line`; `none` keeps it.
@@ -206,7 +204,6 @@ def time_variant_masking(
     raise UserError(f"momentum={momentum}: expected at least 0 and less than 1")
   words.check_units(of)
   encoder, fields = text_parts(
-    vocab_size=vocab_size,
     mask="whole_words" if num_classes else "tokens",
     mask_ratio=highest,
     replaced=replaced,

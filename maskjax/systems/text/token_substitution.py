@@ -143,7 +143,6 @@ class TokenDetection(TextObjective):
 
 def token_substitution(
   *,
-  vocab_size: int,
   task: str = "rts",
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.15,
@@ -156,7 +155,6 @@ def token_substitution(
   """Makes one of the three from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     task: `rts`, `c_rts` or `slm`.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords: which tokens are substituted.
@@ -179,7 +177,7 @@ def token_substitution(
       f"task={task!r} with clusters={clusters!r}: expected clusters for 'c_rts' alone"
     )
   parts: dict[str, Any] = dict(
-    vocab_size=vocab_size, mask=mask, mask_ratio=mask_ratio, **text
+    mask=mask, mask_ratio=mask_ratio, **text
   )
   if task == "slm":
     return bert(replaced=(0.0, 1.0), **parts)
