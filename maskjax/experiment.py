@@ -176,14 +176,15 @@ def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
 def with_vocabulary(
   config: ConfigDict, *, whole: bool = False
 ) -> tuple[ConfigDict, Any]:
-  """Gives a text system the numbers of its vocabulary, where the config has them not.
+  """Gives a text system the numbers of its vocabulary that its config leaves out.
 
-  A name becomes the numbers that it stands for, so that a run's `config.json` is read
-  without its data; what is left out is read off the data that the run trains on.
+  The name of a vocabulary becomes its numbers, and what is left out is read off the
+  data that the run trains on, so that its `config.json` can be read without either.
 
   Args:
-    config: the config; itself is not changed.
-    whole: read the data even if only ids are left out that have defaults.
+    config: is not changed.
+    whole: read the data also where only ids are left out, which have defaults; without
+      it the data is read for the number of tokens alone.
 
   Returns:
     The config, and its training data where that had to be read, None otherwise.
