@@ -165,9 +165,7 @@ def text_classification(
   return TextClassification(model=model, tokens=tokens)
 
 
-def tagging(
-  *, num_classes: int, **text: Unpack[TextKeywords]
-) -> Tagging:
+def tagging(*, num_classes: int, **text: Unpack[TextKeywords]) -> Tagging:
   """Makes a classifier of tokens from hyperparameters; see `text_classification`."""
   at_least_one(num_classes=num_classes)
   encoder, tokens = row_parts(**text)

@@ -176,9 +176,7 @@ def token_substitution(
     raise UserError(
       f"task={task!r} with clusters={clusters!r}: expected clusters for 'c_rts' alone"
     )
-  parts: dict[str, Any] = dict(
-    mask=mask, mask_ratio=mask_ratio, **text
-  )
+  parts: dict[str, Any] = dict(mask=mask, mask_ratio=mask_ratio, **text)
   if task == "slm":
     return bert(replaced=(0.0, 1.0), **parts)
   encoder, fields = text_parts(replaced=(0.0, 1.0), **parts)
