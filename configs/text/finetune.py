@@ -4,6 +4,9 @@ The files are JSON lines, see maskjax/data/labeled.py. The encoder, and the toke
 are those of a run on text, or of imported weights:
   maskjax train --config configs/text/finetune.py:classes --workdir DIR \
     --config.init_from=RUN --config.data.train.tokenizer=RUN/tokenizer.json ...
+With another tokenizer than BERT's, --config.objective.vocabulary= reads the numbers of
+the vocabulary off the data.
+
 classes, tags: BERT-base, 3 epochs of 10,000 texts in batches of 32.
 questions: the same, 2 epochs of 88,000 windows of 384 tokens, as SQuAD has.
 """
