@@ -43,7 +43,9 @@ def names(family: str) -> list[str]:
 
 def small(name: str, **changes: Any) -> Any:
   """The config of a system's small setting, with fewer blocks and nothing dropped."""
-  config = configs.load(f"configs/{FAMILIES[name]}/{name}.py:small").copy_and_resolve_references()
+  config = configs.load(
+    f"configs/{FAMILIES[name]}/{name}.py:small"
+  ).copy_and_resolve_references()
   objective = config.objective
   for key in ("drop_path", "dropout", "attention_dropout", "decoder_dropout"):
     if key in objective:
@@ -191,7 +193,7 @@ def check_bfloat16_is_finite_and_near(name: str) -> None:
 
 
 def check_scan_and_remat_change_nothing(name: str) -> None:
-  keywords = resolve.keywords_of(systems.find(name))
+  keywords = resolve.takes(systems.find(name))
   if "scan" not in keywords:
     pytest.skip("has no blocks that are alike")
   try:
