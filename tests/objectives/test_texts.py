@@ -57,7 +57,7 @@ def test_hidden_tokens_are_replaced_by_the_shares():
     other = masked & (tokens != 3) & (tokens != before)
     drawn += other.sum()
     assert (tokens[other] > 3).all()
-  total = masked + drawn + kept
+  total = as_mask + drawn + kept
   assert abs(as_mask / total - 0.8) < 0.03 and abs(drawn / total - 0.1) < 0.02
   mask, tokens = seen(make(mask40))
   assert (tokens[np.asarray(mask.masked)] == 3).all()
