@@ -25,7 +25,7 @@ import jax
 import numpy as np
 
 from maskjax import config as configs
-from maskjax import experiment, keys, training
+from maskjax import evaluation, experiment, training
 
 STEPS = 20
 TOLERANCE = 1e-6
@@ -56,6 +56,7 @@ def measure(spec: str) -> dict[str, Any]:
         prepared.optimizer,
         batch,
         prepared.key,
+        num_steps=config.num_steps,
         mesh=prepared.mesh,
         microbatches=config.microbatches,
         ema_decay=config.ema_decay,
@@ -78,10 +79,9 @@ def measure(spec: str) -> dict[str, Any]:
 
 def _held_out(prepared: Any, state: Any, batch: Any) -> float:
   """The held-out loss of a batch."""
-  objective = prepared.objective
-  judge = getattr(objective, "evaluate", objective.loss)
-  key = keys.named(prepared.key, "eval")
-  return float(jax.jit(judge)(state.params, state.extra, batch, key).value())
+  step = evaluation.evaluation_step(prepared.step(STEPS))
+  evaluate = jax.jit(prepared.abilities.evaluate)
+  return float(evaluate(state.variables, batch, step).value())
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> float:

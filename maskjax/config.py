@@ -54,7 +54,13 @@ def defaults() -> ConfigDict:
   config.log_every = 50
   config.checkpoint = ConfigDict({"every": 500, "keep": 2})
   config.eval = ConfigDict(
-    {"every": 0, "batch_size": 256, "probes": ("knn", "linear"), "pictures": 8}
+    {
+      "every": 0,
+      "batch_size": 256,
+      "probes": ("knn", "linear"),
+      "pictures": 8,
+      "network": "",  # `student`, `averaged` or `teacher`, see maskjax/networks.py
+    }
   )
   config.profile = (0, 0)  # first and last step of a profile in the workdir
   config.compilation_cache = ""  # a folder that spares compiling again

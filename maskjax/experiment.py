@@ -16,6 +16,7 @@ from maskjax import (
   data,
   keys,
   metrics,
+  networks,
   objectives,
   resolve,
   sharding,
@@ -23,6 +24,8 @@ from maskjax import (
 from maskjax import workdir as workdirs
 from maskjax.errors import UserError
 from maskjax.evaluation.probes import PROBES
+from maskjax.objectives import Step, Variables, abilities
+from maskjax.objectives.abilities import Abilities
 from maskjax.training import optimizers, transfer
 
 
@@ -33,6 +36,7 @@ class Experiment:
   Attributes:
     config: the config.
     objective: the system.
+    abilities: what it offers.
     optimizer: changes its parameters.
     mesh: the devices.
     train: shuffled, transformed training batches without end.
@@ -42,6 +46,7 @@ class Experiment:
 
   config: ConfigDict
   objective: Any
+  abilities: Abilities
   optimizer: optax.GradientTransformation
   mesh: Mesh
   train: data.Pipeline
@@ -64,7 +69,11 @@ class Experiment:
     """Of data that is text; None of other data."""
     return getattr(self.train.source, "vocabulary", None)
 
-  def untrained(self) -> objectives.Variables:
+  def step(self, number: int) -> Step:
+    """A step of the run, with the run's key in place of the step's own."""
+    return Step(self.key, number, self.config.num_steps)
+
+  def untrained(self) -> Variables:
     """The variables that the run begins with."""
     key = keys.named(self.key, "init")
     return jax.jit(self.objective.init)(key, self.example)
@@ -81,7 +90,7 @@ def build_system(
   Args:
     config: the config.
     devices: of the mesh; this machine's when None.
-    learns: refuse an objective without a loss, which is but a teacher.
+    learns: refuse an objective without a loss, which can only teach.
 
   Raises:
     UserError: names the key that is wrong and says what was expected.
@@ -105,7 +114,9 @@ def build_system(
       f"config.wandb_project={config.wandb_project!r}: expected the package wandb"
     )
   objective = resolve.build(objectives, config.objective)
-  if learns and not hasattr(objective, "loss"):
+  found = abilities(objective)
+  networks.check(config, objective)
+  if learns and found.loss is None:
     raise UserError(
       f"config.objective.name={config.objective.name!r} has no loss: expected one that "
       "learns"
@@ -135,7 +146,7 @@ def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
   def pipeline(source: Any, transforms: Sequence[Any], **keywords: Any) -> Any:
     return data.Pipeline(
       source=source,
-      transforms=[resolve.bind(data.transforms, t) for t in transforms],
+      transforms=[data.bind_transform(t) for t in transforms],
       seed=config.seed,
       on_bad_record=config.data.on_bad_record,
       num_threads=config.data.num_threads,
@@ -154,6 +165,7 @@ def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
   experiment = Experiment(
     config=config,
     objective=objective,
+    abilities=abilities(objective),
     optimizer=optimizer,
     mesh=mesh,
     train=pipeline(source, config.data.train_transforms, batch_size=config.batch_size),
@@ -165,14 +177,17 @@ def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
   if experiment.vocabulary is not None:
     _check_vocabulary(experiment)
   # Shapes that do not fit are found here, before a workdir is touched.
-  jax.eval_shape(objective.init, experiment.key, experiment.example)
+  fresh = jax.eval_shape(objective.init, experiment.key, experiment.example)
+  if learns:
+    step = Step(experiment.key, 0, config.num_steps)
+    jax.eval_shape(objective.loss, fresh, experiment.example, step)
   return experiment
 
 
 def _check_vocabulary(experiment: Experiment) -> None:
   """Raises a `UserError` unless model, training and held-out text share one."""
-  if hasattr(experiment.objective, "check_vocabulary"):
-    experiment.objective.check_vocabulary(experiment.vocabulary)
+  if experiment.abilities.check_vocabulary is not None:
+    experiment.abilities.check_vocabulary(experiment.vocabulary)
   if experiment.test is not None:
     other = getattr(experiment.test.source, "vocabulary", None)
     if other != experiment.vocabulary:
@@ -184,37 +199,38 @@ def _check_vocabulary(experiment: Experiment) -> None:
 
 def beginning(
   experiment: Experiment,
-) -> Callable[[objectives.Variables], objectives.Variables] | None:
+) -> Callable[[Variables], Variables] | None:
   """What turns fresh variables into pretrained ones, where the config asks for it.
 
   Raises:
     UserError: a workdir that it names holds no checkpoint, or one that does not fit.
   """
   config = experiment.config
-  wanted: dict[str, str] = dict(getattr(experiment.objective, "pretrained", {}))
+  wanted = experiment.abilities.pretrained
   if not (config.init_from or wanted):
     return None
 
-  def read(workdir: str, like: Any = None) -> Any:
-    checkpoints = workdirs.checkpoints(workdir, config)
-    step, params = checkpoints.restore_weights()
-    if not isinstance(like, objectives.Variables):
-      return params
-    extra = checkpoints.restore_extra_entries(step, like.extra)
-    return objectives.Variables(params, extra)
+  def read(workdir: str, like: Variables) -> Variables:
+    source = workdirs.read_config(workdir)
+    checkpoints = workdirs.checkpoints(workdir, source)
+    other = resolve.build(objectives, source.objective)
+    step, params = networks.stored(source, other, checkpoints)
+    if not like.extra:
+      return Variables(params, like.extra)
+    return Variables(params, checkpoints.restore_extra_entries(step, like.extra))
 
   # Shapes alone: to make arrays that will not be used can take minutes.
   fresh = jax.eval_shape(experiment.objective.init, experiment.key, experiment.example)
-  own = read(config.init_from) if config.init_from else None
+  own = read(config.init_from, Variables({})).params if config.init_from else None
   others = {name: read(workdir, fresh.extra[name]) for name, workdir in wanted.items()}
   for name, variables in others.items():
     transfer.check_same(variables, fresh.extra[name], wanted[name])
 
-  def change(variables: objectives.Variables) -> objectives.Variables:
+  def change(variables: Variables) -> Variables:
     params, extra = variables
     if own is not None:
       params = transfer.overlay(params, pretrained=own)
-    return objectives.Variables(params, {**extra, **others} if others else extra)
+    return Variables(params, {**extra, **others} if others else extra)
 
   jax.eval_shape(change, fresh)
   return change

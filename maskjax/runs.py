@@ -2,10 +2,8 @@
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,16 +15,15 @@ from maskjax import config as configs
 from maskjax import (
   distributed,
   evaluation,
-  keys,
   metrics,
-  objectives,
+  networks,
   plots,
   storage,
 )
 from maskjax import workdir as workdirs
 from maskjax.errors import RunError
 from maskjax.experiment import Experiment, beginning, prepare
-from maskjax.objectives.objective import readable
+from maskjax.objectives import Variables
 from maskjax.training import TrainState, fit, transfer
 
 
@@ -57,6 +54,11 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
       experiment.vocabulary.save(opened.local / workdirs.TOKENIZER)
     writer = _writer(opened, config, checkpoints.newest() or 0)
     stack.callback(writer.close)
+
+    def evaluate(step: int, state: TrainState) -> dict[str, float]:
+      trained = networks.of_state(config, experiment.objective, state)
+      return _held_out(experiment, step, trained)
+
     with distributed.termination() as stop:
       state = fit(
         experiment.objective,
@@ -70,7 +72,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
         initial=initial,
         writer=writer,
         log_every=config.log_every,
-        evaluate=functools.partial(_held_out, experiment) if experiment.test else None,
+        evaluate=evaluate if experiment.test else None,
         eval_every=config.eval.every,
         checkpoints=checkpoints,
         checkpoint_every=config.checkpoint.every,
@@ -78,7 +80,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
         profile=tuple(config.profile),
         profile_folder=opened.local / "profile",
       )
-    trained = objectives.Variables(state.best_params, state.extra)
+    trained = networks.of_state(config, experiment.objective, state)
     _report(experiment, trained, config.num_steps, opened, writer)
 
 
@@ -100,20 +102,18 @@ def evaluate(
   experiment = prepare(config, learns=False)
   untrained = experiment.untrained()
   checkpoints = workdirs.checkpoints(folder, config)
-  step, params = checkpoints.restore_weights(step)
+  step, params = networks.stored(config, experiment.objective, checkpoints, step)
   transfer.check_same(params, untrained.params, folder)
   extra = checkpoints.restore_extra(step, untrained.extra)
+  trained = Variables(params, extra)
   with workdirs.held(folder) as held:
     path = held.local / workdirs.METRICS
     writer = metrics.Writers([metrics.JsonLines(path)] if _is_first() else [])
-    if experiment.test and hasattr(experiment.objective, "loss"):
-      state = TrainState(
-        step=jax.numpy.int32(step), params=params, extra=extra, opt_state=()
-      )
-      values = _held_out(experiment, step, state)
+    if experiment.test and experiment.abilities.loss is not None:
+      values = _held_out(experiment, step, trained)
       writer.write(step, values)
       _say("  ".join(f"{name} {value:.4g}" for name, value in values.items()))
-    _report(experiment, objectives.Variables(params, extra), step, held, writer)
+    _report(experiment, trained, step, held, writer)
 
 
 @contextlib.contextmanager
@@ -149,16 +149,16 @@ def _writer(
   return metrics.Writers(writers, settle=workdir.settle)
 
 
-def _held_out(experiment: Experiment, step: int, state: TrainState) -> dict[str, float]:
+def _held_out(
+  experiment: Experiment, step: int, variables: Variables
+) -> dict[str, float]:
   """Numbers on the held-out data, as `eval/...`."""
-  del step
   assert experiment.test is not None
   numbers = evaluation.held_out_loss(
     experiment.objective,
-    state.best_params,
-    state.extra,
+    variables,
     experiment.test,
-    key=experiment.key,
+    step=experiment.step(step),
     mesh=experiment.mesh,
   )
   return {f"eval/{name}": value for name, value in numbers.items()}
@@ -166,24 +166,27 @@ def _held_out(experiment: Experiment, step: int, state: TrainState) -> dict[str,
 
 def _report(
   experiment: Experiment,
-  trained: objectives.Variables,
+  trained: Variables,
   step: int,
   workdir: workdirs.Workdir,
   writer: metrics.Writer,
 ) -> None:
   """Probes and draws the variables of a step."""
   objective, test = experiment.objective, experiment.test
-  params = readable(objective, trained)
+  offered = experiment.abilities
   values: dict[str, float] = {}
-  if test and hasattr(objective, "targets"):
+  if test and offered.targets is not None:
     values["eval/mean_target_loss"] = evaluation.mean_target_loss(
-      objective, experiment.train_once, test, key=experiment.key, mesh=experiment.mesh
+      objective,
+      experiment.train_once,
+      test,
+      step=experiment.step(step),
+      mesh=experiment.mesh,
     )
   probes = experiment.config.eval.probes
-  labeled = hasattr(objective, "features") and "label" in experiment.example
+  labeled = offered.features is not None and "label" in experiment.example
   if test and probes and labeled:
-    untrained = readable(objective, experiment.untrained())
-    variants = {"trained": params, "untrained": untrained}
+    variants = {"trained": trained, "untrained": experiment.untrained()}
     scores = evaluation.run_probes(
       objective,
       variants,
@@ -198,16 +201,18 @@ def _report(
     _say(evaluation.probe_table(scores))
   if values:
     writer.write(step, values)
-  if hasattr(objective, "reconstruct") and experiment.config.eval.pictures:
+  if offered.reconstruct is not None and experiment.config.eval.pictures:
     name = "reconstructions.png"
-    picture = _reconstructions(experiment, params)
+    picture = _reconstructions(experiment, trained, step)
     if _is_first():
       plots.save_png(workdir.local / name, picture)
       writer.image(step, "reconstructions", picture)
     _say(f"reconstructions of step {step}: {workdir.folder / name}")
 
 
-def _reconstructions(experiment: Experiment, params: Any) -> np.ndarray:
+def _reconstructions(
+  experiment: Experiment, variables: Variables, step: int
+) -> np.ndarray:
   """Draws the first held-out images, in the colors they had in their files."""
   config = experiment.config
   # The same images in every process.
@@ -216,12 +221,12 @@ def _reconstructions(experiment: Experiment, params: Any) -> np.ndarray:
   )
   with images_once(0) as batches:
     batch = {k: v[: config.eval.pictures] for k, v in next(batches).items()}
-  key = keys.named(experiment.key, "eval")
+  at = evaluation.evaluation_step(experiment.step(step))
   draw = jax.jit(
     experiment.objective.reconstruct,
     out_shardings=NamedSharding(experiment.mesh, P()),
   )
-  images = draw(params, batch, key)
+  images = draw(variables, batch, at)
   changes = [t for t in config.data.test_transforms if not isinstance(t, str)]
   normal = next((t for t in changes if t["name"] == "normalize"), None)
   colors = {"mean": normal["mean"], "std": normal["std"]} if normal else {}

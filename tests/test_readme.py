@@ -8,6 +8,7 @@ from PIL import Image
 
 from maskjax import config as configs
 from maskjax import experiment, metrics, runs
+from maskjax.objectives import Step, Variables
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -19,7 +20,7 @@ def block(word):
 
 
 def test_custom_objective_learns_on_the_mesh_of_all_devices():
-  code = block("class HalfHidden")
+  code = block("class HalfMasked")
   assert len(code[: code.index("\ndata =")].splitlines()) <= 30
   names: dict = {}
   exec(code, names)
@@ -29,7 +30,9 @@ def test_custom_objective_learns_on_the_mesh_of_all_devices():
   key = jax.random.key(1)
 
   def loss(params):
-    return float(names["HalfHidden"]().loss(params, (), batch, key).value())
+    return float(
+      names["HalfMasked"]().loss(Variables(params), batch, Step(key)).value()
+    )
 
   trained, zero = loss(state.params), loss(jax.tree.map(np.zeros_like, state.params))
   assert trained < 0.5 * zero
@@ -69,7 +72,7 @@ def test_config_of_ones_own_texts(tmp_path, monkeypatch):
 
 
 def test_custom_objective_by_its_import_path(tmp_path, monkeypatch):
-  code = block("class HalfHidden")
+  code = block("class HalfMasked")
   (tmp_path / "my_lab").mkdir()
   (tmp_path / "my_lab/objectives.py").write_text(code[: code.index("\ndata =")])
   monkeypatch.syspath_prepend(tmp_path)

@@ -20,7 +20,6 @@ def small():
   config = recipes.small_text(
     name="masking_rate_schedule", mask_ratio=(0.3, 0.15), replaced=(0.8, 0.1)
   )
-  config.objective.num_steps = config.get_ref("num_steps")
   return config
 
 
@@ -30,7 +29,6 @@ def paper():
   config.num_steps = 70_000
   config.objective = dict(
     name="masking_rate_schedule",
-    num_steps=config.get_ref("num_steps"),
     vocab_size=30522,
     pad_id=0,
     mask_id=103,

@@ -27,7 +27,6 @@ def small():
     of="tokens",  # words have several here
     replaced=(0.8, 0.1),
   )
-  config.objective.num_steps = config.get_ref("num_steps")
   statistic = dict(name="word_classes", tagger="english")
   config.data.train.statistic = config.data.test.statistic = statistic
   return config
@@ -39,7 +38,6 @@ def paper():
   config.num_steps = 200_000
   config.objective = dict(
     name="time_variant_masking",
-    num_steps=config.get_ref("num_steps"),
     vocab_size=30522,
     pad_id=0,
     mask_id=103,

@@ -9,7 +9,7 @@ from maskjax.convert import layout
 from maskjax.convert.layout import Layout, Places
 from maskjax.objectives import vit
 from maskjax.tokens import grid_of
-from maskjax.tokens.patches import pair
+from maskjax.tokens.patches import per_side
 
 # A class token, [D] or [1, 1, D] there; a table of positions, [N, D] or [1, N, D].
 TOKEN = Layout(
@@ -117,7 +117,7 @@ def config_of(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def num_patches(config: Mapping[str, Any]) -> int:
   """The patches of an image."""
-  rows, columns = grid_of(pair(config["image_size"]), config["patch_size"])
+  rows, columns = grid_of(per_side(config["image_size"]), config["patch_size"])
   return rows * columns
 
 

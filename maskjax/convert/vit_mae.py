@@ -16,7 +16,7 @@ from maskjax.convert.layout import Place
 from maskjax.errors import UserError
 from maskjax.systems import mae
 from maskjax.tokens import grid_of, sincos
-from maskjax.tokens.patches import pair
+from maskjax.tokens.patches import per_side
 
 MODEL_TYPE = "vit_mae"
 OBJECTIVE = "mae"
@@ -203,7 +203,7 @@ def _places(config: Mapping[str, Any]) -> layout.Places:
 
 def _positions(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """The position tables [1, 1 + N, D], whose first row, the class token's, is 0."""
-  grid = grid_of(pair(config["image_size"]), config["patch_size"])
+  grid = grid_of(per_side(config["image_size"]), config["patch_size"])
   return {
     name: np.pad(sincos(grid, config[key]), ((1, 0), (0, 0)))[None]
     for name, key in (

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from maskjax import objectives, resolve, storage
+from maskjax import networks, objectives, resolve, storage
 from maskjax import workdir as workdirs
 from maskjax.convert import (
   beit_mim,
@@ -127,7 +127,9 @@ def export_weights(
   converter = _converter(config, kind, f"the run in {workdir}", exported=True)
   hyperparameters = config.objective.to_dict()
   hyperparameters.pop("name")
-  _, params = workdirs.checkpoints(workdir, config).restore_weights(step)
+  objective = resolve.build(objectives, config.objective)
+  checkpoints = workdirs.checkpoints(workdir, config)
+  _, params = networks.stored(config, objective, checkpoints, step)
   safetensors.write(folder, *converter.to_hf(hyperparameters, params))
   if vocabulary := _vocabulary(workdir):
     vocabulary.save(storage.path(folder) / workdirs.TOKENIZER)

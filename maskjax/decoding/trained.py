@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from maskjax import objectives, resolve, storage
+from maskjax import networks, objectives, resolve, storage
 from maskjax import workdir as workdirs
 from maskjax.data.packing import packed
 from maskjax.errors import UserError
 from maskjax.evaluation import embedder
+from maskjax.objectives import Variables, abilities
+from maskjax.objectives.abilities import needed
 from maskjax.tokens import Text
 from maskjax.tokens import vocabulary as vocabularies
 from maskjax.tokens.vocabulary import Vocabulary
@@ -26,21 +28,21 @@ class Trained:
   """A text system with its parameters and its vocabulary.
 
   Attributes:
-    objective: for example a `maskjax.objectives.texts.TextObjective`.
-    params: its parameters.
+    objective: predicts tokens, see `maskjax.objectives.abilities.PredictsTokens`.
+    variables: what it has learned.
     vocabulary: of its tokens.
     batch_size: rows that are computed at once.
   """
 
   objective: Any
-  params: Any
+  variables: Variables
   vocabulary: Vocabulary
   batch_size: int = 32
 
   @property
   def length(self) -> int:
     """Tokens of a text at most, with those around it."""
-    return self.objective.model.encoder.length
+    return self.objective.rows.length
 
   def rows(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
     """Each text as a row: the columns of `maskjax.data.packing.packed`.
@@ -58,21 +60,23 @@ class Trained:
           f"{self.length - 2}"
         )
     length = min(self.length, 1 << (max(counts) - 1).bit_length())
-    return packed(texts, self.vocabulary, length=length, alone=True)
+    return packed(texts, self.vocabulary, length=length, pack=False)
 
   @functools.cached_property
-  def codes_of(self) -> Any:
-    """Compiled: parameters and a batch of rows to codes of their tokens."""
+  def features_of(self) -> Any:
+    """Compiled: variables and a batch of rows to features of their tokens."""
     return jax.jit(self.objective.features)
 
   def token_embeddings(self, texts: Sequence[str]) -> list[np.ndarray]:
-    """Codes of the tokens of each text, without those around it: float32 [T, D]."""
+    """Features of the tokens of each text, without those around it: float32 [T, D]."""
     columns = self.rows(texts)
-    codes = self.batched(lambda batch: self.codes_of(self.params, batch), columns)
+    features = self.batched(
+      lambda batch: self.features_of(self.variables, batch), columns
+    )
     inside = columns["position"] > 0
     # The token after a text stands last of all, and is followed by padding or nothing.
     inside &= np.pad(columns["segment"][:, 1:], ((0, 0), (0, 1))) > 0
-    return [codes[row][where] for row, where in enumerate(inside)]
+    return [features[row][where] for row, where in enumerate(inside)]
 
   def sentence_embeddings(
     self, texts: Sequence[str], *, pool: str = "mean"
@@ -81,7 +85,7 @@ class Trained:
 
     Args:
       texts: S of them.
-      pool: `mean`, of the codes of all tokens, as sentence encoders do
+      pool: `mean`, of the features of all tokens, as sentence encoders do
         (https://arxiv.org/abs/1908.10084); `first`, that of the token before them; or
         `own`, the system's, where it has one.
 
@@ -89,7 +93,7 @@ class Trained:
       UserError: there is no such way, or a text is too long.
     """
     embed = jax.jit(embedder(self.objective, pool))
-    return self.batched(lambda batch: embed(self.params, batch), self.rows(texts))
+    return self.batched(lambda batch: embed(self.variables, batch), self.rows(texts))
 
   def batched(self, compute: Any, columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """Computes rows a batch at a time, the last one filled up with copies.
@@ -113,16 +117,19 @@ class Trained:
   @functools.cached_property
   def predict(self) -> Any:
     """Compiled: a text and a mask to log-probabilities [B, M, V] of masked tokens."""
+    predict = needed(
+      abilities(self.objective).predict, self.objective, "predict", "masked tokens"
+    )
 
     @jax.jit
-    def log_probabilities(params: Any, text: Text, mask: Any) -> Array:
-      logits = self.objective.predict(params, text, mask)
-      # What no text has is no answer.
+    def log_probabilities(variables: Variables, text: Text, mask: Any) -> Array:
+      logits = predict(variables, text, mask)
+      # No text has special tokens.
       special = jnp.zeros(logits.shape[-1], bool)
-      special = special.at[jnp.asarray(self.objective.tokens.special)].set(True)
+      special = special.at[jnp.asarray(self.objective.rows.ids.special)].set(True)
       return jax.nn.log_softmax(jnp.where(special, -jnp.inf, logits), axis=-1)
 
-    return functools.partial(log_probabilities, self.params)
+    return functools.partial(log_probabilities, self.variables)
 
 
 def load(workdir: str | Path, *, step: int | None = None) -> Trained:
@@ -138,12 +145,16 @@ def load(workdir: str | Path, *, step: int | None = None) -> Trained:
   config = workdirs.read_config(workdir)
   objective = resolve.build(objectives, config.objective)
   file = storage.reach(workdir) / workdirs.TOKENIZER
-  if not hasattr(objective, "check_vocabulary") or not file.is_file():
+  found = abilities(objective)
+  if found.check_vocabulary is None or not file.is_file():
     raise UserError(
       f"{workdir}: expected a run of a text system, with its {workdirs.TOKENIZER}"
     )
   vocabulary = vocabularies.load(str(file))
-  objective.check_vocabulary(vocabulary)
-  _, params = workdirs.checkpoints(workdir, config).restore_weights(step)
+  found.check_vocabulary(vocabulary)
+  checkpoints = workdirs.checkpoints(workdir, config)
+  _, params = networks.stored(config, objective, checkpoints, step)
   params = jax.tree.map(jnp.asarray, params)  # once, not with every batch
-  return Trained(objective=objective, params=params, vocabulary=vocabulary)
+  return Trained(
+    objective=objective, variables=Variables(params), vocabulary=vocabulary
+  )

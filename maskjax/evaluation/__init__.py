@@ -1,7 +1,11 @@
 """What a trained model is worth: held-out loss, probes, pictures."""
 
 from maskjax.evaluation.features import pooled_features
-from maskjax.evaluation.held_out import held_out_loss, mean_target_loss
+from maskjax.evaluation.held_out import (
+  evaluation_step,
+  held_out_loss,
+  mean_target_loss,
+)
 from maskjax.evaluation.knn import knn_accuracy
 from maskjax.evaluation.linear import lars_probe_accuracy, linear_probe_accuracy
 from maskjax.evaluation.probes import probe_table, run_probes
@@ -17,6 +21,7 @@ __all__ = [
   "document_embeddings",
   "effective_rank",
   "embedder",
+  "evaluation_step",
   "held_out_loss",
   "knn_accuracy",
   "lars_probe_accuracy",

@@ -39,28 +39,28 @@ def pooled_features(
   """Compiles how each example of a data set becomes one vector.
 
   Args:
-    features: from parameters and a batch to [B, N, D], which is averaged over N, or
+    features: from variables and a batch to [B, N, D], which is averaged over N, or
       to [B, D].
     mesh: the devices.
 
   Returns:
-    A function of parameters and data, see `evaluation_batches`, whose batches hold
+    A function of variables and data, see `evaluation_batches`, whose batches hold
     `label`, int [B]. It returns float32 [E, D] and the labels, int [E], of the E
     examples in order.
   """
   everywhere = NamedSharding(mesh, P())
 
   @functools.partial(jax.jit, out_shardings=everywhere)
-  def pool(params: Any, batch: Batch) -> tuple[Array, Array, Array]:
-    x = features(params, batch).astype(jnp.float32)
+  def pool(variables: Any, batch: Batch) -> tuple[Array, Array, Array]:
+    x = features(variables, batch).astype(jnp.float32)
     x = x.mean(axis=1) if x.ndim == 3 else x
     return x, batch["label"], batch["valid"]
 
-  def read(params: Any, batches: Batches) -> tuple[np.ndarray, np.ndarray]:
+  def read(variables: Any, batches: Batches) -> tuple[np.ndarray, np.ndarray]:
     xs, labels = [], []
     with jax.set_mesh(mesh):
       for batch in evaluation_batches(batches, mesh):
-        x, label, valid = (np.asarray(a) for a in pool(params, batch))
+        x, label, valid = (np.asarray(a) for a in pool(variables, batch))
         xs.append(x[valid])
         labels.append(label[valid])
     return np.concatenate(xs), np.concatenate(labels)

@@ -33,13 +33,13 @@ def run_probes(
   mesh: Mesh,
   probes: Sequence[str] = ("knn", "linear"),
 ) -> Scores:
-  """Probes several sets of parameters, and the inputs themselves.
+  """Probes several sets of variables, and the inputs themselves.
 
   Args:
-    objective: has `features(params, batch)`.
-    variants: parameters by name, for example `trained` and `untrained`.
+    objective: has `features(variables, batch)`.
+    variants: variables by name, for example `trained` and `untrained`.
     train: labeled data that the probes learn from, see `evaluation_batches`.
-    test: labeled data that they are judged on.
+    test: labeled data on which their accuracy is taken.
     mesh: the devices.
     probes: names in `PROBES`.
 
@@ -57,12 +57,12 @@ def run_probes(
     return batch["image"].reshape(len(batch["image"]), -1)
 
   encoded = pooled_features(objective.features, mesh)
-  rows = {name: (encoded, params) for name, params in variants.items()}
+  rows = {name: (encoded, variables) for name, variables in variants.items()}
   rows["raw pixels"] = (pooled_features(pixels, mesh), None)
   scores: Scores = {}
-  for row, (read, params) in rows.items():
-    known, asked = read(params, train), read(params, test)
-    scores[row] = {name: PROBES[name](*known, *asked) for name in probes}
+  for row, (read, variables) in rows.items():
+    known, unknown = read(variables, train), read(variables, test)
+    scores[row] = {name: PROBES[name](*known, *unknown) for name in probes}
   return scores
 
 

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from maskjax.errors import UserError
 from maskjax.evaluation.features import Batches, evaluation_batches
+from maskjax.objectives import abilities
 from maskjax.resolve import did_you_mean
 
 Relevant = np.ndarray | Sequence[Collection[int]]
@@ -130,8 +131,8 @@ def embedder(objective: Any, pool: str = "own") -> Callable[[Any, Any], Array]:
   """How a text system makes an embedding of each row's first document.
 
   Args:
-    objective: has `features`; its `embed(params, batch) -> [B, E]` is its own way.
-    pool: `own`; `mean`, of the codes of the document's tokens; or `first`, the code of
+    objective: has `features`; its `embed(variables, batch) -> [B, E]` is its own way.
+    pool: `own`; `mean`, of the features of the document's tokens; or `first`, those of
       the token before it.
 
   Raises:
@@ -140,19 +141,20 @@ def embedder(objective: Any, pool: str = "own") -> Callable[[Any, Any], Array]:
   if pool not in POOLS:
     raise UserError(f"pool={pool!r}: {did_you_mean(str(pool), POOLS)}")
   if pool == "own":
-    if not hasattr(objective, "embed"):
+    embed = abilities(objective).embed
+    if embed is None:
       raise UserError(
         f"pool='own': {type(objective).__name__} has no embeddings of its own: "
         "expected 'mean' or 'first'"
       )
-    return objective.embed
+    return embed
 
-  def pooled(params: Any, batch: Mapping[str, Array]) -> Array:
-    codes = objective.features(params, batch).astype(jnp.float32)
+  def pooled(variables: Any, batch: Mapping[str, Array]) -> Array:
+    features = objective.features(variables, batch).astype(jnp.float32)
     if pool == "first":
-      return codes[:, 0]
+      return features[:, 0]
     where = (batch["segment"] == 1)[..., None]
-    return jnp.where(where, codes, 0).sum(axis=1) / where.sum(axis=1)
+    return jnp.where(where, features, 0).sum(axis=1) / where.sum(axis=1)
 
   return pooled
 
@@ -167,20 +169,20 @@ def document_embeddings(
     mesh: the devices.
 
   Returns:
-    A function of parameters and data, see `evaluation_batches`, which returns float32
+    A function of variables and data, see `evaluation_batches`, which returns float32
     [R, E], of the R rows in order.
   """
   everywhere = NamedSharding(mesh, P())
 
   @functools.partial(jax.jit, out_shardings=everywhere)
-  def compute(params: Any, batch: Any) -> tuple[Array, Array]:
-    return embed(params, batch).astype(jnp.float32), batch["valid"]
+  def compute(variables: Any, batch: Any) -> tuple[Array, Array]:
+    return embed(variables, batch).astype(jnp.float32), batch["valid"]
 
-  def read(params: Any, batches: Batches) -> np.ndarray:
+  def read(variables: Any, batches: Batches) -> np.ndarray:
     found = []
     with jax.set_mesh(mesh):
       for batch in evaluation_batches(batches, mesh):
-        vectors, valid = (np.asarray(a) for a in compute(params, batch))
+        vectors, valid = (np.asarray(a) for a in compute(variables, batch))
         found.append(vectors[valid])
     return np.concatenate(found)
 

@@ -1,9 +1,10 @@
 """Which tokens are masked. `True` means masked, everywhere."""
 
 from maskjax.masking import samplers
-from maskjax.masking.informed import attended, hardest, highest
+from maskjax.masking.informed import attended, hardest
 from maskjax.masking.mask import Mask, Sampler, draw, gather, num_masked
 from maskjax.masking.multi_block import MultiBlock
+from maskjax.masking.policy import Masking, masking_of
 from maskjax.masking.samplers import (
   aligned,
   blockwise,
@@ -15,10 +16,12 @@ from maskjax.masking.samplers import (
   random,
   red,
 )
+from maskjax.masking.selection import highest
 from maskjax.masking.weighted import weighted
 
 __all__ = [
   "Mask",
+  "Masking",
   "MultiBlock",
   "Sampler",
   "aligned",
@@ -31,6 +34,7 @@ __all__ = [
   "hardest",
   "highest",
   "inverse_block",
+  "masking_of",
   "num_masked",
   "num_masked_in_units",
   "purple",

@@ -13,7 +13,7 @@ from maskjax.models.convnext import ConvNext
 from maskjax.models.resnet import ResNet
 from maskjax.resolve import did_you_mean
 from maskjax.tokens import grid_of, unpatchify
-from maskjax.tokens.patches import pair
+from maskjax.tokens.patches import per_side
 
 
 def _convnext(width: int, depth: int) -> dict[str, Any]:
@@ -166,6 +166,6 @@ def conv_encoder(
     raise UserError(
       f"encoder.drop_path={built.drop_path}: expected at least 0 and less than 1"
     )
-  patch = pair(built.stride if patch_size is None else patch_size)
-  rows, columns = grid_of(pair(image_size), patch)
+  patch = per_side(built.stride if patch_size is None else patch_size)
+  rows, columns = grid_of(per_side(image_size), patch)
   return ConvEncoder(grid=(rows, columns), patch_size=patch, network=built)

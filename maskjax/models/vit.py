@@ -20,7 +20,7 @@ from maskjax.models.relative_bias import RelativeBias
 from maskjax.models.rotary import pad_first
 from maskjax.models.transformer import Change, Transformer, norm_like
 from maskjax.resolve import did_you_mean
-from maskjax.tokens import grid_of, grid_positions, sincos
+from maskjax.tokens import grid_positions, sincos
 
 # Widths, depths and heads: https://arxiv.org/abs/2010.11929, table 1, and for
 # Ti and S https://arxiv.org/abs/2012.12877, table 1.
@@ -261,27 +261,24 @@ class Network(TypedDict, total=False):
 
 def vit_encoder(
   *,
-  image_size: int | Sequence[int],
-  patch_size: int | Sequence[int],
+  grid: Sequence[int],
   encoder: Mapping[str, Any] | str,
   **options: Any,
 ) -> VisionEncoder:
   """Makes an encoder from hyperparameters, and checks that they fit.
 
   Args:
-    image_size: side, or (height, width), in pixels; (frames, height, width) of a clip.
-    patch_size: likewise, of a patch.
+    grid: sides of the grid of patches, see `maskjax.tokens.Patches`.
     encoder: a name in `VIT_SIZES`, or a mapping with `size`, or with `width`,
       `depth` and `heads`.
     **options: further fields of `VisionEncoder` and of `BlockOptions`.
 
   Raises:
-    UserError: a patch size that does not divide the image size, or an option that
-      there is not, or that is out of its range; names it.
+    UserError: an option that there is not, or that is out of its range; names it.
 
   Example:
-    >>> vit_encoder(image_size=224, patch_size=16, encoder="B", registers=4).grid
-    (14, 14)
+    >>> vit_encoder(grid=(14, 14), encoder="B", registers=4).depth
+    12
   """
   shape = {"size": encoder} if isinstance(encoder, str) else dict(encoder)
   if shape.get("size"):
@@ -289,7 +286,7 @@ def vit_encoder(
   shape = check_shape("encoder", shape)
   own, block_options = split_options(options, VisionEncoder, other=("grid", *shape))
   found = VisionEncoder(
-    grid=grid_of(image_size, patch_size),
+    grid=tuple(grid),
     **shape,
     **own,
     options=block_options,

@@ -4,8 +4,9 @@ The systems themselves are in `maskjax.systems`; here are, besides their shared 
 the supervised objectives and the encoders that teach.
 """
 
+from maskjax.objectives.abilities import abilities
 from maskjax.objectives.classification import classification
-from maskjax.objectives.objective import Batch, Objective, Variables
+from maskjax.objectives.objective import Batch, Objective, Step, Variables
 from maskjax.objectives.text_finetuning import (
   span_extraction,
   tagging,
@@ -16,7 +17,9 @@ from maskjax.objectives.vit import vit
 __all__ = [
   "Batch",
   "Objective",
+  "Step",
   "Variables",
+  "abilities",
   "classification",
   "span_extraction",
   "tagging",

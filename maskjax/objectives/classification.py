@@ -7,7 +7,7 @@ learning-rate decay is the optimizer's. Config: `configs/image/finetune.py`.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
 import jax.numpy as jnp
 from jax import Array, ShapeDtypeStruct
@@ -16,9 +16,8 @@ from maskjax import keys
 from maskjax.data.mixing import mixup_cutmix, smooth_labels
 from maskjax.losses import Loss, Mean, cross_entropy
 from maskjax.models import Classifier, Network, vit_encoder
-from maskjax.objectives.images import image_batch_shapes, image_patches
-from maskjax.objectives.objective import Batch, Variables, valid
-from maskjax.tokens.patches import pair
+from maskjax.objectives.objective import Batch, Step, Variables, first_example, valid
+from maskjax.tokens import Patches, patches_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,49 +28,34 @@ class Classification:
 
   Attributes:
     model: gives logits.
-    patch_size: (height, width) in pixels.
-    channels: values a pixel.
+    patches: cuts images into patches.
     label_smoothing: probability spread evenly over all classes.
     mixup_alpha: parameter of mixup's Beta distribution; 0 never mixes.
     cutmix_alpha: parameter of cutmix's Beta distribution; 0 never cuts.
   """
 
   model: Classifier
-  patch_size: tuple[int, int]
-  channels: int
+  patches: Patches
   label_smoothing: float
   mixup_alpha: float
   cutmix_alpha: float
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters for images of the batch's shape."""
-    patches = self.patches(batch)[:1]
+    patches = self.patches(first_example(batch))
     return Variables(self.model.init(key, patches)["params"])
-
-  def patches(self, batch: Batch) -> Array:
-    """The patches of a batch's images: [B, N, P]."""
-    return image_patches(
-      batch, self.model.encoder.grid, self.patch_size, self.patch_dim
-    )
-
-  @property
-  def patch_dim(self) -> int:
-    """Values in a patch."""
-    return self.patch_size[0] * self.patch_size[1] * self.channels
 
   def batch_shapes(self, batch_size: int) -> dict[str, ShapeDtypeStruct]:
     """The shapes of a batch of this many labeled images."""
-    grid = self.model.encoder.grid
     return {
-      **image_batch_shapes(batch_size, grid, self.patch_size, self.patch_dim),
+      **self.patches.batch_shapes(batch_size),
       "label": ShapeDtypeStruct((batch_size,), jnp.int32),
     }
 
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+  def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
     """Cross-entropy on mixed images, with dropped paths."""
-    del extra
     # The first example's key, so that microbatches draw different numbers.
-    draw = keys.example_keys(keys.named(key, "mixing"), batch)[0]
+    draw = keys.example_keys(keys.named(step.key, "mixing"), batch)[0]
     images, labels = mixup_cutmix(
       keys.named(draw, "images"),
       batch["image"],
@@ -79,17 +63,17 @@ class Classification:
       mixup_alpha=self.mixup_alpha,
       cutmix_alpha=self.cutmix_alpha,
     )
-    logits = self.model.apply(
-      {"params": params},
+    logits: Any = self.model.apply(
+      {"params": variables.params},
       self.patches({"image": images}),
       rngs={"drop_path": keys.named(draw, "drop_path")},
     )
-    return Loss.of(Mean.of(cross_entropy(cast(Array, logits), labels)))
+    return Loss.of(Mean.of(cross_entropy(logits, labels)))
 
-  def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+  def evaluate(self, variables: Variables, batch: Batch, step: Step) -> Loss:
     """Cross-entropy and accuracy on images as they are."""
-    del extra, key
-    logits = cast(Array, self.model.apply({"params": params}, self.patches(batch)))
+    params = {"params": variables.params}
+    logits: Any = self.model.apply(params, self.patches(batch))
     labels = smooth_labels(batch["label"], self.model.num_classes, 0.0)
     right = logits.argmax(axis=-1) == batch["label"]
     return Loss.of(
@@ -97,12 +81,11 @@ class Classification:
       accuracy=Mean.of(right, valid(batch)),
     )
 
-  def features(self, params: Any, batch: Batch) -> Array:
-    """The encoder's codes of all patches: [B, N, D]."""
-    tokens = self.model.encoder.apply(
-      {"params": params["encoder"]}, self.patches(batch)
-    )
-    return cast(Array, tokens)[:, 1:]
+  def features(self, variables: Variables, batch: Batch) -> Array:
+    """The encoder's features of all patches: [B, N, D]."""
+    params = {"params": variables.params["encoder"]}
+    tokens: Any = self.model.encoder.apply(params, self.patches(batch))
+    return self.model.encoder.patch_tokens(tokens)
 
 
 def classification(
@@ -133,11 +116,11 @@ def classification(
     **network: see `maskjax.models.Network`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a size or shape that cannot be; names it.
   """
+  patches = patches_of(image_size, patch_size, channels=channels)
   vit = vit_encoder(
-    image_size=image_size,
-    patch_size=patch_size,
+    grid=patches.grid,
     encoder=encoder,
     final_norm=False,
     drop_path=drop_path,
@@ -145,8 +128,7 @@ def classification(
   )
   return Classification(
     model=Classifier(encoder=vit, num_classes=num_classes),
-    patch_size=pair(patch_size),
-    channels=channels,
+    patches=patches,
     label_smoothing=label_smoothing,
     mixup_alpha=mixup_alpha,
     cutmix_alpha=cutmix_alpha,

@@ -1,4 +1,4 @@
-"""Mask, encode, predict, compare: the objective whose parts alone differ between systems."""
+"""Mask, encode, predict, compare: for systems that change no more than the parts."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,107 +9,120 @@ from jax import Array
 from maskjax import keys
 from maskjax.losses import Loss, Mean
 from maskjax.masking import Mask
-from maskjax.objectives.images import ImageObjective
-from maskjax.objectives.objective import Batch, Variables, collections, valid
+from maskjax.objectives.objective import Batch, Step, Variables, valid
+from maskjax.objectives.patches import PatchObjective
 from maskjax.targets import Target
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prediction(ImageObjective):
-  """Something of the masked patches, computed from the image itself, is predicted.
+class Reconstruction(PatchObjective):
+  """Predicts something of the masked patches that is computed from the example itself.
+
+  The model is called with patches [B, N, P] and a mask, and predicts [B, M, T]; with a
+  third argument, True, it predicts all patches, [B, N, T].
 
   Attributes:
-    target: what; its `size` is what the model's predictions are long.
+    target: what is predicted.
     error: of each token, from two [B, M, T] to [B, M].
+    num_predicted: how many of the masked patches are predicted in training, drawn at
+      random; all when None.
   """
 
   target: Target
   error: Callable[[Array, Array], Array]
-
-  def loss_under(
-    self,
-    mask: Mask,
-    params: Any,
-    batch: Batch,
-    *,
-    rngs: Mapping[str, Array] | None = None,
-  ) -> Loss:
-    """The loss of given masks; `rngs` are the model's, see `predict`."""
-    predictions = self.predict(mask, params, self.patches(batch), rngs=rngs)
-    errors = self.error(predictions, mask.take_masked(self.targets(batch)))
-    return Loss.of(Mean.of(errors, valid(batch)[:, None]))
-
-  def predict(
-    self,
-    mask: Mask,
-    params: Any,
-    patches: Array,
-    *,
-    visible_too: bool = False,
-    rngs: Mapping[str, Array] | None = None,
-  ) -> Array:
-    """Predictions of the masked patches of [B, N, P], or of all: [B, M or N, T].
-
-    Random numbers are drawn from `rngs`, by what they are for; without them, the model
-    is as it is when it is evaluated.
-    """
-    predictions = self.model.apply(
-      collections(params), patches, mask, visible_too, rngs=rngs
-    )
-    return cast(Array, predictions)
-
-  def targets(self, batch: Batch) -> Array:
-    """What is compared at each patch: [B, N, T]."""
-    return self.target(batch["image"])
-
-  def reconstruct(self, params: Any, batch: Batch, key: Array) -> dict[str, Array]:
-    """Images as they are, as the encoder sees them, and as they are predicted.
-
-    Where the target is not the pixels, it is drawn too. Visible patches are drawn as
-    they are.
-    """
-    images, patches = batch["image"], self.patches(batch)
-    mask = self.mask(batch, key)
-    targets = self.targets(batch)
-    predicted = mask.restore(
-      mask.take_visible(targets), self.predict(mask, params, patches)
-    )
-    pictures = {
-      "original": images,
-      "masked": self.masked_images(batch, mask),
-      "target": self.target.draw(targets, images),
-      "reconstructed": self.target.draw(predicted, images),
-    }
-    if self.target.is_pixels:
-      del pictures["target"]
-    return pictures
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Reconstruction(Prediction):
-  """Predicts it, and does nothing else.
-
-  Attributes:
-    num_predicted: how many of the masked patches a step asks for, drawn at random; all
-      when None.
-  """
-
   num_predicted: int | None = None
 
   def init(self, key: Array, batch: Batch) -> Variables:
-    """Parameters for images of the batch's shape."""
-    return Variables(self.init_model(key, batch))
+    """Parameters for examples of the batch's shape."""
+    return Variables(self.init_params(key, batch))
 
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """Mean error of the masked patches."""
-    del extra
-    mask, rngs = self.mask(batch, key), self.drop_path_rngs(batch, key)
+  def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
+    """Mean error of the masked patches, with dropped paths where there are such."""
+    mask, rngs = self.mask(batch, step), self.rngs(batch, step)
     if self.num_predicted is not None:
-      example_keys = keys.example_keys(keys.named(key, "predicted"), batch)
+      example_keys = keys.example_keys(keys.named(step.key, "predicted"), batch)
       mask = mask.subset(example_keys, self.num_predicted)
-    return self.loss_under(mask, params, batch, rngs=rngs)
+    return self.loss_of_mask(variables, batch, mask, rngs)
 
-  def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """As `loss`, by the whole model and of all that is masked."""
-    del extra
-    return self.loss_under(self.mask(batch, key), params, batch)
+  def evaluate(self, variables: Variables, batch: Batch, step: Step) -> Loss:
+    """Mean error of all masked patches, by the whole network."""
+    return self.loss_of_mask(variables, batch, self.mask(batch, step))
+
+  def loss_of_mask(
+    self,
+    variables: Variables,
+    batch: Batch,
+    mask: Mask,
+    rngs: Mapping[str, Array] | None = None,
+  ) -> Loss:
+    """The loss under given masks; `rngs` are generators of the model."""
+    predictions = self.apply(variables, self.patches(batch), mask, rngs=rngs)
+    return patch_loss(self.error, predictions, self.targets(batch), mask, batch)
+
+  def targets(self, batch: Batch) -> Array:
+    """What is to be predicted at each patch: [B, N, T]."""
+    return self.target(batch[self.patches.name])
+
+  def reconstruct(
+    self, variables: Variables, batch: Batch, step: Step
+  ) -> dict[str, Array]:
+    """See `pictures`."""
+    mask = self.mask(batch, step)
+    predictions = self.apply(variables, self.patches(batch), mask)
+    return pictures(self, self.target, predictions, batch, mask)
+
+
+def patch_loss(
+  error: Callable[[Array, Array], Array],
+  predictions: Array,
+  targets: Array,
+  mask: Mask,
+  batch: Batch,
+) -> Loss:
+  """The mean error of predictions [B, M, T] of masked patches.
+
+  Args:
+    error: of each token, from two [B, M, T] to [B, M].
+    predictions: of the patches at `mask.masked_ids`.
+    targets: of all patches, [B, N, T].
+    mask: the masks.
+    batch: says which examples count.
+  """
+  errors = error(predictions, mask.take_masked(targets))
+  return Loss.of(Mean.of(errors, valid(batch)[:, None]))
+
+
+def pictures(
+  objective: PatchObjective,
+  target: Target,
+  predictions: Any,
+  batch: Batch,
+  mask: Mask,
+) -> dict[str, Array]:
+  """Examples as they are, as the encoder sees them, and as they are predicted.
+
+  Where the target is not the pixels, it is drawn too. Visible patches are drawn as
+  they are.
+
+  Args:
+    objective: cuts the patches.
+    target: what was predicted.
+    predictions: of the masked patches, [B, M, T].
+    batch: the examples.
+    mask: the masks.
+
+  Returns:
+    Pictures [B, H, W, C] by name.
+  """
+  images = batch[objective.patches.name]
+  targets = target(images)
+  whole = mask.restore(mask.take_visible(targets), cast(Array, predictions))
+  drawn = {
+    "original": images,
+    "masked": objective.masked_images(batch, mask),
+    "target": target.draw(targets, images),
+    "reconstructed": target.draw(whole, images),
+  }
+  if target.is_pixels:
+    del drawn["target"]
+  return drawn

@@ -17,81 +17,110 @@ from jax import Array
 from maskjax.errors import UserError, at_least_one
 from maskjax.losses import Loss, Mean
 from maskjax.models.text import TextClassifier, TokenClassifier
-from maskjax.objectives.objective import Batch, Variables, valid
-from maskjax.objectives.rows import RowObjective
-from maskjax.objectives.texts import TextKeywords, row_parts, token_cross_entropy
+from maskjax.objectives.objective import Batch, Step, Variables, first_example, valid
+from maskjax.objectives.text import (
+  TextKeywords,
+  TextRows,
+  dropout_rngs,
+  text_parts,
+  token_cross_entropy,
+)
 from maskjax.tokens import Text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Labeling(RowObjective):
-  """A objective whose labels come with the rows; each adds `judge`."""
+class LabeledText(abc.ABC):
+  """A supervised objective whose labels come with the rows.
+
+  Each adds `label_loss` and `label_shapes`.
+
+  Attributes:
+    model: from a text to logits; its method `encode` gives features [B, N, D].
+    rows: reads a batch.
+  """
+
+  model: Any
+  rows: TextRows
+
+  @abc.abstractmethod
+  def label_loss(self, logits: Array, batch: Batch) -> Loss:
+    """The cross-entropy with the labels, and how many are right."""
+
+  @abc.abstractmethod
+  def label_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a batch's labels by name."""
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters for rows of the batch's length."""
-    one = {name: rows[:1] for name, rows in batch.items()}
-    return Variables(self.model.init(key, self.text(one))["params"])
+    text = self.rows(first_example(batch))
+    return Variables(self.model.init(key, text)["params"])
 
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """What the labels say of the rows, with dropout."""
-    del extra
-    rngs = self.rngs(batch, key)
-    return self.judge(self.logits(params, self.text(batch), rngs), batch)
+  def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
+    """The cross-entropy with the labels, with dropout."""
+    rngs = dropout_rngs(self.model.encoder, batch, step)
+    return self.label_loss(self.logits(variables, self.rows(batch), rngs), batch)
 
-  def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+  def evaluate(self, variables: Variables, batch: Batch, step: Step) -> Loss:
     """The same without dropout."""
-    del extra, key
-    return self.judge(self.logits(params, self.text(batch), {}), batch)
+    del step
+    return self.label_loss(self.logits(variables, self.rows(batch), {}), batch)
 
-  def logits(self, params: Any, text: Text, rngs: Mapping[str, Array]) -> Array:
-    """What the model says of rows: float32 [B, K] or [B, N, K]."""
-    return self.model.apply({"params": params}, text, rngs=rngs)
+  def logits(
+    self, variables: Variables, text: Text, rngs: Mapping[str, Array]
+  ) -> Array:
+    """The model's output for rows: float32 [B, K] or [B, N, K]."""
+    return self.model.apply({"params": variables.params}, text, rngs=rngs)
 
-  @abc.abstractmethod
-  def judge(self, logits: Array, batch: Batch) -> Loss:
-    """The cross-entropy with the labels, and how many are right."""
-
-  def labels_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of the labels of a batch."""
-    return {"label": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}
+  def features(self, variables: Variables, batch: Batch) -> Array:
+    """Features of all tokens: [B, N, D]."""
+    text, params = self.rows(batch), {"params": variables.params}
+    return self.model.apply(params, text, method="encode")
 
   def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a batch of this many labeled rows."""
-    return {**super().batch_shapes(batch_size), **self.labels_shapes(batch_size)}
+    return {**self.rows.batch_shapes(batch_size), **self.label_shapes(batch_size)}
+
+  def check_vocabulary(self, vocabulary: Any) -> None:
+    """See `TextRows.check_vocabulary`."""
+    self.rows.check_vocabulary(vocabulary)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextClassification(Labeling):
+class TextClassification(LabeledText):
   """Classes of texts; batches hold `label`, int [B], and one text a row."""
 
-  def judge(self, logits: Array, batch: Batch) -> Loss:
-    """See `Labeling`."""
+  def label_loss(self, logits: Array, batch: Batch) -> Loss:
+    """See `LabeledText`."""
     errors = token_cross_entropy(logits, batch["label"])
     right = logits.argmax(axis=-1) == batch["label"]
     where = valid(batch)
     return Loss.of(Mean.of(errors, where), accuracy=Mean.of(right, where))
 
+  def label_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """See `LabeledText`."""
+    return {"label": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Tagging(Labeling):
+class Tagging(LabeledText):
   """Classes of tokens; batches hold `tag`, int [B, N], -1 for none."""
 
-  def judge(self, logits: Array, batch: Batch) -> Loss:
-    """See `Labeling`."""
+  def label_loss(self, logits: Array, batch: Batch) -> Loss:
+    """See `LabeledText`."""
     tags = batch["tag"]
     where = (tags >= 0) & valid(batch)[:, None]
     errors = token_cross_entropy(logits, jnp.maximum(tags, 0))
     right = logits.argmax(axis=-1) == tags
     return Loss.of(Mean.of(errors, where), accuracy=Mean.of(right, where))
 
-  def labels_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """See `Labeling`."""
+  def label_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """See `LabeledText`."""
     shape = (batch_size, self.model.encoder.length)
     return {"tag": jax.ShapeDtypeStruct(shape, jnp.int32)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SpanExtraction(Labeling):
+class SpanExtraction(LabeledText):
   """Where an answer stands; batches hold `start` and `end`, int [B].
 
   Both are places of a row, the last one included; 0, the token before the text, where
@@ -103,7 +132,7 @@ class SpanExtraction(Labeling):
 
   longest: int
 
-  def judge(self, logits: Array, batch: Batch) -> Loss:
+  def label_loss(self, logits: Array, batch: Batch) -> Loss:
     """The mean of both places' cross-entropy; an answer is right if both are."""
     logits = jnp.where(may_answer(batch)[..., None], logits, -jnp.inf)
     begins = token_cross_entropy(logits[..., 0], batch["start"])
@@ -129,8 +158,8 @@ class SpanExtraction(Labeling):
     best = scores.reshape(len(logits), -1).argmax(axis=-1)
     return best // length, best % length
 
-  def labels_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """See `Labeling`."""
+  def label_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """See `LabeledText`."""
     place = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     kind = jax.ShapeDtypeStruct((batch_size, self.model.encoder.length), jnp.int32)
     return {"start": place, "end": place, "kind": kind}
@@ -155,15 +184,15 @@ def text_classification(
   Args:
     vocab_size: number of tokens.
     num_classes: number of classes.
-    **text: see `maskjax.objectives.texts.TextKeywords`.
+    **text: see `maskjax.objectives.text.TextKeywords`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a token or a shape that cannot be; names it.
   """
   at_least_one(num_classes=num_classes)
-  encoder, tokens = row_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(vocab_size=vocab_size, **text)
   model = TextClassifier(encoder=encoder, num_classes=num_classes)
-  return TextClassification(model=model, tokens=tokens)
+  return TextClassification(model=model, rows=rows)
 
 
 def tagging(
@@ -171,9 +200,9 @@ def tagging(
 ) -> Tagging:
   """Makes a classifier of tokens from hyperparameters; see `text_classification`."""
   at_least_one(num_classes=num_classes)
-  encoder, tokens = row_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(vocab_size=vocab_size, **text)
   model = TokenClassifier(encoder=encoder, num_classes=num_classes)
-  return Tagging(model=model, tokens=tokens)
+  return Tagging(model=model, rows=rows)
 
 
 def span_extraction(
@@ -184,16 +213,16 @@ def span_extraction(
   Args:
     vocab_size: number of tokens.
     longest: tokens of an answer at most.
-    **text: see `maskjax.objectives.texts.TextKeywords`.
+    **text: see `maskjax.objectives.text.TextKeywords`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a token or a shape that cannot be; names it.
   """
   at_least_one(longest=longest)
-  encoder, tokens = row_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(vocab_size=vocab_size, **text)
   if encoder.types == 1:
     raise UserError(
       "encoder.types=1: expected 0 or 2, since questions and contexts are two kinds"
     )
   model = TokenClassifier(encoder=encoder, num_classes=2)
-  return SpanExtraction(model=model, longest=longest, tokens=tokens)
+  return SpanExtraction(model=model, longest=longest, rows=rows)

@@ -4,15 +4,19 @@ A tokenizer's arrays are the entry `tokenizer` of the objective's `extra`.
 """
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
 from jax import Array
 
-from maskjax import resolve
+from maskjax import keys, resolve
 from maskjax.errors import UserError
+from maskjax.losses import Mean, cross_entropy
+from maskjax.objectives.abilities import abilities
 from maskjax.objectives.objective import Batch, Variables
+from maskjax.tokens import Patches
 
 __all__ = ["frozen"]
 
@@ -21,22 +25,22 @@ class Tokenizer(Protocol):
   """What gives an objective codes to predict."""
 
   @property
-  def workdir(self) -> str:
-    """The run whose arrays it begins with; none when empty."""
+  def pretrained(self) -> Mapping[str, str]:
+    """The run whose arrays it begins with, see `maskjax.objectives.abilities`."""
 
   @property
-  def grid(self) -> tuple[int, int]:
-    """Rows and columns of codes of an image."""
+  def grid(self) -> tuple[int, ...]:
+    """Sides of the grid of codes of an example."""
 
   @property
   def num_codes(self) -> int:
-    """How many codes there are: K."""
+    """Size K of the codebook."""
 
   def init(self, key: Array, batch: Batch) -> Any:
     """Makes its arrays for a batch of this shape."""
 
   def codes(self, state: Any, batch: Batch) -> Array:
-    """The codes of whole images: int32 [B, N], from 0 to K - 1."""
+    """The codes of whole examples, without gradients: int32 [B, N], from 0 to K - 1."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,8 +48,8 @@ class Frozen:
   """Another objective's codes under fixed variables; `frozen` makes it.
 
   Attributes:
-    objective: has `init`, `grid`, `num_codes` and `codes(params, codebook, batch)`,
-      of which `codebook` is an entry of its `extra`.
+    objective: has codes, see `maskjax.objectives.abilities.HasCodes`, which depend on
+      its parameters and on the entry `codebook` of its `extra`.
     workdir: of its run; when empty, its variables stay as they were made.
   """
 
@@ -53,7 +57,12 @@ class Frozen:
   workdir: str
 
   @property
-  def grid(self) -> tuple[int, int]:
+  def pretrained(self) -> Mapping[str, str]:
+    """See `Tokenizer`."""
+    return {"tokenizer": self.workdir} if self.workdir else {}
+
+  @property
+  def grid(self) -> tuple[int, ...]:
     """See `Tokenizer`."""
     return self.objective.grid
 
@@ -64,13 +73,34 @@ class Frozen:
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Fresh variables, into whose place those of `workdir` come."""
-    params, extra = self.objective.init(key, batch)
+    params, extra = self.objective.init(keys.named(key, "tokenizer"), batch)
     return Variables(params, {"codebook": extra["codebook"]})
 
   def codes(self, state: Variables, batch: Batch) -> Array:
     """See `Tokenizer`."""
-    codes = self.objective.codes(state.params, state.extra["codebook"], batch)
-    return jax.lax.stop_gradient(codes)
+    return jax.lax.stop_gradient(self.objective.codes(state, batch))
+
+
+def build(spec: str | Mapping[str, Any], patches: Patches) -> Tokenizer:
+  """Makes the tokenizer that a config names.
+
+  Args:
+    spec: a name in this module, or an import path, and its keywords.
+    patches: what has to have a code each.
+
+  Raises:
+    UserError: there is no such tokenizer, or it cuts examples otherwise.
+  """
+  tokenizer = resolve.build(sys.modules[__name__], spec)
+  if tokenizer.grid != patches.grid:
+    found, expected = (
+      "x".join(map(str, grid)) for grid in (tokenizer.grid, patches.grid)
+    )
+    raise UserError(
+      f"tokenizer gives {found} codes: expected {expected}, as image_size and "
+      "patch_size say"
+    )
+  return tokenizer
 
 
 def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
@@ -78,15 +108,34 @@ def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
 
   Args:
     objective: `name` and keywords of an objective with `codes`, as a config has them;
-      it is given the images of the system.
+      it is given the examples of the system.
     workdir: of its run; when empty, its variables are random ones.
+
+  Raises:
+    UserError: the objective gives no codes.
   """
   from maskjax import objectives
 
   tokenizer = resolve.build(objectives, objective)
-  if not hasattr(tokenizer, "codes"):
+  if abilities(tokenizer).codes is None:
     raise UserError(
       f"tokenizer.objective.name={objective['name']!r} gives no codes: expected one "
       "that does, like 'vqkd'"
     )
   return Frozen(objective=tokenizer, workdir=workdir)
+
+
+def code_cross_entropy(logits: Array, codes: Array) -> Array:
+  """Cross-entropy of logits [..., K] with codes, int [...]: float32 [...]."""
+  return cross_entropy(logits, jax.nn.one_hot(codes, logits.shape[-1]))
+
+
+def code_accuracy(logits: Array, codes: Array, where: Array) -> Mean:
+  """How many of the codes have the highest logit.
+
+  Args:
+    logits: [..., K].
+    codes: int [...].
+    where: bool, which of them count.
+  """
+  return Mean.of(logits.argmax(axis=-1) == codes, where)

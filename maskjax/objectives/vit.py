@@ -9,17 +9,17 @@ loss. Configs: `configs/image/teacher.py`.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
-from jax import Array, ShapeDtypeStruct
+from jax import Array
 
 from maskjax.errors import UserError
 from maskjax.masking import Mask
-from maskjax.models import Layers, Network, VisionEncoder, encoder_layers, vit_encoder
-from maskjax.objectives.images import image_batch_shapes, image_patches
-from maskjax.objectives.objective import Batch, Variables
+from maskjax.models import Network, VisionEncoder, encoder_layers, vit_encoder
+from maskjax.models.layers import Layers
+from maskjax.objectives.objective import Batch, Variables, first_example
 from maskjax.resolve import did_you_mean
-from maskjax.tokens.patches import pair
+from maskjax.tokens import Patches, patches_of
 
 # What sets encoders apart, by the names that transformers gives them.
 ENCODER_TYPES: Mapping[str, Mapping[str, Any]] = {
@@ -42,46 +42,41 @@ class Vit:
 
   Attributes:
     encoder: the network.
-    patch_size: (height, width) in pixels.
-    channels: values a pixel.
+    patches: cuts images into patches.
   """
 
   encoder: VisionEncoder
-  patch_size: tuple[int, int]
-  channels: int
-
-  @property
-  def patch_dim(self) -> int:
-    """Values in a patch."""
-    return self.patch_size[0] * self.patch_size[1] * self.channels
+  patches: Patches
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Random parameters, into whose place those of others come."""
-    patches = self.patches(batch)[:1]
+    patches = self.patches(first_example(batch))
     return Variables({"encoder": self.encoder.init(key, patches)["params"]})
 
-  def patches(self, batch: Batch) -> Array:
-    """The patches of a batch's images: [B, N, P]."""
-    return image_patches(batch, self.encoder.grid, self.patch_size, self.patch_dim)
-
-  def batch_shapes(self, batch_size: int) -> dict[str, ShapeDtypeStruct]:
+  def batch_shapes(self, batch_size: int) -> dict[str, Any]:
     """The shapes of a batch of this many images."""
-    return image_batch_shapes(
-      batch_size, self.encoder.grid, self.patch_size, self.patch_dim
-    )
+    return self.patches.batch_shapes(batch_size)
 
-  def features(self, params: Any, batch: Batch) -> Array:
-    """Codes of all patches, after the last normalization: [B, N, D]."""
-    variables = {"params": params["encoder"]}
-    tokens = self.encoder.apply(variables, self.patches(batch))
-    return self.encoder.patch_tokens(cast(Array, tokens))
+  def features(self, variables: Variables, batch: Batch) -> Array:
+    """Features of all patches, after the last normalization: [B, N, D]."""
+    params = {"params": variables.params["encoder"]}
+    tokens: Any = self.encoder.apply(params, self.patches(batch))
+    return self.encoder.patch_tokens(tokens)
 
   def layers(
-    self, params: Any, batch: Batch, mask: Mask | None = None, **asked: Any
+    self,
+    variables: Variables,
+    batch: Batch,
+    mask: Mask | None = None,
+    *,
+    depth: int | None = None,
+    attention: bool = False,
   ) -> Layers:
-    """What the blocks say, see `maskjax.models.encoder_layers`."""
-    patches = self.patches(batch)
-    return encoder_layers(self.encoder, params["encoder"], patches, mask, **asked)
+    """Hidden states of the blocks, see `maskjax.models.encoder_layers`."""
+    params, patches = variables.params["encoder"], self.patches(batch)
+    return encoder_layers(
+      self.encoder, params, patches, mask, depth=depth, attention=attention
+    )
 
 
 def vit(
@@ -108,7 +103,7 @@ def vit(
     **network: see `maskjax.models.Network`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: no such type, or a size or shape that cannot be; names it.
 
   Example:
     >>> vit(encoder_type="dinov2", patch_size=14, encoder="S").encoder.grid
@@ -120,12 +115,12 @@ def vit(
   own = dict(ENCODER_TYPES[encoder_type])
   if activation is not None:
     own["activation"] = activation
+  patches = patches_of(image_size, patch_size, channels=channels)
   built = vit_encoder(
-    image_size=image_size,
-    patch_size=patch_size,
+    grid=patches.grid,
     encoder=encoder,
     positions="learned",
     **own,
     **network,
   )
-  return Vit(encoder=built, patch_size=pair(patch_size), channels=channels)
+  return Vit(encoder=built, patches=patches)

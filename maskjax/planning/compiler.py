@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from maskjax import data, experiment, libtpu, resolve, sharding
 from maskjax.errors import UserError
+from maskjax.objectives import Step, Variables, abilities
 from maskjax.planning.chips import Slice
 from maskjax.planning.flops import count_matmuls, training_flops
 from maskjax.planning.memory import shard_bytes
@@ -95,6 +96,7 @@ def compile_step(config: ConfigDict, where: Slice) -> Compiled:
       optimizer,
       batch,
       key,
+      num_steps=config.num_steps,
       mesh=mesh,
       microbatches=config.microbatches,
       ema_decay=config.ema_decay,
@@ -105,7 +107,8 @@ def compile_step(config: ConfigDict, where: Slice) -> Compiled:
       held_bytes=_held_bytes(ready.state, batch),
       parameter_count=sum(leaf.size for leaf in jax.tree.leaves(ready.state.params)),
       flops=count_matmuls(traced.jaxpr.jaxpr) / where.num_chips,
-      model_flops=_model_flops(objective, ready.state, shapes, key) / where.num_chips,
+      model_flops=_model_flops(objective, ready.state, shapes, Step(key))
+      / where.num_chips,
     )
     try:
       compiled = traced.lower().compile()
@@ -127,11 +130,12 @@ def compile_step(config: ConfigDict, where: Slice) -> Compiled:
 
 def batch_shapes(config: ConfigDict, objective: Any) -> dict[str, jax.ShapeDtypeStruct]:
   """The shapes of a training batch: the objective's word, or else the data's."""
-  if hasattr(objective, "batch_shapes"):
-    return objective.batch_shapes(config.batch_size)
+  known = abilities(objective).batch_shapes
+  if known is not None:
+    return dict(known(config.batch_size))
   one = data.Pipeline(
     source=resolve.build(data.sources, config.data.train),
-    transforms=[resolve.bind(data.transforms, t) for t in config.data.train_transforms],
+    transforms=[data.bind_transform(t) for t in config.data.train_transforms],
     batch_size=1,
     num_threads=0,
   )
@@ -150,9 +154,9 @@ def _held_bytes(state: TrainState, batch: Any) -> dict[str, int]:
   }
 
 
-def _model_flops(objective: Any, state: TrainState, batch: Any, key: jax.Array) -> int:
+def _model_flops(objective: Any, state: TrainState, batch: Any, step: Step) -> int:
   def loss(params: Any, extra: Any, batch: Any) -> jax.Array:
-    return objective.loss(params, extra, batch, key).sum
+    return objective.loss(Variables(params, extra), batch, step).sum
 
   return training_flops(loss, state.params, state.extra, batch)
 

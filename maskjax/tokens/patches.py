@@ -1,50 +1,47 @@
-"""Images, clips and other grids of values as rows of patches."""
+"""Arrays of any rank as rows of patches: images, clips, spectrograms, volumes."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import jax
+import jax.numpy as jnp
 from jax import Array
 
 from maskjax.errors import UserError
 
 
-def pair(size: int | Sequence[int]) -> tuple[int, int]:
-  """Reads a size that is one number for both sides, or (height, width)."""
-  if isinstance(size, int):
-    return size, size
-  if len(size) != 2:
-    raise UserError(f"size {tuple(size)}: expected one number or (height, width)")
-  return size[0], size[1]
-
-
-def sides(size: int | Sequence[int], axes: int) -> tuple[int, ...]:
+def per_side(size: int | Sequence[int], rank: int = 2) -> tuple[int, ...]:
   """Reads a size that is one number for all sides, or one for each.
 
   Args:
-    size: it.
-    axes: number of sides: 2 for images, 3 for clips.
+    size: of images the side, or (height, width), in pixels.
+    rank: number of sides; 2 for images.
 
   Raises:
-    UserError: another number of sides.
+    UserError: it is neither.
 
   Example:
-    >>> sides(16, 2), sides((2, 16, 16), 3)
+    >>> per_side(16), per_side((2, 16, 16), rank=3)
     ((16, 16), (2, 16, 16))
   """
-  found = (size,) * axes if isinstance(size, int) else tuple(size)
-  if len(found) != axes:
-    raise UserError(f"size {found}: expected one number, or {axes}")
-  return found
+  if isinstance(size, int):
+    return (size,) * rank
+  if len(size) != rank:
+    expected = "(height, width)" if rank == 2 else f"{rank} of them"
+    raise UserError(f"size {tuple(size)}: expected one number or {expected}")
+  return tuple(size)
 
 
 def grid_of(
-  image_size: int | Sequence[int], patch_size: int | Sequence[int]
+  image_size: int | Sequence[int], patch_size: int | Sequence[int], rank: int = 2
 ) -> tuple[int, ...]:
-  """The patches along each side of an image or a clip: (rows, columns) of an image.
+  """How many patches lie along each side.
 
   Args:
-    image_size: side, or (height, width), in pixels; (frames, height, width) of a clip.
-    patch_size: likewise, of a patch.
+    image_size: of images the side, or (height, width), in pixels; see `per_side`.
+    patch_size: the same of patches.
+    rank: number of sides; 2 for images.
 
   Raises:
     UserError: the patch size does not divide the image size.
@@ -52,82 +49,153 @@ def grid_of(
   Example:
     >>> grid_of((224, 192), 16)
     (14, 12)
-    >>> grid_of((16, 224, 224), (2, 16, 16))
-    (8, 14, 14)
   """
-  sizes = (image_size, patch_size)
-  axes = max(2 if isinstance(size, int) else len(size) for size in sizes)
-  image, patch = sides(image_size, axes), sides(patch_size, axes)
-  if min(patch) < 1 or any(i % p for i, p in zip(image, patch, strict=True)):
+  whole, part = per_side(image_size, rank), per_side(patch_size, rank)
+  if min(part) < 1 or any(n % p for n, p in zip(whole, part, strict=True)):
+    every = "both sides" if rank == 2 else "every side"
     raise UserError(
-      f"patch_size={'x'.join(map(str, patch))} does not divide "
-      f"image_size={'x'.join(map(str, image))}: expected a divisor of "
-      f"{'both' if axes == 2 else 'all'} sides"
+      f"patch_size={_by(part)} does not divide image_size={_by(whole)}: "
+      f"expected a divisor of {every}"
     )
-  return tuple(i // p for i, p in zip(image, patch, strict=True))
+  return tuple(n // p for n, p in zip(whole, part, strict=True))
 
 
-def patchify(images: Array, patch_size: int | Sequence[int]) -> Array:
-  """Cuts images or clips into patches, row by row.
+def patchify(arrays: Array, patch_size: int | Sequence[int]) -> Array:
+  """Cuts arrays into patches, in row-major order.
 
   Args:
-    images: [B, H, W, C], or [B, T, H, W, C], and so on.
-    patch_size: side, or (height, width), in pixels; (frames, height, width) of a clip.
+    arrays: [B, ..., C], for example images [B, H, W, C] or clips [B, T, H, W, C].
+    patch_size: see `grid_of`.
 
   Returns:
-    [B, N, P * Q * C]: within a patch pixels run by row, then channels.
-
-  Raises:
-    UserError: the patch size does not divide the image size.
+    [B, N, P]: P values of a patch in row-major order, then channels.
 
   Example:
-    >>> import jax.numpy as jnp
     >>> patchify(jnp.arange(16.0).reshape(1, 4, 4, 1), 2)[0, 1].tolist()
     [2.0, 3.0, 6.0, 7.0]
   """
-  batch, *size, channels = images.shape
-  axes = len(size)
-  patch = sides(patch_size, axes)
-  grid = grid_of(size, patch)
-  # [B, H, W, C] -> [B, rows, P, columns, Q, C] -> [B, rows, columns, P, Q, C]
-  cut = images.reshape(batch, *_interleaved(grid, patch), channels)
-  order = (0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1)
-  # -> [B, N, P * Q * C]
-  return cut.transpose(order).reshape(
-    batch, math.prod(grid), math.prod(patch) * channels
-  )
+  batch, *whole, channels = arrays.shape
+  rank = len(whole)
+  grid, part = grid_of(whole, patch_size, rank), per_side(patch_size, rank)
+  # Of images: [B, H, W, C] -> [B, rows, P, columns, Q, C] -> [B, N, P * Q * C]
+  both = [side for pair in zip(grid, part, strict=True) for side in pair]
+  cut = arrays.reshape(batch, *both, channels)
+  axes = (0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2), 2 * rank + 1)
+  return cut.transpose(axes).reshape(batch, math.prod(grid), math.prod(part) * channels)
 
 
 def unpatchify(
   patches: Array, *, grid: Sequence[int], patch_size: int | Sequence[int]
 ) -> Array:
-  """Puts patches back together: [B, N, P * Q * C] to [B, H, W, C].
-
-  Args:
-    patches: see `patchify`.
-    grid: patches along each side; N is their product.
-    patch_size: see `patchify`.
-
-  Returns:
-    [B, H, W, C], or [B, T, H, W, C], and so on.
+  """Puts patches back together: [B, N, P] to [B, ..., C], for example [B, H, W, C].
 
   Example:
-    >>> import jax.numpy as jnp
     >>> images = jnp.arange(48.0).reshape(1, 4, 4, 3)
     >>> patches = patchify(images, 2)
     >>> bool((unpatchify(patches, grid=(2, 2), patch_size=2) == images).all())
     True
   """
-  batch, axes = patches.shape[0], len(grid)
-  patch = sides(patch_size, axes)
-  # [B, N, P * Q * C] -> [B, rows, columns, P, Q, C] -> [B, rows, P, columns, Q, C]
-  cut = patches.reshape(batch, *grid, *patch, -1)
-  order = _interleaved(range(1, axes + 1), range(axes + 1, 2 * axes + 1))
-  size = (side * p for side, p in zip(grid, patch, strict=True))
-  # -> [B, H, W, C]
-  return cut.transpose(0, *order, 2 * axes + 1).reshape(batch, *size, cut.shape[-1])
+  batch, rank = patches.shape[0], len(grid)
+  part = per_side(patch_size, rank)
+  # Of images: [B, N, P * Q * C] -> [B, rows, columns, P, Q, C] -> [B, H, W, C]
+  cut = patches.reshape(batch, *grid, *part, -1)
+  pairs = [axis for i in range(rank) for axis in (1 + i, 1 + rank + i)]
+  whole = [n * p for n, p in zip(grid, part, strict=True)]
+  return cut.transpose(0, *pairs, 2 * rank + 1).reshape(batch, *whole, cut.shape[-1])
 
 
-def _interleaved(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:
-  """The first of both, then the second of both, and so on."""
-  return tuple(n for both in zip(first, second, strict=True) for n in both)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Patches:
+  """How a batch's arrays become patches; `patches_of` makes it.
+
+  Attributes:
+    size: sides of a patch, for images (height, width) in pixels.
+    grid: how many patches lie along each side; N is their product.
+    channels: values a pixel.
+    name: the batch's entry that is cut, float32 [B, ..., C].
+  """
+
+  size: tuple[int, ...]
+  grid: tuple[int, ...]
+  channels: int
+  name: str = "image"
+
+  @property
+  def length(self) -> int:
+    """How many patches an example has: N."""
+    return math.prod(self.grid)
+
+  @property
+  def dim(self) -> int:
+    """How many values a patch has: P."""
+    return math.prod(self.size) * self.channels
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """The shape of an example, for images (H, W, C)."""
+    whole = (n * p for n, p in zip(self.grid, self.size, strict=True))
+    return (*whole, self.channels)
+
+  def __call__(self, batch: Mapping[str, Array]) -> Array:
+    """The patches of a batch: [B, N, P].
+
+    Raises:
+      UserError: the batch has no such entry, or one of another shape; names both.
+    """
+    if self.name not in batch:
+      raise UserError(
+        f"the data has no {self.name!r}, but {', '.join(sorted(batch))}: expected it, "
+        f"of shape {_by(self.shape)}"
+      )
+    found = batch[self.name].shape[1:]
+    if found != self.shape:
+      raise UserError(
+        f"the data has {self.name}s of {_by(found)}: expected {_by(self.shape)}, as "
+        "objective.image_size and objective.channels say"
+      )
+    return patchify(batch[self.name], self.size)
+
+  def join(self, patches: Array) -> Array:
+    """Puts patches back together: [B, N, P] to [B, ..., C]."""
+    return unpatchify(patches, grid=self.grid, patch_size=self.size)
+
+  def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a batch of this many examples."""
+    return {
+      self.name: jax.ShapeDtypeStruct((batch_size, *self.shape), jnp.float32),
+      "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+    }
+
+
+def patches_of(
+  image_size: int | Sequence[int],
+  patch_size: int | Sequence[int],
+  *,
+  channels: int,
+  rank: int = 2,
+  name: str = "image",
+) -> Patches:
+  """Makes `Patches` from the sizes of whole arrays and of patches.
+
+  Args:
+    image_size: see `grid_of`.
+    patch_size: see `grid_of`.
+    channels: values a pixel.
+    rank: number of sides: 2 for images, 3 for clips.
+    name: the batch's entry that is cut.
+
+  Raises:
+    UserError: the patch size does not divide the image size.
+
+  Example:
+    >>> patches_of(8, 2, channels=1).grid
+    (4, 4)
+  """
+  grid = grid_of(image_size, patch_size, rank)
+  return Patches(
+    size=per_side(patch_size, rank), grid=grid, channels=channels, name=name
+  )
+
+
+def _by(numbers: Sequence[int]) -> str:
+  return "x".join(map(str, numbers))

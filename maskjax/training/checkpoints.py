@@ -148,11 +148,14 @@ class Checkpoints:
     rest = read.pop("training")
     return TrainState(**{"ema": None, "extra": like.extra, **read, **rest})
 
-  def restore_weights(self, step: int | None = None) -> tuple[int, Any]:
+  def restore_weights(
+    self, step: int | None = None, *, item: str | None = None
+  ) -> tuple[int, Any]:
     """Reads the parameters that one would use: the average where there is one.
 
     Args:
       step: one of `steps()`; the newest when None.
+      item: `params` or `ema`; the average where there is one when None.
 
     Returns:
       The step, and the parameters as NumPy arrays.
@@ -168,9 +171,12 @@ class Checkpoints:
     if step not in steps:
       wanted = "a checkpoint" if step < 0 else f"a checkpoint of step {step}"
       raise UserError(f"{self.folder}: expected {wanted}, there are: {steps or 'none'}")
-    item = next(
-      name for name in reversed(WEIGHTS) if (self.folder / str(step) / name).exists()
-    )
+    there = [name for name in WEIGHTS if (self.folder / str(step) / name).exists()]
+    item = there[-1] if item is None else item
+    if item not in there:
+      raise UserError(
+        f"{self.folder / str(step)} has no {item!r}: expected one of: {', '.join(there)}"
+      )
     shapes = dict(self._manager.item_metadata(step)[item])
     return step, self._read_item(step, item, shapes)
 

@@ -124,6 +124,7 @@ def fit(
       optimizer,
       batch,
       key,
+      num_steps=num_steps,
       mesh=mesh,
       rules=rules,
       microbatches=microbatches,

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from maskjax import keys, sharding
 from maskjax.losses import Loss, Mean
-from maskjax.objectives import Batch, Objective
+from maskjax.objectives import Batch, Objective, Step, Variables, abilities
 
 Metrics = Mapping[str, Mean]
 
@@ -38,9 +38,9 @@ class TrainState:
   ema: Any = None
 
   @property
-  def best_params(self) -> Any:
-    """The averaged parameters where there are such, else the parameters."""
-    return self.params if self.ema is None else self.ema
+  def variables(self) -> Variables:
+    """What the objective has learned, as it trains."""
+    return Variables(self.params, self.extra)
 
 
 def init_state(
@@ -77,6 +77,7 @@ def train_step(
   objective: Objective,
   optimizer: optax.GradientTransformation,
   key: Array,
+  num_steps: int,
   microbatches: int = 1,
   ema_decay: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
@@ -88,6 +89,7 @@ def train_step(
     objective: the system.
     optimizer: changes the parameters.
     key: the run's key.
+    num_steps: optimizer steps of the whole run.
     microbatches: parts of the batch that are computed one after the other. Sums,
       weights and gradients are added up and divided once.
     ema_decay: of the average of the parameters; 0 keeps none.
@@ -96,11 +98,12 @@ def train_step(
     The state after the step, and `loss`, `grad_norm` and the objective's metrics.
   """
   step_key = jax.random.fold_in(keys.named(key, "train"), state.step)
+  step = Step(step_key, state.step, num_steps)
   rows = len(next(iter(batch.values())))
   batch = {"index": jnp.arange(rows), **batch}
 
   def loss_sum(params: Any, part: Batch) -> tuple[Array, Loss]:
-    loss = objective.loss(params, state.extra, part, step_key)
+    loss = objective.loss(Variables(params, state.extra), part, step)
     return loss.sum, jax.lax.stop_gradient(loss)
 
   def gradient(part: Batch) -> tuple[Loss, Any]:
@@ -128,13 +131,12 @@ def train_step(
   grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
 
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
-  extra, ema = state.extra, state.ema
-  if hasattr(objective, "update_extra"):
-    extra = objective.update_extra(params, extra, state.step, loss.sums)
-  if hasattr(objective, "restart"):
-    restart_key = keys.named(step_key, "restart")
-    params = objective.restart(params, state.step, batch, restart_key)
+  variables = Variables(optax.apply_updates(state.params, updates), state.extra)
+  update = abilities(objective).update
+  if update is not None:
+    variables = update(variables, batch, step, loss.sums)
+  params, extra = variables
+  ema = state.ema
   if ema is not None:
     ema = optax.incremental_update(params, ema, 1 - ema_decay)
   metrics = {
@@ -172,6 +174,7 @@ def program(
   batch: Batch,
   key: Array,
   *,
+  num_steps: int,
   mesh: Mesh,
   rules: sharding.Rules = sharding.TRANSFORMER_RULES,
   microbatches: int = 1,
@@ -184,6 +187,7 @@ def program(
     optimizer: changes the parameters.
     batch: arrays [B, ...], or their shapes.
     key: the run's key.
+    num_steps: optimizer steps of the whole run.
     mesh: the devices.
     rules: which parameters lie where, see `maskjax.sharding.shardings`.
     microbatches: see `train_step`.
@@ -197,6 +201,7 @@ def program(
     objective=objective,
     optimizer=optimizer,
     key=key,
+    num_steps=num_steps,
     microbatches=microbatches,
     ema_decay=ema_decay,
   )

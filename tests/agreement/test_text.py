@@ -23,7 +23,8 @@ from maskjax.convert import (
 from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models import stack_blocks
-from maskjax.objectives.texts import token_loss
+from maskjax.objectives import Variables
+from maskjax.objectives.text import token_loss
 from maskjax.systems import bert, token_substitution
 from maskjax.tokens import Text
 
@@ -145,7 +146,7 @@ def test_logits_and_loss(case, lengths):
   text = text_of(lengths)
   masked = jnp.array(HIDDEN) & ~text.is_padding
   mask = Mask.at_most(masked, num_masked=3, spare=text.is_padding)
-  logits = jax.jit(objective.predict)(params, text, mask)
+  logits = jax.jit(objective.predict)(Variables(params), text, mask)
   theirs = run_theirs(case, lengths)
   expected = np.take_along_axis(theirs, np.asarray(mask.masked_ids)[..., None], axis=1)
   where = np.asarray(mask.is_masked)
@@ -226,8 +227,10 @@ def test_only_documents_of_their_own_are_seen():
     return {name: column for name, column in vars(text).items() if column is not None}
 
   params = objective.init(jax.random.key(0), batch(text)).params
-  other = text.saying(text.token.at[:, 7].add(-1))
-  first, second = (objective.features(params, batch(t)) for t in (text, other))
+  other = text.with_tokens(text.token.at[:, 7].add(-1))
+  first, second = (
+    objective.features(Variables(params), batch(t)) for t in (text, other)
+  )
   np.testing.assert_array_equal(first[:, :5], second[:, :5])
   assert (first[:, 5:] != second[:, 5:]).any(axis=-1).all()
 

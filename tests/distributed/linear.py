@@ -9,5 +9,5 @@ def get_config():
   config.optimizer.learning_rate = 1e-3
   config.log_every = 1
   config.checkpoint.every = 1000
-  config.objective = dict(name="worker:HalfHidden")
+  config.objective = dict(name="worker:HalfMasked")
   return config

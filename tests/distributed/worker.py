@@ -19,7 +19,7 @@ STEPS = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class HalfHidden:
+class HalfMasked:
   """Predicts masked pixels by two layers, which compile in a second."""
 
   width: int = 64
@@ -34,10 +34,11 @@ class HalfHidden:
       }
     )
 
-  def loss(self, params, extra, batch, key):
+  def loss(self, variables, batch, step):
+    params = variables.params
     pixels = batch["image"].reshape(len(batch["image"]), -1)
     grid = pixels.shape[1:]
-    example_keys = keys.example_keys(key, batch)
+    example_keys = keys.example_keys(step.key, batch)
     masked = masking.draw(
       masking.random, example_keys, grid, num_masked=grid[0] // 2
     ).masked
@@ -69,7 +70,7 @@ def train(mesh):
   parts = experiment.prepare(config)
   writer = Losses()
   fit(
-    HalfHidden(),
+    HalfMasked(),
     parts.train,
     optimizer=parts.optimizer,
     num_steps=STEPS,

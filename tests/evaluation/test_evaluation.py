@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from maskjax import data, evaluation, keys, sharding
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean
+from maskjax.objectives import Step, Variables
 from maskjax.systems import mae
 
 COUNT = 21  # two batches of 8, and 5 in the last
@@ -123,17 +124,23 @@ def test_linear_probe_guesses_digits_as_sklearn_does():
 class Numbers:
   """An objective whose loss of example `i` is its mean pixel, weighed i + 1."""
 
-  def loss(self, params, extra, batch, key):
-    del key
+  def init(self, key, batch):
+    return Variables(2.0, 1.0)
+
+  def loss(self, variables, batch, step):
     weight = (batch["label"] + 1) * batch["valid"]
-    mean = batch["image"].mean(axis=(1, 2, 3)) * params + extra
+    mean = batch["image"].mean(axis=(1, 2, 3)) * variables.params + variables.extra
     return Loss((weight * mean).sum(), weight.sum(), {"n": Mean.of(batch["valid"])})
 
 
 @MESHES
 def test_held_out_loss_counts_each_example_once(devices):
   values = evaluation.held_out_loss(
-    Numbers(), 2.0, 1.0, pipeline(), key=jax.random.key(0), mesh=mesh_of(devices)
+    Numbers(),
+    Variables(2.0, 1.0),
+    pipeline(),
+    step=Step(jax.random.key(0)),
+    mesh=mesh_of(devices),
   )
   means = 2.0 * random(COUNT, 4, 4, 1).mean(axis=(1, 2, 3), dtype=np.float64) + 1
   expected = np.average(means, weights=np.arange(COUNT) + 1)
@@ -145,17 +152,16 @@ def test_held_out_loss_counts_each_example_once(devices):
 class Evaluated(Numbers):
   """One that is judged by something else than it is trained on."""
 
-  def evaluate(self, params, extra, batch, key):
-    del params, extra
+  def evaluate(self, variables, batch, step):
     # Random, by the example and the run's key alone.
-    draws = jax.vmap(jax.random.uniform)(keys.example_keys(key, batch))
+    draws = jax.vmap(jax.random.uniform)(keys.example_keys(step.key, batch))
     return Loss.of(Mean.of(draws, batch["valid"]))
 
 
 def test_held_out_loss_prefers_evaluate_and_draws_by_example():
   def value(key, batches, devices):
     return evaluation.held_out_loss(
-      Evaluated(), 0.0, 0.0, batches, key=key, mesh=mesh_of(devices)
+      Evaluated(), Variables(0.0, 0.0), batches, step=Step(key), mesh=mesh_of(devices)
     )["loss"]
 
   first = value(jax.random.key(0), pipeline(), 8)
@@ -173,10 +179,9 @@ def test_held_out_loss_of_a_function_of_ones_own():
   """What `maskjax.fit` takes as batches, and `evaluation_batches` promises to."""
   values = evaluation.held_out_loss(
     Numbers(),
-    2.0,
-    1.0,
+    Variables(2.0, 1.0),
     lambda start: (batch for batch in list(pipeline()(start))),
-    key=jax.random.key(0),
+    step=Step(jax.random.key(0)),
     mesh=mesh_of(1),
   )
   assert set(values) == {"loss", "n"}
@@ -198,7 +203,7 @@ def masks(small_mae):
   """Those of an evaluation, of all examples at once."""
   batch = {"index": np.arange(COUNT)}
   key = keys.named(jax.random.key(3), "eval")
-  return jax.device_get(jax.jit(small_mae[0].mask)(batch, key))
+  return jax.device_get(jax.jit(small_mae[0].mask)(batch, Step(key)))
 
 
 def targets_by_hand(seed):
@@ -215,10 +220,14 @@ def targets_by_hand(seed):
 def test_held_out_loss_of_mae_is_the_mean_over_all_examples(small_mae, masks):
   objective, params = small_mae
   value = evaluation.held_out_loss(
-    objective, params, (), pipeline(), key=jax.random.key(3), mesh=mesh_of(8)
+    objective,
+    Variables(params),
+    pipeline(),
+    step=Step(jax.random.key(3)),
+    mesh=mesh_of(8),
   )
   patches = objective.patches({"image": random(COUNT, 4, 4, 1)})
-  predictions = jax.jit(objective.predict)(masks, params, patches)
+  predictions = jax.jit(objective.apply)(Variables(params), patches, masks)
   masked = np.take_along_axis(targets_by_hand(0), masks.masked_ids[..., None], axis=1)
   errors = (np.asarray(predictions) - masked) ** 2
   assert value["loss"] == pytest.approx(errors.mean(), rel=1e-6)
@@ -231,7 +240,7 @@ def test_mean_target_loss(small_mae, masks, devices):
     objective,
     pipeline(),
     pipeline(seed=1),
-    key=jax.random.key(3),
+    step=Step(jax.random.key(3)),
     mesh=mesh_of(devices),
   )
   mean = targets_by_hand(0).mean(axis=0)
@@ -296,8 +305,8 @@ def test_pooled_features_come_in_order_and_once(devices, pooled):
 class Choice:
   """Features that are an image's columns, or nothing, as the parameters say."""
 
-  def features(self, params, batch):
-    return params * batch["image"][:, 0, :, 0]
+  def features(self, variables, batch):
+    return variables * batch["image"][:, 0, :, 0]
 
 
 def test_run_probes_compares_variants_and_pixels():

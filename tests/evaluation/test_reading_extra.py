@@ -23,7 +23,7 @@ def make_config(objective, **more):
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory):
   folder = tmp_path_factory.mktemp("runs") / "counted"
-  runs.train(make_config(dict(name="reading:counts")), folder)
+  runs.train(make_config(dict(name="helpers.reading:counts")), folder)
   return folder
 
 
@@ -48,9 +48,9 @@ def test_probes_of_a_checkpoint_read_it(counted):
 def test_frozen_teachers_begin_with_it(counted, tmp_path):
   """What a teacher says differs between images: it knows how many steps it took."""
   teacher = dict(
-    name="frozen", objective=dict(name="reading:counts"), workdir=str(counted)
+    name="frozen", objective=dict(name="helpers.reading:counts"), workdir=str(counted)
   )
-  config = make_config(dict(name="reading:pupil", teacher=teacher), probes=())
+  config = make_config(dict(name="helpers.reading:pupil", teacher=teacher), probes=())
   runs.train(config, tmp_path / "taught")
   first = metrics_of(tmp_path / "taught")[0]
   assert first["train/spread"] > 0.01

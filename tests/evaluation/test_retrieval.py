@@ -10,6 +10,7 @@ from helpers.text.rows import REFERENCE
 from maskjax import data, evaluation, sharding, systems
 from maskjax.data.text import text
 from maskjax.errors import UserError
+from maskjax.objectives import Variables
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
@@ -100,12 +101,12 @@ def test_documents_are_embedded_in_order(name, pool, length):
   embed = evaluation.embedder(objective, pool)
   found = evaluation.document_embeddings(embed, mesh)(params, pipeline(columns))
   assert found.shape == (21, length) and found.dtype == np.float32
-  codes = np.asarray(objective.features(params, batch))
+  codes = np.asarray(objective.features(Variables(params), batch))
   if pool == "mean":
     inside = columns["segment"] == 1
     expected = np.stack([c[w].mean(axis=0) for c, w in zip(codes, inside, strict=True)])
   elif name == "dupmae":
-    expected = np.asarray(objective.embed(params, batch))
+    expected = np.asarray(objective.embed(Variables(params), batch))
   else:
     expected = codes[:, 0]
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

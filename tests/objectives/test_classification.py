@@ -10,7 +10,7 @@ import pytest
 
 from maskjax.errors import UserError
 from maskjax.models import stack_blocks
-from maskjax.objectives import classification
+from maskjax.objectives import Step, Variables, classification
 from maskjax.systems import mae
 from maskjax.training import transfer
 
@@ -62,7 +62,7 @@ def compiled(**more):
 
   def call(method):
     run = jax.jit(method)
-    return lambda batch, key=KEY: run(params, (), batch, key)
+    return lambda batch, key=KEY: run(Variables(params), batch, Step(key))
 
   return call(objective.loss), call(objective.evaluate)
 
@@ -83,7 +83,7 @@ def plain_logits():
     codes = objective.model.encoder.apply(
       {"params": params["encoder"]}, objective.patches(batch)
     )
-    return codes, objective.features(params, batch)
+    return codes, objective.features(Variables(params), batch)
 
   codes, features = run(params)
   np.testing.assert_array_equal(features, codes[:, 1:])
@@ -127,7 +127,7 @@ def test_loss_is_of_what_mixup_cutmix_makes_of_smoothed_labels(monkeypatch):
   objective = make_objective(
     drop_path=0.0, label_smoothing=0.3, mixup_alpha=0.4, cutmix_alpha=0.6
   )
-  loss = jax.jit(objective.loss)(make_params(), (), make_batch(), KEY)
+  loss = jax.jit(objective.loss)(Variables(make_params()), make_batch(), Step(KEY))
   smooth = 0.7 * np.eye(CLASSES)[make_batch()["label"]] + 0.3 / CLASSES
   expected = -(smooth @ mix * log_softmax(plain_logits())[::-1]).sum(axis=1).mean()
   assert float(loss.weight) == 6

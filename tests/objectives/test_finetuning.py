@@ -15,7 +15,13 @@ from maskjax import data, experiment, metrics, resolve, runs
 from maskjax import workdir as workdirs
 from maskjax.data import documents, labeled
 from maskjax.errors import UserError
-from maskjax.objectives import span_extraction, tagging, text_classification
+from maskjax.objectives import (
+  Step,
+  Variables,
+  span_extraction,
+  tagging,
+  text_classification,
+)
 from maskjax.tokens import Text
 
 transformers = pytest.importorskip("transformers")
@@ -272,7 +278,9 @@ def test_every_setting_starts(folder, setting):
     batch = next(batches)
   params = prepared.untrained().params
   first, second = (
-    float(jax.jit(prepared.objective.loss)(params, (), batch, k).value())
+    float(
+      jax.jit(prepared.objective.loss)(Variables(params, ()), batch, Step(k)).value()
+    )
     for k in jax.random.split(KEY)
   )
   assert np.isfinite([first, second]).all() and first != second  # dropout
@@ -289,7 +297,7 @@ def test_every_setting_starts(folder, setting):
     ("labeled_text", '{"text": "a", "label": -1}', "'label': expected at least 0"),
     ("labeled_text", "", "expected an object|it is empty"),
     ("tagged_text", '{"words": ["a"], "tags": [1, 2]}', "1 words and 2 tags"),
-    ("tagged_text", '{"words": ["a"], "tags": ["N"]}', "expected integers from 0 on"),
+    ("tagged_text", '{"words": ["a"], "tags": ["N"]}', "expected integers from 0"),
     (
       "questions",
       '{"question": "q", "context": "abc", "answer": "b", "start": 0}',

@@ -10,6 +10,7 @@ from helpers.text.rows import batch, source
 
 from maskjax.errors import UserError
 from maskjax.masking import words
+from maskjax.objectives import Step, Variables
 from maskjax.systems import bert, mask40
 
 BATCH = batch(count=4)
@@ -22,13 +23,13 @@ def make(name=bert, **options):
 
 
 def seen(objective, key=KEY):
-  mask = objective.mask(BATCH, key)
-  return mask, np.asarray(objective.seen(BATCH, mask, key).token)
+  mask = objective.mask(BATCH, Step(key))
+  return mask, np.asarray(objective.masking.replace(BATCH, mask, key).token)
 
 
 @pytest.mark.parametrize(("ratio", "expected"), [(0.15, 5), (0.4, 13)])
 def test_a_share_of_what_is_no_filling_is_hidden(ratio, expected):
-  mask = make(mask_ratio=ratio).mask(BATCH, KEY)
+  mask = make(mask_ratio=ratio).mask(BATCH, Step(KEY))
   filled = np.asarray(BATCH["segment"] > 0).sum(axis=1)
   assert filled[0] == 32 and filled[-1] < 25
   counts = np.asarray(mask.masked).sum(axis=1)
@@ -57,7 +58,7 @@ def test_hidden_tokens_are_replaced_by_the_shares():
     other = masked & (tokens != 3) & (tokens != before)
     drawn += other.sum()
     assert (tokens[other] > 3).all()
-  total = masked + drawn + kept
+  total = as_mask + drawn + kept
   assert abs(as_mask / total - 0.8) < 0.03 and abs(drawn / total - 0.1) < 0.02
   mask, tokens = seen(make(mask40))
   assert (tokens[np.asarray(mask.masked)] == 3).all()
@@ -67,10 +68,13 @@ def test_held_out_text_is_judged_alike_for_all():
   """By tokens that are masked at random, and by characters of the text."""
   first, second = make(mask_ratio=0.15), make(mask40, mask="spans")
   params = first.init(KEY, BATCH).params
-  found = [jax.jit(o.evaluate)(params, (), BATCH, KEY) for o in (first, second)]
+  found = [
+    jax.jit(o.evaluate)(Variables(params, ()), BATCH, Step(KEY))
+    for o in (first, second)
+  ]
   assert found[0].value() == found[1].value()
   metrics = found[0].metrics
-  mask = first.draw(words.tokens, 0.15, BATCH, KEY)
+  mask = first.masking.draw(BATCH, KEY, ratio=0.15, highest=0.15, sampler=words.tokens)
   where = np.asarray(mask.is_masked)
   characters = np.asarray(mask.take_masked(BATCH["characters"]))[where].sum()
   bits = float(found[0].sum) / math.log(2)
@@ -80,7 +84,7 @@ def test_held_out_text_is_judged_alike_for_all():
   )
   # A row that does not count changes nothing but for itself.
   counts = jnp.array([True, True, True, False])
-  less = first.evaluate(params, (), {**BATCH, "valid": counts}, KEY)
+  less = first.evaluate(Variables(params, ()), {**BATCH, "valid": counts}, Step(KEY))
   assert less.weight == found[0].weight - where[-1].sum()
 
 
@@ -88,12 +92,16 @@ def test_held_out_text_is_judged_alike_for_all():
 def test_dropout_is_for_training_alone(rate):
   objective = make(**{rate: 0.5})
   params = objective.init(KEY, BATCH).params
-  losses = [float(objective.loss(params, (), BATCH, k).value()) for k in (KEY, KEY)]
+  losses = [
+    float(objective.loss(Variables(params, ()), BATCH, Step(k)).value())
+    for k in (KEY, KEY)
+  ]
   assert losses[0] == losses[1]
   still = make()
-  assert float(still.loss(params, (), BATCH, KEY).value()) != losses[0]
+  assert float(still.loss(Variables(params, ()), BATCH, Step(KEY)).value()) != losses[0]
   judged = [
-    float(o.evaluate(params, (), BATCH, KEY).value()) for o in (objective, still)
+    float(o.evaluate(Variables(params, ()), BATCH, Step(KEY)).value())
+    for o in (objective, still)
   ]
   assert judged[0] == judged[1]
 

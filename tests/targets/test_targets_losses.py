@@ -17,6 +17,7 @@ from maskjax.losses import (
   smooth_l1,
   squared_error,
 )
+from maskjax.objectives import Step, Variables
 from maskjax.systems import mae
 
 torch = pytest.importorskip("torch")
@@ -196,13 +197,13 @@ def compiled(norm_pix_loss):
 
   @jax.jit
   def run(params, batch, key):
-    mask = objective.mask(batch, key)
+    mask = objective.mask(batch, Step(key))
     return {
       "mask": mask,
-      "loss": objective.loss(params, (), batch, key),
-      "predictions": objective.predict(mask, params, objective.patches(batch)),
-      "images": objective.reconstruct(params, batch, key),
-      "features": objective.features(params, batch),
+      "loss": objective.loss(Variables(params, ()), batch, Step(key)),
+      "predictions": objective.apply(Variables(params), objective.patches(batch), mask),
+      "images": objective.reconstruct(Variables(params), batch, Step(key)),
+      "features": objective.features(Variables(params), batch),
       "targets": objective.targets(batch),
     }
 
@@ -372,7 +373,7 @@ def test_mae_refuses_images_of_other_shapes(shape):
   with pytest.raises(UserError, match=f"images of {found}: expected 4x6x3"):
     objective.init(KEY, batch)
   with pytest.raises(UserError, match=f"images of {found}: expected 4x6x3"):
-    objective.loss({}, (), batch, KEY)
+    objective.loss(Variables({}, ()), batch, Step(KEY))
 
 
 def test_mae_refuses_images_without_channels():

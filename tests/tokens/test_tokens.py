@@ -102,9 +102,9 @@ def test_sincos_by_hand(grid, width):
   table = sincos(grid, width)
   assert table.dtype == np.float32
   assert table.shape == (math.prod(grid), width)
-  for n, place in enumerate(np.ndindex(*grid)):
+  for n, index in enumerate(np.ndindex(*grid)):
     expected = []
-    for position in reversed(place):  # columns first, as MAE has them
+    for position in reversed(index):  # columns first, as MAE has them
       angles = [position / 10000 ** (k / count) for k in range(count)]
       expected += [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
     # The last bit of a float32 near 1.

@@ -6,9 +6,10 @@ import functools
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import maskjax as mj
-from maskjax import sharding
+from maskjax import networks, sharding
 from maskjax.training.checkpoints import Checkpoints
 
 
@@ -119,7 +120,7 @@ def test_ema_follows_the_parameters():
   _, state = losses({}, devices=1, ema_decay=0.5)
   old, new = (state.ema["encoder"]["cls"], state.params["encoder"]["cls"])
   assert not np.array_equal(old, new)
-  assert state.best_params is state.ema
+  assert networks.of_state(ConfigDict({"eval": {}}), None, state).params is state.ema
 
 
 def test_a_loss_that_is_no_number_names_its_step():
@@ -130,9 +131,9 @@ def test_a_loss_that_is_no_number_names_its_step():
     def init(self, key, batch):
       return objective.init(key, batch)
 
-    def loss(self, params, extra, batch, key):
-      loss = objective.loss(params, extra, batch, key)
-      bad = params["encoder"]["cls"].sum() * np.nan
+    def loss(self, variables, batch, step):
+      loss = objective.loss(variables, batch, step)
+      bad = variables.params["encoder"]["cls"].sum() * np.nan
       return dataclasses.replace(loss, sum=loss.sum + bad)
 
   with pytest.raises(mj.RunError, match="step 1: loss is nan"):
@@ -151,8 +152,8 @@ class Line:
   def init(self, key, batch):
     return mj.objectives.Variables({"kernel": np.zeros((8, 8), np.float32)})
 
-  def loss(self, params, extra, batch, key):
-    errors = (params["kernel"] - 3.0) ** 2
+  def loss(self, variables, batch, step):
+    errors = (variables.params["kernel"] - 3.0) ** 2
     return mj.losses.Loss.of(mj.losses.Mean.of(errors))
 
 

@@ -1,7 +1,6 @@
 """Networks of text."""
 
 from maskjax.models.text.boundaries import BoundaryHead, SpanLM
-from maskjax.models.text.causal_lm import CausalLM
 from maskjax.models.text.duplex import DuplexAutoencoder, EnhancedDecoder
 from maskjax.models.text.encoder import (
   TEXT_SIZES,
@@ -14,14 +13,11 @@ from maskjax.models.text.labels import TextClassifier, TokenClassifier
 from maskjax.models.text.late_mask_lm import LateMaskLM
 from maskjax.models.text.masked_lm import MaskedLM, VocabularyHead
 from maskjax.models.text.ngram_lm import IdentityHead, NgramLM
-from maskjax.models.text.refined_lm import RefinedLM
 from maskjax.models.text.structformer import StructFormer
-from maskjax.models.text.token_detector import TokenDetector
 
 __all__ = [
   "TEXT_SIZES",
   "BoundaryHead",
-  "CausalLM",
   "DuplexAutoencoder",
   "EnhancedDecoder",
   "ExpandedLM",
@@ -29,13 +25,11 @@ __all__ = [
   "LateMaskLM",
   "MaskedLM",
   "NgramLM",
-  "RefinedLM",
   "SpanLM",
   "StructFormer",
   "TextClassifier",
   "TextEncoder",
   "TokenClassifier",
-  "TokenDetector",
   "VocabularyHead",
   "attention_bias",
   "text_encoder",

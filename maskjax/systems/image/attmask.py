@@ -24,7 +24,7 @@ from maskjax.objectives import teachers
 from maskjax.objectives.objective import Batch
 from maskjax.objectives.prototypes import PrototypeDistillation
 from maskjax.systems.system import System
-from maskjax.tokens.patches import pair
+from maskjax.tokens.patches import per_side
 
 SYSTEM = System(
   name="attmask",
@@ -130,7 +130,7 @@ def attmask(
       encoder=vit,
       head=prototype_head(head or {}, dtype=vit.dtype),
     ),
-    patch_size=pair(patch_size),
+    patch_size=per_side(patch_size),
     channels=channels,
     teacher=teachers.average(teacher or slower),
     sampler=resolve.bind(informed, mask),

@@ -24,7 +24,7 @@ from maskjax.objectives.images import ImageObjective, masks
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.systems.system import System
 from maskjax.targets import Pixels, kmeans, nearest
-from maskjax.tokens.patches import pair
+from maskjax.tokens.patches import per_side
 
 SYSTEM = System(
   name="ccvit",
@@ -175,7 +175,7 @@ def ccvit(
     >>> objective.num_masked, objective.num_replaced
     (75, 20)
   """
-  patch = pair(patch_size)
+  patch = per_side(patch_size)
   vit = vit_encoder(
     image_size=image_size,
     patch_size=patch,

@@ -29,7 +29,7 @@ from maskjax.objectives.images import ImageObjective, masks
 from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.systems.system import System
 from maskjax.targets import Pixels
-from maskjax.tokens.patches import pair
+from maskjax.tokens.patches import per_side
 
 SYSTEM = System(
   name="croco",
@@ -144,7 +144,7 @@ def croco(
   """
   if positions not in ("sincos", "rotary"):
     raise UserError(f"positions={positions!r}: expected 'sincos' or 'rotary'")
-  patch = pair(patch_size)
+  patch = per_side(patch_size)
   vit = vit_encoder(
     image_size=image_size,
     patch_size=patch,

@@ -24,7 +24,7 @@ from maskjax.objectives.images import masks
 from maskjax.objectives.reconstruction import Reconstruction
 from maskjax.systems.system import System
 from maskjax.targets import Pixels
-from maskjax.tokens.patches import pair
+from maskjax.tokens.patches import per_side
 
 SYSTEM = System(
   name="crossmae",
@@ -75,7 +75,7 @@ def crossmae(
       f"prediction_ratio={prediction_ratio}: expected more than 0 and at most "
       f"mask_ratio={mask_ratio}"
     )
-  patch = pair(patch_size)
+  patch = per_side(patch_size)
   # What the decoder reads is normalized by its own blocks.
   vit = vit_encoder(
     image_size=image_size,

@@ -26,7 +26,7 @@ from maskjax.objectives.images import masks
 from maskjax.objectives.objective import Batch
 from maskjax.systems.system import System
 from maskjax.targets import normalized_pixels
-from maskjax.tokens.patches import pair
+from maskjax.tokens.patches import per_side
 
 SYSTEM = System(
   name="dbot",
@@ -99,7 +99,7 @@ def dbot(
     192
   """
   positive(beta=beta)
-  patch = pair(patch_size)
+  patch = per_side(patch_size)
   vit = vit_encoder(
     image_size=image_size,
     patch_size=patch,

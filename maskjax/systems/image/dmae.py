@@ -31,7 +31,7 @@ from maskjax.objectives.objective import Batch, valid
 from maskjax.objectives.reconstruction import Prediction
 from maskjax.systems.system import System
 from maskjax.targets import Pixels, unit
-from maskjax.tokens.patches import pair
+from maskjax.tokens.patches import per_side
 
 SYSTEM = System(
   name="dmae",
@@ -127,7 +127,7 @@ def dmae(
     (9, 9)
   """
   at_least_one(projector_depth=projector_depth)
-  patch = pair(patch_size)
+  patch = per_side(patch_size)
   vit = vit_encoder(
     image_size=image_size,
     patch_size=patch,

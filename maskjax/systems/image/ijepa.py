@@ -24,7 +24,7 @@ from maskjax.objectives.objective import Batch, valid
 from maskjax.resolve import did_you_mean
 from maskjax.systems.system import System
 from maskjax.targets import whitened
-from maskjax.tokens.patches import pair
+from maskjax.tokens.patches import per_side
 
 SYSTEM = System(
   name="ijepa",
@@ -130,7 +130,7 @@ def ijepa(
   )
   if error not in ERRORS:
     raise UserError(f"error={error!r}: {did_you_mean(error, ERRORS)}")
-  taught_by, patch = resolve.build(teachers, teacher), pair(patch_size)
+  taught_by, patch = resolve.build(teachers, teacher), per_side(patch_size)
   width = teachers.features_width(taught_by, vit, patch, channels)
   if width != vit.width:
     raise UserError(

@@ -33,7 +33,7 @@ from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.systems.system import System
 from maskjax.targets import Hog, Pixels
 from maskjax.tokens import patchify
-from maskjax.tokens.patches import pair
+from maskjax.tokens.patches import per_side
 
 SYSTEM = System(
   name="localmim",
@@ -146,7 +146,7 @@ def localmim(
     >>> [target.cell_size for target in localmim(encoder="Ti").scales]
     [(4, 4), (8, 8), (16, 16), (32, 32)]
   """
-  patch = pair(patch_size)
+  patch = per_side(patch_size)
   vit = vit_encoder(
     image_size=image_size,
     patch_size=patch,

@@ -1,21 +1,21 @@
 """MAE: masked autoencoders are scalable vision learners.
 
-Masks three quarters of an image's patches at random, encodes the visible ones
-alone with a ViT, and lets a light decoder predict the pixels of the masked
-ones, each patch normalized by its own mean and std
-(https://arxiv.org/abs/2111.06377). Config: `configs/image/mae.py`.
+Masks three quarters of an image's patches at random, encodes the visible ones alone
+with a ViT, and predicts the pixels of the masked ones with a light decoder, each patch
+normalized by its own mean and std (https://arxiv.org/abs/2111.06377). Config:
+`configs/image/mae.py`.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from maskjax.losses import squared_error
+from maskjax.masking import masking_of
 from maskjax.models import MaskedAutoencoder, Network, decoder_of, vit_encoder
-from maskjax.objectives.images import masks
 from maskjax.objectives.reconstruction import Reconstruction
 from maskjax.systems.system import System
 from maskjax.targets import Pixels
-from maskjax.tokens.patches import pair
+from maskjax.tokens import patches_of
 
 SYSTEM = System(
   name="mae",
@@ -52,26 +52,21 @@ def mae(
     **network: see `maskjax.models.Network`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: sizes that do not divide, a shape or a ratio out of range; names it.
 
   Example:
-    >>> mae(image_size=8, channels=1, patch_size=2, encoder="Ti").grid
+    >>> mae(image_size=8, channels=1, patch_size=2, encoder="Ti").patches.grid
     (4, 4)
   """
-  patch = pair(patch_size)
-  vit = vit_encoder(
-    image_size=image_size,
-    patch_size=patch,
-    encoder=encoder,
-    **network,
-  )
-  target = Pixels(patch_size=patch, channels=channels, normalized=norm_pix_loss)
+  patches = patches_of(image_size, patch_size, channels=channels)
+  vit = vit_encoder(grid=patches.grid, encoder=encoder, **network)
+  target = Pixels(patch_size=patches.size, channels=channels, normalized=norm_pix_loss)
   return Reconstruction(
     model=MaskedAutoencoder(
-      encoder=vit,
-      decoder=decoder_of(vit, decoder, patch_dim=target.size),
+      encoder=vit, decoder=decoder_of(vit, decoder, patch_dim=target.size)
     ),
-    **masks(vit, mask, mask_ratio, patch_size=patch, channels=channels),
+    patches=patches,
+    masking=masking_of(patches.grid, mask, mask_ratio),
     target=target,
     error=squared_error,
   )

@@ -26,7 +26,7 @@ from maskjax.objectives.distillation import Taught
 from maskjax.objectives.objective import Batch, valid
 from maskjax.systems.system import System
 from maskjax.targets import whitened
-from maskjax.tokens.patches import pair
+from maskjax.tokens.patches import per_side
 
 SYSTEM = System(
   name="maskalign",
@@ -139,7 +139,7 @@ def maskalign(
     (12, 5)
   """
   positive(beta=beta)
-  patch = pair(patch_size)
+  patch = per_side(patch_size)
   vit = vit_encoder(
     image_size=image_size,
     patch_size=patch,

@@ -1,29 +1,31 @@
 """MaskDistill: a unified view of masked image modeling.
 
-Masks blocks of 40 % of an image's patches behind mask tokens inside a ViT, and has a
-linear layer predict a teacher's features of the whole image at the masked places: each
-token of them normalized by layer normalization without parameters, compared by a smooth
-L1 error (https://arxiv.org/abs/2210.10615). Config: `configs/image/maskdistill.py`.
+Masks blocks of 40 % of an image's patches with mask tokens inside a ViT, and predicts
+a teacher's features of the whole image at the masked patches with a linear layer: each
+feature vector normalized by layer normalization without parameters, compared by a
+smooth L1 error (https://arxiv.org/abs/2210.10615). Config:
+`configs/image/maskdistill.py`.
 """
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 from jax import Array
 
-from maskjax import resolve
 from maskjax.errors import positive
-from maskjax.losses import smooth_l1
+from maskjax.losses import Loss, smooth_l1
+from maskjax.masking import masking_of
 from maskjax.models import MaskedEncoder, Network, vit_encoder
 from maskjax.objectives import teachers
-from maskjax.objectives.distillation import Distillation
-from maskjax.objectives.images import masks
-from maskjax.objectives.objective import Batch
+from maskjax.objectives.objective import Batch, Step, Variables
+from maskjax.objectives.patches import PatchObjective
+from maskjax.objectives.reconstruction import patch_loss
+from maskjax.objectives.teachers import Teacher
 from maskjax.systems.system import System
 from maskjax.targets import whitened
-from maskjax.tokens.patches import pair
+from maskjax.tokens import patches_of
 
 SYSTEM = System(
   name="maskdistill",
@@ -35,12 +37,51 @@ SYSTEM = System(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MaskDistill(Distillation):
-  """The objective of MaskDistill; `maskdistill` makes it from hyperparameters."""
+class MaskDistill(PatchObjective):
+  """The objective of MaskDistill; `maskdistill` makes it from hyperparameters.
 
-  def own_features(self, student: Any, batch: Batch) -> Array:
-    """The encoder's codes of whole images."""
-    return self.features(student, batch)
+  Attributes:
+    teacher: see `maskjax.objectives.teachers`.
+    error: of each token, from two [B, M, T] to [B, M].
+  """
+
+  teacher: Teacher
+  error: Callable[[Array, Array], Array]
+
+  @property
+  def pretrained(self) -> Mapping[str, str]:
+    """The teacher's run."""
+    return self.teacher.pretrained
+
+  def init(self, key: Array, batch: Batch) -> Variables:
+    """Parameters for images of the batch's shape, and the teacher."""
+    params = self.init_params(key, batch)
+    return Variables(params, {"teacher": self.teacher.init(params, key, batch)})
+
+  def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
+    """Mean error of the masked patches, with dropped paths."""
+    return self._loss(variables, batch, step, self.rngs(batch, step))
+
+  def evaluate(self, variables: Variables, batch: Batch, step: Step) -> Loss:
+    """Mean error of the masked patches, by the whole network."""
+    return self._loss(variables, batch, step, {})
+
+  def update(
+    self, variables: Variables, batch: Batch, step: Step, sums: Mapping[str, Any]
+  ) -> Variables:
+    """Lets the teacher follow, where it does."""
+    params, extra = variables
+    teacher = self.teacher.update(extra["teacher"], params, step)
+    return Variables(params, {**extra, "teacher": teacher})
+
+  def _loss(
+    self, variables: Variables, batch: Batch, step: Step, rngs: Mapping[str, Array]
+  ) -> Loss:
+    mask = self.mask(batch, step)
+    predictions = self.apply(variables, self.patches(batch), mask, rngs=rngs)
+    taught = variables.extra["teacher"]
+    features = self.teacher.features(self.features, taught, batch)
+    return patch_loss(self.error, predictions, whitened(features), mask, batch)
 
 
 def maskdistill(
@@ -75,20 +116,19 @@ def maskdistill(
     **network: see `maskjax.models.Network`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a size, a ratio or a teacher that does not fit; names it.
 
   Example:
     >>> system = maskdistill(
     ...   teacher="ema", image_size=8, channels=1, patch_size=2, encoder="Ti"
     ... )
-    >>> system.num_masked, system.model.size
+    >>> system.masking.num_masked, system.model.size
     (7, 192)
   """
   positive(beta=beta)
-  patch = pair(patch_size)
+  patches = patches_of(image_size, patch_size, channels=channels)
   vit = vit_encoder(
-    image_size=image_size,
-    patch_size=patch,
+    grid=patches.grid,
     encoder=encoder,
     masked_patches="token",
     positions=positions,
@@ -96,12 +136,12 @@ def maskdistill(
     drop_path=drop_path,
     **network,
   )
-  taught_by = resolve.build(teachers, teacher)
-  size = teachers.features_width(taught_by, vit, patch, channels)
+  built = teachers.build(teacher)
+  size = teachers.features_width(built, vit, patches)
   return MaskDistill(
     model=MaskedEncoder(encoder=vit, size=size),
-    **masks(vit, mask, mask_ratio, patch_size=patch, channels=channels),
-    teacher=taught_by,
-    normalize=whitened,
+    patches=patches,
+    masking=masking_of(patches.grid, mask, mask_ratio),
+    teacher=built,
     error=functools.partial(smooth_l1, beta=beta),
   )

@@ -16,7 +16,7 @@ from maskjax.objectives.images import masks
 from maskjax.objectives.reconstruction import Reconstruction
 from maskjax.systems.system import System
 from maskjax.targets import Hog
-from maskjax.tokens.patches import pair
+from maskjax.tokens.patches import per_side
 
 SYSTEM = System(
   name="maskfeat",
@@ -61,7 +61,7 @@ def maskfeat(
     >>> maskfeat(encoder="Ti").target.size  # 2x2 cells, 3 channels, 9 bins
     108
   """
-  patch = pair(patch_size)
+  patch = per_side(patch_size)
   vit = vit_encoder(
     image_size=image_size,
     patch_size=patch,
@@ -72,7 +72,7 @@ def maskfeat(
   )
   target = Hog(
     patch_size=patch,
-    cell_size=pair(cell_size),
+    cell_size=per_side(cell_size),
     channels=channels,
     orientations=orientations,
   )

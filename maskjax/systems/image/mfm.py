@@ -27,7 +27,7 @@ from maskjax.objectives.objective import Batch, Variables, collections, valid
 from maskjax.systems.system import System
 from maskjax.targets.spectrum import draw_spectrum, from_spectrum, spectrum
 from maskjax.tokens import patchify, unpatchify
-from maskjax.tokens.patches import pair
+from maskjax.tokens.patches import per_side
 
 SYSTEM = System(
   name="mfm",
@@ -179,7 +179,7 @@ def mfm(
         f"patch_size={patch_size}: expected {stride}, the stride of the encoder"
       )
   else:
-    patch = pair(16 if patch_size is None else patch_size)
+    patch = per_side(16 if patch_size is None else patch_size)
     vision = vit_encoder(patch_size=patch, **shape)
   _check(image_size, radius, low_pass, gamma, focal)
   return Mfm(
@@ -200,7 +200,7 @@ def _check(
   gamma: float,
   focal: float,
 ) -> None:
-  half = min(pair(image_size)) / 2
+  half = min(per_side(image_size)) / 2
   if not 0 < radius <= half:
     raise UserError(
       f"radius={radius}: expected more than 0 and at most {half:g}, half of an image"

@@ -18,7 +18,7 @@ from maskjax.objectives.reconstruction import Reconstruction
 from maskjax.resolve import did_you_mean
 from maskjax.systems.system import System
 from maskjax.targets import Pixels
-from maskjax.tokens.patches import pair
+from maskjax.tokens.patches import per_side
 
 SYSTEM = System(
   name="simmim",
@@ -82,7 +82,7 @@ def simmim(
     >>> simmim(encoder="Ti").num_masked
     120
   """
-  patch, unit = pair(patch_size), pair(mask_patch_size)
+  patch, unit = per_side(patch_size), per_side(mask_patch_size)
   network = _encoder(
     encoder_type,
     encoder,

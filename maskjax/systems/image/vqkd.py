@@ -26,7 +26,7 @@ from maskjax.objectives.objective import Batch, Variables, valid
 from maskjax.objectives.teachers import Teacher, features_width
 from maskjax.systems.system import System
 from maskjax.targets import codebook, nearest
-from maskjax.tokens.patches import pair
+from maskjax.tokens.patches import per_side
 
 SYSTEM = System(
   name="vqkd",
@@ -176,7 +176,7 @@ def vqkd(
     **network,
   )
   shape = {"width": vit.width, "depth": 3, "heads": vit.heads, **(decoder or {})}
-  patch = pair(patch_size)
+  patch = per_side(patch_size)
   taught_by: Teacher = resolve.build(teachers, teacher)
   return Vqkd(
     model=CodeAutoencoder(

@@ -2,20 +2,16 @@
 
 Masks 15 % of the tokens, of which 80 % become mask tokens, 10 % random ones and 10 %
 stay, and predicts what they were (https://arxiv.org/abs/1810.04805, section 3.1). Its
-second objective, whether two sentences follow each other, is left out, as RoBERTa and all
-later ones do (https://arxiv.org/abs/1907.11692). Config: `configs/text/bert.py`.
+second task, whether two sentences follow each other, is left out, as in RoBERTa and all
+later models (https://arxiv.org/abs/1907.11692). Config: `configs/text/bert.py`.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from jax import Array
-
-from maskjax.losses import Loss
+from maskjax.masking.text_policy import text_masking
 from maskjax.models.text import MaskedLM
-from maskjax.objectives.objective import Batch
-from maskjax.objectives.texts import TextKeywords, TextObjective, text_parts
+from maskjax.objectives.text import MaskedLanguageModel, TextKeywords, text_parts
 from maskjax.systems.system import System
 
 SYSTEM = System(
@@ -24,17 +20,8 @@ SYSTEM = System(
   paper="arXiv:1810.04805",
   config="configs/text/bert.py",
   agrees_with="transformers BertForMaskedLM, RobertaForMaskedLM, ModernBertForMaskedLM",
+  differs=("No next-sentence prediction, as in RoBERTa.",),
 )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MaskedLanguageModel(TextObjective):
-  """Masked language modeling; `bert` makes it from hyperparameters."""
-
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """The cross-entropy of the masked tokens."""
-    del extra
-    return self.masked_token_loss(self.mask(batch, key), params, batch, key)
 
 
 def bert(
@@ -45,7 +32,7 @@ def bert(
   replaced: Sequence[float] = (0.8, 0.1),
   **text: Unpack[TextKeywords],
 ) -> MaskedLanguageModel:
-  """Makes masked language modeling from hyperparameters; the defaults are BERT's.
+  """Makes BERT from hyperparameters.
 
   Args:
     vocab_size: number of tokens.
@@ -53,20 +40,18 @@ def bert(
       keywords.
     mask_ratio: share of a row's tokens that is masked.
     replaced: shares of the masked tokens that become mask tokens, and random ones.
-    **text: see `maskjax.objectives.texts.TextKeywords`.
+    **text: see `maskjax.objectives.text.TextKeywords`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a share, a token or a shape that cannot be; names it.
 
   Example:
-    >>> bert(vocab_size=30522, mask_id=103).max_masked(0.15, 512)
-    77
+    >>> bert(vocab_size=30522, mask_id=103).masking.ids.mask
+    103
   """
-  encoder, fields = text_parts(
-    vocab_size=vocab_size,
-    mask=mask,
-    mask_ratio=mask_ratio,
-    replaced=replaced,
-    **text,
+  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  return MaskedLanguageModel(
+    model=MaskedLM(encoder=encoder),
+    rows=rows,
+    masking=text_masking(rows.ids, mask=mask, mask_ratio=mask_ratio, replaced=replaced),
   )
-  return MaskedLanguageModel(model=MaskedLM(encoder=encoder), **fields)

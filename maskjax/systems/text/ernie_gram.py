@@ -151,7 +151,7 @@ class ErnieGram(TextObjective):
       word=jnp.where(gone, -1, text.word),
     )
     ids = mask.masked_ids
-    asked = left.pick(jnp.where(mask.is_masked, gather(begin, ids), ids))
+    asked = left.take(jnp.where(mask.is_masked, gather(begin, ids), ids))
     return Shortened(
       text=left,
       identities=jnp.where(number > 0, self.tokens.size - 1 + number, text.token),

@@ -1,20 +1,26 @@
 """InforMask: unsupervised informative masking for language model pretraining.
 
-Masks the tokens of which the visible ones say most, by their pointwise mutual
-information. Twice it saves work: of all masks of a row only some are drawn, and the
-best of these are used to find once how often each token of the vocabulary should be
-masked; while it trains, each is then masked as often, by itself
+Masks the tokens that carry most information on the visible ones, by their pointwise
+mutual information. Twice it saves work: of all masks of a row only some are drawn, and
+the best of these give once how often each token of the vocabulary should be masked; in
+training, each is then masked as often, independently
 (https://arxiv.org/abs/2210.11771, section 3). The rates are `informative_rates` of
 `maskjax.data.statistics`. Config: `configs/text/informask.py`.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from maskjax.objectives.texts import TextKeywords
+import jax
+from jax import Array
+
+from maskjax.masking.selection import highest_where
+from maskjax.masking.text_policy import text_masking
+from maskjax.masking.units import scores_of
+from maskjax.models.text import MaskedLM
+from maskjax.objectives.text import MaskedLanguageModel, TextKeywords, text_parts
 from maskjax.systems.system import System
-from maskjax.systems.text.bert import MaskedLanguageModel, bert
+from maskjax.tokens import Text
 
 SYSTEM = System(
   name="informask",
@@ -25,10 +31,34 @@ SYSTEM = System(
 )
 
 
+def by_rate(key: Array, text: Text, count: Array) -> Array:
+  """Masks each token with its score as the probability, as InforMask does.
+
+  https://arxiv.org/abs/2210.11771, section 3.
+
+  Args:
+    key: the example's key.
+    text: one row, its scores probabilities: `informative_rates` of
+      `maskjax.data.statistics`.
+    count: how many tokens to mask at most; where more are drawn, a random subset of
+      them.
+
+  Returns:
+    bool [N].
+
+  Raises:
+    UserError: the rows have no scores.
+  """
+  of_rate, of_rest = jax.random.split(key)
+  drawn = jax.random.uniform(of_rate, text.word.shape) < scores_of(text)
+  noise = jax.random.uniform(of_rest, text.word.shape)
+  return highest_where(noise, drawn & text.is_word, count)
+
+
 def informask(
   *,
   vocab_size: int,
-  mask: str | Mapping[str, Any] = "by_rate",
+  mask: str | Mapping[str, Any] = "maskjax.systems.text.informask:by_rate",
   mask_ratio: float = 0.3,
   replaced: Sequence[float] = (1.0, 0.0),
   **text: Unpack[TextKeywords],
@@ -39,18 +69,16 @@ def informask(
     vocab_size: number of tokens.
     mask: see `maskjax.systems.bert`.
     mask_ratio: share of a row's tokens that is masked at most, for which arrays have
-      room; how many are, the rates of the data say.
+      room; how many are, follows from the rates of the data.
     replaced: see `maskjax.systems.bert`.
-    **text: see `maskjax.objectives.texts.TextKeywords`.
+    **text: see `maskjax.objectives.text.TextKeywords`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a share, a token or a shape that cannot be; names it.
   """
-  base = bert(
-    vocab_size=vocab_size,
-    mask=mask,
-    mask_ratio=mask_ratio,
-    replaced=replaced,
-    **text,
+  encoder, rows = text_parts(vocab_size=vocab_size, needs_score=True, **text)
+  return MaskedLanguageModel(
+    model=MaskedLM(encoder=encoder),
+    rows=rows,
+    masking=text_masking(rows.ids, mask=mask, mask_ratio=mask_ratio, replaced=replaced),
   )
-  return dataclasses.replace(base, reads_score=True)

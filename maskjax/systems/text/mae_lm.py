@@ -1,19 +1,20 @@
 """MAE-LM: against the representation deficiency of masked language modeling.
 
 An encoder that sees mask tokens spends dimensions on them that real tokens then lack.
-So mask tokens are left out of it, and enter a shallow decoder: its input is the codes
-of real tokens and, in their places, the embedding of the mask token; to both it adds
-positions of its own (https://arxiv.org/abs/2302.02060, section 4). Config:
-`configs/text/mae_lm.py`.
+So mask tokens are left out of it, and enter a shallow decoder: its input is the
+features of real tokens and, at the masked positions, the embedding of the mask token;
+to both it adds positions of its own (https://arxiv.org/abs/2302.02060, section 4).
+Config: `configs/text/mae_lm.py`.
 """
 
 from collections.abc import Mapping
 from typing import Any, Unpack
 
 from maskjax.errors import UserError
-from maskjax.objectives.texts import TextKeywords
+from maskjax.models.text import LateMaskLM
+from maskjax.objectives.late_masking import LateMasking, late_masking
+from maskjax.objectives.text import TextKeywords, text_parts
 from maskjax.systems.system import System
-from maskjax.systems.text.three_ml import LateMasking, late_masking
 
 SYSTEM = System(
   name="mae_lm",
@@ -42,21 +43,19 @@ def mae_lm(
     mask_ratio: share of a row's tokens that is masked; all become mask tokens.
     decoder_depth: number of blocks of the decoder.
     decoder_dropout: as `dropout` and `attention_dropout`, of the decoder's blocks.
-    **text: see `maskjax.objectives.texts.TextKeywords`.
+    **text: see `maskjax.objectives.text.TextKeywords`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a share, a token or a shape that cannot be; names it.
   """
   if not 0 <= decoder_dropout < 1:
     raise UserError(
       f"decoder_dropout={decoder_dropout}: expected at least 0 and less than 1"
     )
+  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  model = LateMaskLM(
+    encoder=encoder, depth=decoder_depth, begins_anew=True, dropout=decoder_dropout
+  )
   return late_masking(
-    vocab_size=vocab_size,
-    mask=mask,
-    mask_ratio=mask_ratio,
-    replaced=(1.0, 0.0),
-    decoder_depth=decoder_depth,
-    model={"begins_anew": True, "dropout": decoder_dropout},
-    **text,
+    model, rows, mask=mask, mask_ratio=mask_ratio, replaced=(1.0, 0.0)
   )

@@ -1,16 +1,16 @@
 """The answer to "Should you mask 15 % in masked language modeling?".
 
-Masks 40 % of the tokens, since what more masked tokens teach outweighs what they mask;
-and all of them become mask tokens, since neither random nor unchanged ones help
+Masks 40 % of the tokens, since what more predictions teach outweighs what the context
+loses; and all of them become mask tokens, since neither random nor unchanged ones help
 (https://arxiv.org/abs/2202.08005, sections 3 and 5). Config: `configs/text/mask40.py`.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from maskjax.objectives.texts import TextKeywords
+from maskjax.objectives.text import MaskedLanguageModel, TextKeywords
 from maskjax.systems.system import System
-from maskjax.systems.text.bert import MaskedLanguageModel, bert
+from maskjax.systems.text.bert import bert
 
 SYSTEM = System(
   name="mask40",
@@ -29,7 +29,12 @@ def mask40(
   replaced: Sequence[float] = (1.0, 0.0),
   **text: Unpack[TextKeywords],
 ) -> MaskedLanguageModel:
-  """Makes masked language modeling with the paper's rates; see `bert`."""
+  """Makes BERT with the paper's rates; see `maskjax.systems.bert` for the arguments.
+
+  Example:
+    >>> mask40(vocab_size=30522).masking.ratio
+    0.4
+  """
   return bert(
     vocab_size=vocab_size,
     mask=mask,

@@ -10,14 +10,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-import jax.numpy as jnp
-from jax import Array
-
+from maskjax import schedules
 from maskjax.errors import UserError
 from maskjax.losses import Loss
+from maskjax.masking.text_policy import text_masking
 from maskjax.models.text import MaskedLM
-from maskjax.objectives.objective import Batch
-from maskjax.objectives.texts import TextKeywords, TextObjective, text_parts
+from maskjax.objectives.objective import Batch, Step, Variables
+from maskjax.objectives.text import MaskedTextObjective, TextKeywords, text_parts
 from maskjax.systems.system import System
 
 SYSTEM = System(
@@ -30,85 +29,58 @@ SYSTEM = System(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ScheduledMasking(TextObjective):
+class MaskingRateSchedule(MaskedTextObjective):
   """Masked language modeling under a schedule; `masking_rate_schedule` makes it.
-
-  `extra` holds the `step`. `mask_ratio` is the highest one, for which all arrays have
-  room.
 
   Attributes:
     mask_ratios: at the first and at the last step; in between along a line.
-    num_steps: the last step.
   """
 
   mask_ratios: tuple[float, float]
-  num_steps: int
 
-  def first_extra(self) -> Any:
-    """The first step."""
-    return {"step": jnp.int32(0)}
-
-  def update_extra(self, params: Any, extra: Any, step: Array, sums: Any) -> Any:
-    """The schedule goes on."""
-    del params, extra, sums
-    return {"step": step + 1}
-
-  def ratio(self, step: Array) -> Array:
-    """The share of the tokens that a step masks."""
-    first, last = self.mask_ratios
-    return first + (last - first) * jnp.clip(step / self.num_steps, 0, 1)
-
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """The cross-entropy of as many masked tokens as this step asks for."""
-    mask = self.draw(
-      self.sampler,
-      self.ratio(extra["step"]),
+  def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
+    """The cross-entropy of as many masked tokens as this step masks."""
+    mask = self.masking.draw(
       batch,
-      key,
+      step.key,
+      ratio=schedules.linear(*self.mask_ratios, step.progress),
       highest=max(self.mask_ratios),
     )
-    return self.masked_token_loss(mask, params, batch, key)
+    return self.masked_token_loss(variables, batch, step, mask)
 
 
 def masking_rate_schedule(
   *,
   vocab_size: int,
-  num_steps: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: Sequence[float] = (0.3, 0.15),
   replaced: Sequence[float] = (0.8, 0.1),
   **text: Unpack[TextKeywords],
-) -> ScheduledMasking:
+) -> MaskingRateSchedule:
   """Makes masked language modeling whose ratio changes, from hyperparameters.
 
   Args:
     vocab_size: number of tokens.
-    num_steps: the run's, over which `mask_ratio` changes.
     mask: see `maskjax.systems.bert`.
     mask_ratio: share of a row's tokens that is masked, at first and in the end.
     replaced: see `maskjax.systems.bert`.
-    **text: see `maskjax.objectives.texts.TextKeywords`.
+    **text: see `maskjax.objectives.text.TextKeywords`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a share, a token or a shape that cannot be; names it.
   """
-  if num_steps < 1:
-    raise UserError(f"objective.num_steps={num_steps}: expected the run's, at least 1")
   if len(mask_ratio) != 2 or not all(0 < ratio < 1 for ratio in mask_ratio):
     raise UserError(
       f"mask_ratio={tuple(mask_ratio)}: expected two numbers between 0 and 1, the "
       "share at first and in the end"
     )
-  encoder, fields = text_parts(
-    vocab_size=vocab_size,
-    mask=mask,
-    mask_ratio=max(mask_ratio),
-    replaced=replaced,
-    **text,
-  )
-  return ScheduledMasking(
+  first, last = mask_ratio
+  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  return MaskingRateSchedule(
     model=MaskedLM(encoder=encoder),
-    mask_ratios=(mask_ratio[0], mask_ratio[1]),
-    num_steps=num_steps,
-    **fields,
+    rows=rows,
+    masking=text_masking(
+      rows.ids, mask=mask, mask_ratio=max(mask_ratio), replaced=replaced
+    ),
+    mask_ratios=(first, last),
   )

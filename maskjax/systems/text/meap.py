@@ -12,18 +12,22 @@ from collections.abc import Mapping
 from typing import Any, Unpack
 
 import jax.numpy as jnp
+from flax import linen as nn
 from jax import Array
 
 from maskjax.losses import Loss
-from maskjax.models.text import CausalLM
-from maskjax.objectives.objective import Batch, valid
-from maskjax.objectives.texts import (
+from maskjax.masking.mask import gather
+from maskjax.masking.text_policy import text_masking
+from maskjax.models.text import TextEncoder
+from maskjax.objectives.objective import Batch, Step, Variables, valid
+from maskjax.objectives.text import (
+  MaskedTextObjective,
   TextKeywords,
-  TextObjective,
   text_parts,
   token_loss,
 )
 from maskjax.systems.system import System
+from maskjax.tokens import Text
 
 SYSTEM = System(
   name="meap",
@@ -35,20 +39,58 @@ SYSTEM = System(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MaskEnhancedPrediction(TextObjective):
+class Meap(MaskedTextObjective):
   """The objective of MEAP; `meap` makes it from hyperparameters."""
 
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+  def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
     """The cross-entropy of each document's tokens but the first."""
-    del extra
-    text = self.text(batch)
-    seen = self.with_mask_tokens(batch, self.mask(batch, key))
+    text = self.rows(batch)
+    seen = self.masking.with_mask_tokens(batch, self.mask(batch, step))
     rows, length = text.token.shape
     ids = jnp.broadcast_to(jnp.arange(1, length), (rows, length - 1))
-    rngs = self.rngs(batch, key)
-    logits = self.model.apply({"params": params}, seen, ids, rngs=rngs)
+    logits = self.apply(variables, seen, ids, rngs=self.rngs(batch, step))
     follows = (text.position[:, 1:] > 0) & valid(batch)[:, None]
     return token_loss(logits, text.token[:, 1:], follows)
+
+
+class CausalLM(nn.Module):
+  """Predicts each token from those before it.
+
+  Attributes:
+    encoder: of the text; each token attends to itself and to those before it.
+  """
+
+  encoder: TextEncoder
+
+  def setup(self) -> None:
+    """Makes the output layer, which is not tied to the token table."""
+    shape = (self.encoder.width, self.encoder.vocab_size)
+    self.head = self.param("head", nn.initializers.normal(0.02), shape)
+
+  def __call__(self, text: Text, ids: Array) -> Array:
+    """Logits of the tokens at the positions `ids`, from what is left of them.
+
+    Args:
+      text: [B, N].
+      ids: int [B, M]; nothing predicts the first token of a row.
+
+    Returns:
+      float32 [B, M, V].
+    """
+    before = gather(self.encode(text), jnp.maximum(ids - 1, 0))
+    dtype = self.encoder.dtype
+    return jnp.einsum(
+      "...d,dv->...v",
+      before.astype(dtype),
+      self.head.astype(dtype),
+      preferred_element_type=jnp.float32,
+    )
+
+  def encode(self, text: Text) -> Array:
+    """Features of all tokens, each of itself and those before it: [B, N, D]."""
+    encoder = self.encoder
+    inputs = encoder.block_inputs(text, causal=True)
+    return encoder.finish(encoder.transformer(encoder.embed(text), **inputs)[-1])
 
 
 def meap(
@@ -57,7 +99,7 @@ def meap(
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.15,
   **text: Unpack[TextKeywords],
-) -> MaskEnhancedPrediction:
+) -> Meap:
   """Makes MEAP from hyperparameters.
 
   Args:
@@ -65,18 +107,18 @@ def meap(
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     mask_ratio: share of a row's tokens that are read as mask tokens.
-    **text: see `maskjax.objectives.texts.TextKeywords`; the paper's networks are of
+    **text: see `maskjax.objectives.text.TextKeywords`; the paper's networks are of
       the `encoder`'s kind `llama`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a share, a token or a shape that cannot be; names it.
   """
   text.setdefault("encoder", {"kind": "llama", "size": "B"})
-  encoder, fields = text_parts(
-    vocab_size=vocab_size,
-    mask=mask,
-    mask_ratio=mask_ratio,
-    replaced=(1.0, 0.0),
-    **text,
+  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  return Meap(
+    model=CausalLM(encoder=encoder),
+    rows=rows,
+    masking=text_masking(
+      rows.ids, mask=mask, mask_ratio=mask_ratio, replaced=(1.0, 0.0)
+    ),
   )
-  return MaskEnhancedPrediction(model=CausalLM(encoder=encoder), **fields)

@@ -1,10 +1,11 @@
 """PMLM: probabilistically masked language models, with a uniform prior (u-PMLM).
 
-Draws anew for each row which share of its tokens is masked, all shares alike, and takes
-the mean over what is masked of each row. Then each masked number is equally likely, and
-the loss is that of a language model over all orders of a text: what comes out writes,
-and judges, texts in any order (https://arxiv.org/abs/2004.11579, sections 3.2 and 3.3;
-`maskjax.decoding`). Config: `configs/text/pmlm.py`.
+Draws for each row anew which share of its tokens is masked, all shares equally likely,
+and takes the mean over the masked tokens of each row. Every number of masked tokens is
+then equally likely, and the loss is that of a language model over all orders of a text:
+the trained model generates, and scores, texts in any order
+(https://arxiv.org/abs/2004.11579, sections 3.2 and 3.3; `maskjax.decoding`). Config:
+`configs/text/pmlm.py`.
 """
 
 import dataclasses
@@ -19,11 +20,13 @@ from maskjax import keys
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean
 from maskjax.masking import Mask
+from maskjax.masking.text_policy import text_masking
 from maskjax.models.text import MaskedLM
-from maskjax.objectives.objective import Batch, valid
-from maskjax.objectives.texts import (
+from maskjax.objectives.objective import Batch, Step, Variables
+from maskjax.objectives.text import (
+  MaskedTextObjective,
   TextKeywords,
-  TextObjective,
+  counted,
   text_parts,
   token_cross_entropy,
 )
@@ -40,10 +43,10 @@ SYSTEM = System(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ProbabilisticMasking(TextObjective):
-  """The objective of PMLM; `pmlm` makes it from hyperparameters.
+class Pmlm(MaskedTextObjective):
+  """The objective of u-PMLM; `pmlm` makes it from hyperparameters.
 
-  `mask_ratio` is the mean of the shares.
+  The ratio of its `masking` is the mean of the shares.
 
   Attributes:
     highest: the largest share of a row's words that is masked.
@@ -51,43 +54,44 @@ class ProbabilisticMasking(TextObjective):
 
   highest: float
 
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+  def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
     """The cross-entropy of the masked tokens, a mean over those of each row."""
-    del extra
-    mask = self.prior_mask(batch, key)
-    text = self.seen(batch, mask, key)
-    return self.loss_of(mask, text, params, batch, self.rngs(batch, key))
+    mask = self.prior_mask(batch, step)
+    text = self.masking.replace(batch, mask, step.key)
+    rngs = self.rngs(batch, step)
+    return self.loss_of_mask(variables, batch, mask, text, rngs)
 
-  def prior_mask(self, batch: Batch, key: Array) -> Mask:
-    """Masks that mask from one token to the largest share, each number alike."""
-    text = self.text(batch)
-    row_keys = keys.example_keys(keys.named(key, "prior"), batch)
+  def prior_mask(self, batch: Batch, step: Step) -> Mask:
+    """Masks from one token to the largest share, each number equally likely."""
+    text = self.rows(batch)
+    row_keys = keys.example_keys(keys.named(step.key, "prior"), batch)
     share = jax.vmap(jax.random.uniform)(row_keys)
     most = jnp.maximum(jnp.round(self.highest * text.is_word.sum(axis=-1)), 1)
     count = 1 + jnp.floor(share * most)
-    filled = jnp.maximum((~text.is_padding).sum(axis=-1), 1)
-    return self.draw(self.sampler, count / filled, batch, key, highest=self.highest)
+    length = jnp.maximum((~text.is_padding).sum(axis=-1), 1)
+    return self.masking.draw(
+      batch, step.key, ratio=count / length, highest=self.highest
+    )
 
-  def loss_of(
+  def loss_of_mask(
     self,
+    variables: Variables,
+    batch: Batch,
     mask: Mask,
     text: Text,
-    params: Any,
-    batch: Batch,
     rngs: Mapping[str, Array] | None = None,
   ) -> Loss:
     """The loss under given masks.
 
     Args:
+      variables: see `Variables`.
+      batch: the rows as they are.
       mask: masks at least a token of each row that counts.
       text: the rows as the network sees them.
-      params: see `Variables`.
-      batch: the rows as they are.
       rngs: generators of the model.
     """
-    logits = self.predict(params, text, mask, rngs)
-    tokens = mask.take_masked(batch["token"])
-    where = mask.is_masked & valid(batch)[:, None]
+    logits = self.apply(variables, text, mask.masked_ids, rngs=rngs)
+    tokens, where = mask.take_masked(batch["token"]), counted(mask, batch)
     count = where.sum(axis=-1)
     errors = jnp.where(where, token_cross_entropy(logits, tokens), 0).sum(axis=-1)
     return Loss.of(
@@ -103,7 +107,7 @@ def pmlm(
   highest: float = 1.0,
   replaced: Sequence[float] = (0.8, 0.1),
   **text: Unpack[TextKeywords],
-) -> ProbabilisticMasking:
+) -> Pmlm:
   """Makes u-PMLM from hyperparameters.
 
   Args:
@@ -113,20 +117,19 @@ def pmlm(
     highest: the largest share of a row's words that is masked; the smallest is a token.
     replaced: shares of the masked tokens that become mask tokens, and random ones; the
       loss is exactly that over all orders where all become mask tokens.
-    **text: see `maskjax.objectives.texts.TextKeywords`.
+    **text: see `maskjax.objectives.text.TextKeywords`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a share, a token or a shape that cannot be; names it.
   """
   if not 0 < highest <= 1:
     raise UserError(f"highest={highest}: expected a share above 0 and at most 1")
-  encoder, fields = text_parts(
-    vocab_size=vocab_size,
-    mask=mask,
-    mask_ratio=highest / 2,
-    replaced=replaced,
-    **text,
-  )
-  return ProbabilisticMasking(
-    model=MaskedLM(encoder=encoder), highest=highest, **fields
+  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  return Pmlm(
+    model=MaskedLM(encoder=encoder),
+    rows=rows,
+    masking=text_masking(
+      rows.ids, mask=mask, mask_ratio=highest / 2, replaced=replaced
+    ),
+    highest=highest,
   )

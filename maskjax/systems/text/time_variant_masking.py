@@ -2,15 +2,15 @@
 
 Both how much is masked and what is masked change over a run. The share of masked words
 falls from about twice the usual one to nearly none, along a cosine or a line; and words
-of the classes, such as parts of speech, in which the model has erred most so far are
-masked more often (https://arxiv.org/abs/2208.10806, section 4). The class of a word is
-its score, of `word_classes` of `maskjax.data.statistics`, where one's own tagger can be
-named. Config: `configs/text/time_variant_masking.py`.
+of the classes, such as parts of speech, with the largest errors so far are masked more
+often (https://arxiv.org/abs/2208.10806, section 4). The class of a word is its score,
+of `word_classes` of `maskjax.data.statistics`, where one's own tagger can be named.
+Config: `configs/text/time_variant_masking.py`.
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 import jax
@@ -19,18 +19,23 @@ from jax import Array
 
 from maskjax.errors import UserError
 from maskjax.losses import Loss
-from maskjax.masking import words
+from maskjax.masking import Mask
+from maskjax.masking.selection import highest_units
+from maskjax.masking.text_policy import text_masking
+from maskjax.masking.units import check_units, number_units, scores_of
 from maskjax.models.text import MaskedLM
-from maskjax.objectives.objective import Batch, valid
-from maskjax.objectives.texts import (
+from maskjax.objectives.objective import Batch, Step, Variables
+from maskjax.objectives.text import (
+  MaskedTextObjective,
   TextKeywords,
-  TextObjective,
+  counted,
   text_parts,
   token_cross_entropy,
   token_loss,
 )
 from maskjax.resolve import did_you_mean
 from maskjax.systems.system import System
+from maskjax.tokens import Text
 
 SYSTEM = System(
   name="time_variant_masking",
@@ -47,107 +52,131 @@ _LEAST = 0.02
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TimeVariantMasking(TextObjective):
+class TimeVariantMasking(MaskedTextObjective):
   """The objective of time-variant masking; `time_variant_masking` makes it.
 
-  `extra` holds the `step`, and `errors`, float32 [C], the running mean of the errors of
-  each class. `mask_ratio` is the highest one, for which all arrays have room; where
-  there are classes, `sampler` is what masks them all alike.
+  `extra` holds `errors`, float32 [C], the running mean of the errors of each class. The
+  ratio of its `masking` is the highest one, for which all arrays have room; where there
+  are no classes, its sampler masks all words alike.
 
   Attributes:
     decay: one of `DECAYS`, see `decayed`.
     mean_ratio: the share of masked tokens around which it falls.
-    num_steps: the last step.
     num_classes: C, of words; 0 masks all alike.
     momentum: of the running means.
     sharpness: see `class_weights`.
-    of: what of a class is masked at once, see `maskjax.masking.words.units_of`.
+    of: what of a class is masked at once, see `maskjax.masking.units.number_units`.
   """
 
   decay: str
   mean_ratio: float
-  num_steps: int
   num_classes: int
   momentum: float
   sharpness: float
   of: str
 
-  def first_extra(self) -> Any:
-    """The first step, and no errors."""
-    return {"step": jnp.int32(0), "errors": jnp.zeros(self.num_classes)}
-
-  def update_extra(self, params: Any, extra: Any, step: Array, sums: Any) -> Any:
-    """The schedule goes on, and the errors of the classes that were masked follow."""
-    del params
-    if not self.num_classes:
-      return {**extra, "step": step + 1}
-    errors, counts = sums["errors"], sums["counts"]
-    mean = errors / jnp.maximum(counts, 1)
-    moved = self.momentum * extra["errors"] + (1 - self.momentum) * mean
-    errors = jnp.where(counts > 0, moved, extra["errors"])
-    return {"step": step + 1, "errors": errors}
-
-  def ratio(self, step: Array) -> Array:
-    """The share of the tokens that a step masks."""
-    return decayed(self.decay, self.mean_ratio, jnp.clip(step / self.num_steps, 0, 1))
-
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+  def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
     """The cross-entropy of the tokens that this step masks."""
-    ratio = self.ratio(extra["step"])
+    mask = self.scheduled_mask(variables, batch, step)
     if not self.num_classes:
-      mask = self.draw(self.sampler, ratio, batch, key, highest=self.mask_ratio)
-      return self.masked_token_loss(mask, params, batch, key)
-    weights = class_weights(extra["errors"], self.sharpness)
-    weighted = functools.partial(words.by_class, weights=weights, of=self.of)
-    mask = self.draw(weighted, ratio, batch, key, highest=self.mask_ratio)
-    text = self.seen(batch, mask, key)
-    logits = self.predict(params, text, mask, self.rngs(batch, key))
-    tokens = mask.take_masked(batch["token"])
-    where = mask.is_masked & valid(batch)[:, None]
+      return self.masked_token_loss(variables, batch, step, mask)
+    text = self.masking.replace(batch, mask, step.key)
+    logits = self.apply(variables, text, mask.masked_ids, rngs=self.rngs(batch, step))
+    tokens, where = mask.take_masked(batch["token"]), counted(mask, batch)
     # [B, M, C]
     classes = jax.nn.one_hot(
       mask.take_masked(batch["score"]).astype(jnp.int32), self.num_classes
     )
-    counted = jnp.where(where[..., None], classes, 0)
+    classes = jnp.where(where[..., None], classes, 0)
     errors = jax.lax.stop_gradient(token_cross_entropy(logits, tokens))
-    return dataclasses.replace(
-      token_loss(logits, tokens, where),
-      sums={
-        "errors": jnp.einsum("bm,bmc->c", errors, counted),
-        "counts": counted.sum(axis=(0, 1)),
-      },
+    sums = {
+      "errors": jnp.einsum("bm,bmc->c", errors, classes),
+      "counts": classes.sum(axis=(0, 1)),
+    }
+    return dataclasses.replace(token_loss(logits, tokens, where), sums=sums)
+
+  def scheduled_mask(self, variables: Variables, batch: Batch, step: Step) -> Mask:
+    """The masks of a step: as many words as it masks, of the classes with errors."""
+    ratio = decayed(self.decay, self.mean_ratio, step.progress)
+    sampler = None
+    if self.num_classes:
+      weights = class_weights(variables.extra["errors"], self.sharpness)
+      sampler = functools.partial(by_class, weights=weights, of=self.of)
+    return self.masking.draw(
+      batch, step.key, ratio=ratio, highest=self.masking.ratio, sampler=sampler
     )
 
+  def update(
+    self, variables: Variables, batch: Batch, step: Step, sums: Mapping[str, Any]
+  ) -> Variables:
+    """Moves the mean errors of the classes that were masked."""
+    if not self.num_classes:
+      return variables
+    errors, counts = sums["errors"], sums["counts"]
+    mean, old = errors / jnp.maximum(counts, 1), variables.extra["errors"]
+    moved = self.momentum * old + (1 - self.momentum) * mean
+    return variables._replace(extra={"errors": jnp.where(counts > 0, moved, old)})
 
-def decayed(decay: str, mean_ratio: float, done: Array | float) -> Array:
+
+def decayed(decay: str, mean_ratio: float, progress: Array | float) -> Array:
   """The share of tokens that is masked.
 
   Args:
     decay: `cosine`, p (1 + cos(pi t)) + 0.02; `line`, 2 p (1 - t); or `none`, p.
     mean_ratio: p.
-    done: t, what share of the run is done.
+    progress: t, what share of the run is done.
 
   Example:
     >>> [round(float(decayed("cosine", 0.15, t)), 3) for t in (0.0, 0.5, 1.0)]
     [0.32, 0.17, 0.02]
   """
-  done = jnp.asarray(done, jnp.float32)
+  progress = jnp.asarray(progress, jnp.float32)
   if decay == "cosine":
-    return mean_ratio * (1 + jnp.cos(jnp.pi * done)) + _LEAST
+    return mean_ratio * (1 + jnp.cos(jnp.pi * progress)) + _LEAST
   if decay == "line":
-    return 2 * mean_ratio * (1 - done)
-  return jnp.full_like(done, mean_ratio)
+    return 2 * mean_ratio * (1 - progress)
+  return jnp.full_like(progress, mean_ratio)
+
+
+def by_class(
+  key: Array, text: Text, count: Array, *, weights: Array, of: str = "words"
+) -> Array:
+  """Masks whole words with the probability of their class.
+
+  The words are visited in random order, and each is masked with the probability of its
+  class, until `count` is reached (https://arxiv.org/abs/2208.10806, section 4.2).
+
+  Args:
+    key: the example's key.
+    text: one row; the score of a word is the index of its class.
+    count: how many tokens to mask; a word with more tokens than are left is skipped.
+    weights: the probability of each class, float [C].
+    of: what is masked as a whole, `words` or `tokens`, see `maskjax.masking.units`.
+
+  Returns:
+    bool [N].
+
+  Raises:
+    UserError: the rows have no scores, or `of` is neither `words` nor `tokens`.
+  """
+  units = number_units(text, of)
+  of_word, of_order = jax.random.split(key)
+  prob = weights[jnp.where(text.is_word, scores_of(text), 0).astype(jnp.int32)]
+  # All tokens of a word share its number, and so its draw.
+  chosen = text.is_word & (jax.random.uniform(of_word, units.shape)[units] < prob)
+  order = jax.random.uniform(of_order, units.shape)
+  return highest_units(order, jnp.where(chosen, units, -1), count)
 
 
 def class_weights(errors: Array, sharpness: float) -> Array:
   """How likely a word of each class is to be masked when its turn comes.
 
-  The logistic function of how many standard deviations the errors of its class lie
+  The logistic function of how many standard deviations the error of its class lies
   above the mean of all classes, times `sharpness`; one half for all at first.
 
   Args:
     errors: float [C].
-    sharpness: what the stds are multiplied by.
+    sharpness: what the standard deviations are multiplied by.
 
   Example:
     >>> class_weights(jnp.array([2.0, 2.0, 2.0]), 2.0).tolist()
@@ -161,7 +190,6 @@ def class_weights(errors: Array, sharpness: float) -> Array:
 def time_variant_masking(
   *,
   vocab_size: int,
-  num_steps: int,
   mask_ratio: float = 0.15,
   decay: str = "cosine",
   num_classes: int = 17,
@@ -175,23 +203,20 @@ def time_variant_masking(
 
   Args:
     vocab_size: number of tokens.
-    num_steps: the run's, over which the share of masked tokens falls.
     mask_ratio: the share around which it falls, from twice that or a little more.
     decay: along a `cosine` or a `line`; `none` keeps it.
     num_classes: how many classes of words the data has, 17 parts of speech; 0 masks
       tokens of all classes alike, and no scores are needed.
     momentum: of the running mean of each class's errors, a step.
-    sharpness: what stds from the classes' mean error are multiplied by.
+    sharpness: see `class_weights`.
     of: what of a class is masked at once: `words`; or `tokens`, for texts whose words
       are cut into many.
     replaced: see `maskjax.systems.bert`.
-    **text: see `maskjax.objectives.texts.TextKeywords`.
+    **text: see `maskjax.objectives.text.TextKeywords`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a share, a token or a shape that cannot be; names it.
   """
-  if num_steps < 1:
-    raise UserError(f"objective.num_steps={num_steps}: expected the run's, at least 1")
   if decay not in DECAYS:
     raise UserError(f"decay={decay!r}: {did_you_mean(str(decay), DECAYS)}")
   highest = float(decayed(decay, mask_ratio, 0.0))
@@ -204,23 +229,22 @@ def time_variant_masking(
     raise UserError(f"num_classes={num_classes}: expected 2 or more, or 0 for none")
   if not 0 <= momentum < 1:
     raise UserError(f"momentum={momentum}: expected at least 0 and less than 1")
-  words.check_units(of)
-  encoder, fields = text_parts(
-    vocab_size=vocab_size,
-    mask="whole_words" if num_classes else "tokens",
-    mask_ratio=highest,
-    replaced=replaced,
-    **text,
-  )
+  check_units(of)
+  encoder, rows = text_parts(vocab_size=vocab_size, needs_score=num_classes > 0, **text)
   return TimeVariantMasking(
     model=MaskedLM(encoder=encoder),
+    rows=rows,
+    masking=text_masking(
+      rows.ids,
+      mask="whole_words" if num_classes else "tokens",
+      mask_ratio=highest,
+      replaced=replaced,
+    ),
+    counters={"errors": (num_classes,)} if num_classes else {},
     decay=decay,
     mean_ratio=mask_ratio,
-    num_steps=num_steps,
     num_classes=num_classes,
     momentum=momentum,
     sharpness=sharpness,
     of=of,
-    reads_score=num_classes > 0,
-    **fields,
   )

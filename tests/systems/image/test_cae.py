@@ -9,11 +9,11 @@ import pytest
 import scipy.special
 from helpers.arrays import assert_close, shaken
 from helpers.image.codes import IMAGES, KEY, TOKENIZER, make_batch, train
+from maskjax.objectives.codes import code_cross_entropy
 
 from maskjax import config as configs
 from maskjax.errors import UserError
 from maskjax.losses import squared_error
-from maskjax.objectives.codes import code_cross_entropy
 from maskjax.systems import cae
 from maskjax.tokens import sincos
 

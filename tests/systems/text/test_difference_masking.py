@@ -6,10 +6,14 @@ import jax
 import numpy as np
 import pytest
 from helpers.text.rows import REFERENCE
+from helpers.text.scored import KEYS, draw, with_scores
 
 from maskjax.data.text import text
 from maskjax.errors import UserError
+from maskjax.masking.units import number_words
+from maskjax.objectives import Step, Variables
 from maskjax.systems import difference_masking
+from maskjax.systems.text.difference_masking import by_similarity
 
 KEY = jax.random.key(3)
 SHAPE = dict(vocab_size=300, length=64, encoder=dict(width=8, depth=1, heads=2))
@@ -59,7 +63,7 @@ def spelled():
 
 def test_the_anchor_and_what_is_like_it_are_hidden_most():
   batch = first()
-  draw = jax.jit(jax.vmap(lambda key: OBJECTIVE.mask(batch, key).masked))
+  draw = jax.jit(jax.vmap(lambda key: OBJECTIVE.mask(batch, Step(key)).masked))
   masked = np.asarray(draw(jax.random.split(KEY, 500))).mean(axis=0)
   words, is_word = spelled(), first()["word"] >= 0
   places = {word: (words == word) & is_word for word in set(words[is_word])}
@@ -75,13 +79,15 @@ def test_the_anchor_and_what_is_like_it_are_hidden_most():
 
 def test_the_loss_is_bert_s_under_these_masks():
   params = jax.jit(OBJECTIVE.init)(KEY, first()).params
-  mask = OBJECTIVE.mask(first(), KEY)
-  seen = OBJECTIVE.seen(first(), mask, KEY)
-  logits = np.asarray(jax.jit(OBJECTIVE.predict)(params, seen, mask), np.float64)
+  mask = OBJECTIVE.mask(first(), Step(KEY))
+  seen = OBJECTIVE.masking.replace(first(), mask, KEY)
+  logits = np.asarray(
+    jax.jit(OBJECTIVE.predict)(Variables(params), seen, mask), np.float64
+  )
   likely = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
   tokens = np.take_along_axis(first()["token"], np.asarray(mask.masked_ids), axis=1)
   errors = -np.log(np.take_along_axis(likely, tokens[..., None], -1)[..., 0])
-  found = jax.jit(OBJECTIVE.loss)(params, (), first(), KEY)
+  found = jax.jit(OBJECTIVE.loss)(Variables(params, ()), first(), Step(KEY))
   expected = errors[np.asarray(mask.is_masked)].mean()
   np.testing.assert_allclose(found.value(), expected, rtol=1e-5)
 
@@ -92,8 +98,26 @@ def test_rows_without_scores():
     OBJECTIVE.init(KEY, batch)
 
 
+def test_similarity_weighs_tokens_by_the_rank_of_their_word():
+  """The first token drawn, against the weights by hand."""
+  scores = np.zeros(32)
+  units = np.asarray(number_words(with_scores(scores)))
+  count = units.max() + 1
+  of_unit = np.random.default_rng(0).permutation(count) / count - 0.5
+  scores = np.where(units >= 0, of_unit[units], 9.0)
+  text = with_scores(scores)
+  masked = draw(by_similarity, text, 1)
+  assert (masked.sum(axis=1) == 1).all()
+  rank = 1 + (of_unit[:, None] > of_unit).sum(axis=1)
+  weights = np.where(units >= 0, rank[units], 0)
+  expected = weights / weights.sum()
+  std = np.sqrt(expected * (1 - expected) / len(KEYS))
+  assert (abs(masked.mean(axis=0) - expected) < 4.5 * std + 1e-9).all()
+  assert (draw(by_similarity, text, 7).sum(axis=1) == 7).all()
+
+
 def test_mistakes():
-  with pytest.raises(UserError, match="did you mean 'by_similarity'"):
+  with pytest.raises(UserError, match="no 'by_similarities' in maskjax.masking.words"):
     difference_masking(**SHAPE, mask="by_likenes")
   with pytest.raises(UserError, match="mask_ratio=1.5: expected a number between"):
     difference_masking(**SHAPE, mask_ratio=1.5)

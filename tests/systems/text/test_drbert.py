@@ -9,6 +9,7 @@ from helpers.text import reference
 from helpers.text.rows import batch, row
 
 from maskjax.errors import UserError
+from maskjax.objectives import Step, Variables
 from maskjax.systems import bert, drbert
 
 BATCH = batch(count=3)
@@ -46,8 +47,8 @@ def run(params, objective, row, masked, order, ids, unrefined):
 def test_loss_of_the_equations(norm_last, unmasked):
   encoder = {**SHAPE["encoder"], "norm_last": norm_last}
   objective, params = make(encoder=encoder, mask_ratio=0.4, unmasked=unmasked)
-  mask = objective.mask(BATCH, KEY)
-  text = objective.seen(BATCH, mask, KEY)
+  mask = objective.mask(BATCH, Step(KEY))
+  text = objective.masking.replace(BATCH, mask, KEY)
   order = objective.noise("unmask", BATCH, KEY)
   unrefined = mask.take_masked(objective.noise("unrefined", BATCH, KEY)) < 0.5
   assert 0.2 < unrefined.mean() < 0.8
@@ -60,34 +61,41 @@ def test_loss_of_the_equations(norm_last, unmasked):
     likely = reference.log_softmax(run(params, objective, one, *args))
     tokens = np.asarray(BATCH["token"][i])[ids]
     errors -= likely[np.arange(len(ids)), tokens].sum()
-  loss = jax.jit(objective.loss)(params, (), BATCH, KEY)
+  loss = jax.jit(objective.loss)(Variables(params, ()), BATCH, Step(KEY))
   assert_close(loss.sum, errors)
 
 
 def test_what_is_judged_is_the_decoder_s():
   objective, params = make()
-  mask = objective.mask(BATCH, KEY)
-  found = objective.predict(params, objective.with_mask_tokens(BATCH, mask), mask)
+  mask = objective.mask(BATCH, Step(KEY))
+  found = objective.predict(
+    Variables(params), objective.masking.with_mask_tokens(BATCH, mask), mask
+  )
   place = np.arange(32) * 0.6180339887498949 % 1
-  row_of = row({**BATCH, "token": objective.with_mask_tokens(BATCH, mask).token}, 0)
+  row_of = row(
+    {**BATCH, "token": objective.masking.with_mask_tokens(BATCH, mask).token}, 0
+  )
   ids = np.asarray(mask.masked_ids[0])
   none = np.zeros(len(ids), bool)
   masked = np.asarray(mask.masked[0])
   assert_close(found[0], run(params, objective, row_of, masked, place, ids, none))
   # Codes are those of a BERT with the encoder's parameters.
   plain = bert(**SHAPE)
-  ours, theirs = (o.features(params, BATCH) for o in (objective, plain))
+  ours, theirs = (o.features(Variables(params), BATCH) for o in (objective, plain))
   np.testing.assert_array_equal(ours, theirs)
   assert (
-    found != plain.predict(params, objective.with_mask_tokens(BATCH, mask), mask)
+    found
+    != plain.predict(
+      Variables(params), objective.masking.with_mask_tokens(BATCH, mask), mask
+    )
   ).any()
 
 
 def test_hidden_tokens_are_seen_little_by_little():
   objective, _ = make(mask_ratio=0.4, unmasked=(0.0, 0.5, 1.0))
-  mask = objective.mask(BATCH, KEY)
+  mask = objective.mask(BATCH, Step(KEY))
   order = objective.noise("unmask", BATCH, KEY)
-  text = objective.text(BATCH)
+  text = objective.rows(BATCH)
   unseen = [
     np.asarray(objective.model.not_seen(text, mask.masked_ids, order, share))
     for share in (0.0, 0.5, 1.0)
@@ -104,9 +112,9 @@ def test_hidden_tokens_are_seen_little_by_little():
 
 def test_no_code_is_lost_where_a_row_is_nearly_empty():
   objective, params = make(unmasked=(0.0, 1.0))
-  loss, slope = jax.value_and_grad(lambda p: objective.loss(p, (), BATCH, KEY).value())(
-    params
-  )
+  loss, slope = jax.value_and_grad(
+    lambda p: objective.loss(Variables(p, ()), BATCH, Step(KEY)).value()
+  )(params)
   assert np.isfinite(loss)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
 

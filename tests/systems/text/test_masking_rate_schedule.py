@@ -10,6 +10,7 @@ import pytest
 from helpers.text.rows import batch
 
 from maskjax.errors import UserError
+from maskjax.objectives import Step, Variables
 from maskjax.systems import bert, masking_rate_schedule
 from maskjax.training import init_state, train_step
 
@@ -19,7 +20,7 @@ SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=8, depth=1, heads=2))
 
 
 def make(**options):
-  return masking_rate_schedule(**{**SHAPE, "num_steps": 10, **options})
+  return masking_rate_schedule(**{**SHAPE, **options})
 
 
 OBJECTIVE = make()
@@ -32,7 +33,7 @@ def params():
 
 
 def at(step):
-  return LOSS(params(), {"step": jnp.int32(step)}, BATCH, KEY)
+  return LOSS(Variables(params()), BATCH, Step(KEY, jnp.int32(step), num_steps=10))
 
 
 @pytest.mark.parametrize("step", [0, 1, 4, 9, 10, 99])
@@ -47,10 +48,10 @@ def test_the_ratio_falls_along_a_line(step):
 def test_either_end_is_bert_with_that_ratio(step, ratio):
   """The same masks, though the arrays always have room for the most."""
   plain = bert(**SHAPE, mask_ratio=ratio)
-  drawn = OBJECTIVE.draw(OBJECTIVE.sampler, ratio, BATCH, KEY, highest=0.3)
-  np.testing.assert_array_equal(drawn.masked, plain.mask(BATCH, KEY).masked)
+  drawn = OBJECTIVE.masking.draw(BATCH, KEY, ratio=ratio, highest=0.3)
+  np.testing.assert_array_equal(drawn.masked, plain.mask(BATCH, Step(KEY)).masked)
   assert drawn.masked_ids.shape[1] == 10
-  expected = plain.loss(params(), (), BATCH, KEY)
+  expected = plain.loss(Variables(params(), ()), BATCH, Step(KEY))
   np.testing.assert_allclose(at(step).value(), expected.value(), rtol=1e-5)
 
 
@@ -58,18 +59,21 @@ def test_training_moves_the_schedule():
   optimizer = optax.sgd(0.1)
   state = init_state(OBJECTIVE, optimizer, BATCH, KEY)
   step = jax.jit(
-    functools.partial(train_step, objective=OBJECTIVE, optimizer=optimizer, key=KEY)
+    functools.partial(
+      train_step, objective=OBJECTIVE, optimizer=optimizer, key=KEY, num_steps=4
+    )
   )
-  assert state.extra["step"] == 0
-  for number in (1, 2):
+  weights = []
+  for _ in range(4):
+    loss = OBJECTIVE.loss(state.variables, BATCH, Step(KEY, state.step, num_steps=4))
+    weights.append(float(loss.weight))
     state, _ = step(state, BATCH)
-    assert state.extra["step"] == number
+  assert weights == sorted(weights, reverse=True) and weights[0] > 1.3 * weights[-1]
 
 
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    (dict(num_steps=0), "objective.num_steps=0: expected the run's, at least 1"),
     (dict(mask_ratio=(0.3, 0.0)), "expected two numbers between 0 and 1"),
     (dict(mask_ratio=(0.3,)), "expected two numbers between 0 and 1"),
   ],

@@ -11,6 +11,7 @@ from helpers.text import reference
 from helpers.text.rows import batch, row
 
 from maskjax.errors import UserError
+from maskjax.objectives import Step, Variables
 from maskjax.systems import meap
 
 BATCH = batch(count=3)
@@ -37,7 +38,7 @@ def run(row):
 
 
 def test_loss_of_the_equations():
-  mask = OBJECTIVE.mask(BATCH, KEY)
+  mask = OBJECTIVE.mask(BATCH, Step(KEY))
   token = np.asarray(BATCH["token"])
   seen = np.where(mask.masked, 3, token)
   assert (seen != token).sum() == mask.masked.sum() > 0
@@ -49,7 +50,7 @@ def test_loss_of_the_equations():
       if BATCH["segment"][i, n] == BATCH["segment"][i, n + 1] > 0:
         errors -= likely[n, token[i, n + 1]]
         count += 1
-  loss = jax.jit(OBJECTIVE.loss)(PARAMS, (), BATCH, KEY)
+  loss = jax.jit(OBJECTIVE.loss)(Variables(PARAMS, ()), BATCH, Step(KEY))
   assert_close(loss.sum, errors)
   # All tokens but the first of each document.
   filled = np.asarray(BATCH["segment"] > 0).sum()
@@ -57,10 +58,11 @@ def test_loss_of_the_equations():
 
 
 def test_nothing_is_told_by_what_comes_later():
-  text = OBJECTIVE.text(BATCH)
-  other = text.saying(text.token.at[:, 9].add(1))
+  text = OBJECTIVE.rows(BATCH)
+  other = text.with_tokens(text.token.at[:, 9].add(1))
   first, second = (
-    OBJECTIVE.features(PARAMS, {**BATCH, "token": t.token}) for t in (text, other)
+    OBJECTIVE.features(Variables(PARAMS), {**BATCH, "token": t.token})
+    for t in (text, other)
   )
   np.testing.assert_array_equal(first[:, :9], second[:, :9])
   assert (first[:, 9] != second[:, 9]).any()
@@ -71,9 +73,9 @@ def test_nothing_is_told_by_what_comes_later():
 
 
 def test_hidden_tokens_are_told_by_their_left_neighbor():
-  mask = OBJECTIVE.mask(BATCH, KEY)
-  text = OBJECTIVE.with_mask_tokens(BATCH, mask)
-  found = jax.nn.log_softmax(OBJECTIVE.predict(PARAMS, text, mask))
+  mask = OBJECTIVE.mask(BATCH, Step(KEY))
+  text = OBJECTIVE.masking.with_mask_tokens(BATCH, mask)
+  found = jax.nn.log_softmax(OBJECTIVE.predict(Variables(PARAMS), text, mask))
   for i in range(3):
     ids = np.asarray(mask.masked_ids[i])[np.asarray(mask.is_masked[i])]
     expected = run(row(dataclasses.asdict(text), i))[ids - 1]
@@ -86,14 +88,14 @@ def test_masks_enhance():
     OBJECTIVE, sampler=lambda key, text, count: text.word < -1
   )
   ids = jnp.broadcast_to(jnp.arange(1, 32), (3, 31))
-  text = OBJECTIVE.text(BATCH)
+  text = OBJECTIVE.rows(BATCH)
   logits = OBJECTIVE.model.apply({"params": PARAMS}, text, ids)
   errors = -jnp.take_along_axis(
     jax.nn.log_softmax(logits), text.token[:, 1:, None], axis=-1
   )[..., 0]
-  loss = plain.loss(PARAMS, (), BATCH, KEY)
+  loss = plain.loss(Variables(PARAMS, ()), BATCH, Step(KEY))
   assert_close(loss.sum, (errors * (text.position[:, 1:] > 0)).sum())
-  assert loss.sum != OBJECTIVE.loss(PARAMS, (), BATCH, KEY).sum
+  assert loss.sum != OBJECTIVE.loss(Variables(PARAMS, ()), BATCH, Step(KEY)).sum
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """MSLM: terms are masked whole, and weigh more."""
 
+import collections
 import functools
 
 import jax
@@ -7,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.text.rows import batch, source
+from helpers.text.rows import batch, row, source
+from helpers.text.scored import BATCH as ROWS
+from helpers.text.scored import KEYS, draw, with_scores
 
 from maskjax.data import statistics
 from maskjax.errors import UserError
+from maskjax.objectives import Step, Variables
 from maskjax.systems import mslm
-from maskjax.systems.text.mslm import kind_weights
+from maskjax.systems.text.mslm import kind_weights, terms_and_words
 from maskjax.training import init_state, train_step
 
 KEY = jax.random.key(3)
@@ -60,10 +64,12 @@ def test_weights_by_hand(counts):
 @pytest.mark.parametrize("counts", [(0, 0), (30, 70)])
 def test_the_loss_weighs_either_kind(counts):
   extra = {"masked": jnp.array(counts, jnp.float32)}
-  found = LOSS(params(), extra, marked(), KEY)
-  mask = OBJECTIVE.mask(marked(), KEY)
-  text = OBJECTIVE.seen(marked(), mask, KEY)
-  logits = np.asarray(jax.jit(OBJECTIVE.predict)(params(), text, mask), np.float64)
+  found = LOSS(Variables(params(), extra), marked(), Step(KEY))
+  mask = OBJECTIVE.mask(marked(), Step(KEY))
+  text = OBJECTIVE.masking.replace(marked(), mask, KEY)
+  logits = np.asarray(
+    jax.jit(OBJECTIVE.predict)(Variables(params()), text, mask), np.float64
+  )
   likely = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
   ids, where = np.asarray(mask.masked_ids), np.asarray(mask.is_masked)
   tokens, number = (
@@ -83,7 +89,9 @@ def test_training_counts_what_is_hidden():
   state = init_state(OBJECTIVE, optimizer, marked(), KEY)
   assert (state.extra["masked"] == 0).all()
   step = jax.jit(
-    functools.partial(train_step, objective=OBJECTIVE, optimizer=optimizer, key=KEY)
+    functools.partial(
+      train_step, objective=OBJECTIVE, optimizer=optimizer, key=KEY, num_steps=2
+    )
   )
   once, _ = step(state, marked())
   assert (once.extra["masked"] > 0).all()
@@ -93,15 +101,50 @@ def test_training_counts_what_is_hidden():
 
 def test_terms_are_hidden_whole():
   rows = marked()
-  draw = jax.jit(jax.vmap(lambda key: OBJECTIVE.mask(rows, key).masked))
+  draw = jax.jit(jax.vmap(lambda key: OBJECTIVE.mask(rows, Step(key)).masked))
   masked = np.asarray(draw(jax.random.split(KEY, 50)))
   number, checked = marked()["score"], 0
-  for row in range(8):
-    for term in np.unique(number[row][number[row] > 0]):
-      of_term = masked[:, row, number[row] == term]
+  for i in range(8):
+    for term in np.unique(number[i][number[i] > 0]):
+      of_term = masked[:, i, number[i] == term]
       assert (of_term.all(axis=1) == of_term.any(axis=1)).all()
       checked += of_term.shape[1] > 1 and of_term.any()
   assert checked > 3
+
+
+def test_terms_are_hidden_whole_beside_other_words():
+  number = np.zeros(32)
+  is_word = np.asarray(row(ROWS, 0).is_word)
+  places = np.flatnonzero(is_word)
+  for term, size in enumerate((1, 3, 2, 2), start=1):
+    number[places[4 * term : 4 * term + size]] = term
+  text = with_scores(number)
+  masked = draw(terms_and_words, text, 32, term_ratio=0.375, word_ratio=0.2)
+  whole = [masked[:, number == term].all(axis=1) for term in (1, 2, 3, 4)]
+  touched = [masked[:, number == term].any(axis=1) for term in (1, 2, 3, 4)]
+  np.testing.assert_array_equal(whole, touched)
+  # One and a half of four terms: as often one as two.
+  kinds = collections.Counter(np.sum(whole, axis=0).tolist())
+  assert kinds.keys() == {1, 2} and abs(kinds[1] / len(KEYS) - 0.5) < 0.06
+  assert abs(np.mean(whole, axis=1) - 0.375).max() < 0.06
+  others = is_word & (number == 0)
+  counts = masked[:, others].sum(axis=1)
+  assert (counts == round(0.2 * others.sum())).all()
+  assert not masked[:, ~is_word].any()
+
+
+def test_terms_that_do_not_fit_are_passed_over():
+  is_word = np.asarray(row(ROWS, 0).is_word)
+  places = np.flatnonzero(is_word)
+  number = np.zeros(32)
+  number[places[:3]], number[places[3:5]] = 1, 2
+  options = dict(term_ratio=1.0, word_ratio=1.0)
+  masked = draw(terms_and_words, with_scores(number), 4, **options)
+  assert (masked.sum(axis=1) == 4).all()
+  terms = {tuple(np.unique(number[mask & (number > 0)])) for mask in masked}
+  assert terms == {(1,), (2,)}
+  everything = draw(terms_and_words, with_scores(number), 32, **options)
+  assert (everything == is_word).all()
 
 
 @pytest.mark.parametrize(

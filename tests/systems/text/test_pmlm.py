@@ -13,6 +13,7 @@ from helpers.text.rows import batch
 from maskjax import decoding
 from maskjax.errors import UserError
 from maskjax.masking import Mask
+from maskjax.objectives import Step, Variables
 from maskjax.systems import bert, pmlm
 
 KEY = jax.random.key(3)
@@ -47,8 +48,8 @@ ORDERS = np.array(list(itertools.permutations(PLACES)))  # 24 orders
 
 
 def fill(tokens, ids):
-  text = TOY.text(toys(np.zeros((len(tokens), 4))))
-  return TOY.model.apply({"params": PARAMS}, text.saying(tokens), ids)
+  text = TOY.rows(toys(np.zeros((len(tokens), 4))))
+  return TOY.model.apply({"params": PARAMS}, text.with_tokens(tokens), ids)
 
 
 HOW = dict(mask_id=3, never=(0, 1, 2, 3))
@@ -131,12 +132,14 @@ def test_the_loss_is_that_over_all_orders():
   def one(masked, row):
     mask = Mask.at_most(masked[None], num_masked=6, spare=jnp.zeros((1, 6), bool))
     row = {name: column[None] for name, column in row.items()}
-    return TOY.loss_of(mask, TOY.with_mask_tokens(row, mask), PARAMS, row).value()
+    text = TOY.masking.with_mask_tokens(row, mask)
+    return TOY.loss_of_mask(Variables(PARAMS), row, mask, text).value()
 
   losses = jax.jit(jax.vmap(one))(masked, rows)
   assert_close(losses @ prior, expected)
   # Rows count alike, whatever they mask; BERT's loss would weigh them by that.
-  together = TOY.loss_of(mask, TOY.with_mask_tokens(rows, mask), PARAMS, rows)
+  text = TOY.masking.with_mask_tokens(rows, mask)
+  together = TOY.loss_of_mask(Variables(PARAMS), rows, mask, text)
   assert_close(together.value(), losses.mean())
   assert abs(losses.mean() - (losses @ sizes) / sizes.sum()) > 1e-4
 
@@ -145,7 +148,9 @@ def test_each_number_of_hidden_words_is_equally_likely():
   rows = batch(count=3)
   for highest in (1.0, 0.5):
     objective = pmlm(vocab_size=300, length=32, encoder="Ti", highest=highest)
-    draw = jax.jit(lambda key, o=objective: o.prior_mask(rows, key).masked.sum(axis=1))
+    draw = jax.jit(
+      lambda key, o=objective: o.prior_mask(rows, Step(key)).masked.sum(axis=1)
+    )
     counts = np.stack([draw(key) for key in jax.random.split(KEY, 600)])
     words = np.asarray(rows["word"] >= 0).sum(axis=1)
     for found, number in zip(counts.T, words, strict=True):
@@ -155,7 +160,9 @@ def test_each_number_of_hidden_words_is_equally_likely():
       assert np.abs(share - 1 / most).max() < 5 * np.sqrt(1 / most / 600)
   # BERT masks as many tokens of a row each time.
   plain = bert(vocab_size=300, length=32, encoder="Ti", mask_ratio=0.5)
-  counts = {int(plain.mask(rows, key).masked[0].sum()) for key in jax.random.split(KEY)}
+  counts = {
+    int(plain.mask(rows, Step(key)).masked[0].sum()) for key in jax.random.split(KEY)
+  }
   assert len(counts) == 1
 
 

@@ -10,7 +10,8 @@ from helpers.text.rows import batch, row
 
 from maskjax.errors import UserError
 from maskjax.models.text import TextEncoder
-from maskjax.objectives.texts import token_loss
+from maskjax.objectives import Step, Variables
+from maskjax.objectives.text import token_loss
 from maskjax.systems import mae_lm, three_ml
 
 BATCH = batch(count=3)
@@ -46,11 +47,15 @@ def test_the_encoder_is_shorter_by_the_mask_tokens():
     ("mae_lm", dict(mask_ratio=0.5), 16),
   ):
     objective, params = make(name, **options)
-    seen = lengths_seen(lambda o=objective, p=params: o.loss(p, (), BATCH, KEY))
+    seen = lengths_seen(
+      lambda o=objective, p=params: o.loss(Variables(p, ()), BATCH, Step(KEY))
+    )
     assert seen == [left], name
   # What all systems are judged by masks 5 of 32 tokens, and features none.
-  assert lengths_seen(lambda: objective.evaluate(params, (), BATCH, KEY)) == [27]
-  assert lengths_seen(lambda: objective.features(params, BATCH)) == [32]
+  assert lengths_seen(
+    lambda: objective.evaluate(Variables(params, ()), BATCH, Step(KEY))
+  ) == [27]
+  assert lengths_seen(lambda: objective.features(Variables(params), BATCH)) == [32]
 
 
 @pytest.mark.parametrize("replaced", [(0.8, 0.1), (0.5, 0.5)])
@@ -58,7 +63,7 @@ def test_what_is_random_or_stays_is_seen_by_the_encoder(replaced):
   objective, _ = make("three_ml", replaced=replaced)
   drawn = kept = 0
   for key in jax.random.split(KEY, 20):
-    mask = objective.mask(BATCH, key)
+    mask = objective.mask(BATCH, Step(key))
     text, late = objective.seen_late(BATCH, mask, key)
     tokens, masked = np.asarray(text.token), np.asarray(mask.masked)
     before = np.asarray(BATCH["token"])
@@ -105,7 +110,7 @@ def run(name, params, objective, text, ids, late):
 @pytest.mark.parametrize("name", MAKE)
 def test_logits_and_loss_of_the_equations(name, norm_last):
   objective, params = make(name, encoder={**SHAPE["encoder"], "norm_last": norm_last})
-  mask = objective.mask(BATCH, KEY)
+  mask = objective.mask(BATCH, Step(KEY))
   text, late = objective.seen_late(BATCH, mask, KEY)
   late_ids = (mask if late is None else late).masked_ids
   asked = np.asarray(mask.masked_ids)
@@ -122,12 +127,12 @@ def test_logits_and_loss_of_the_equations(name, norm_last):
   likely = reference.log_softmax(expected)
   errors = -np.take_along_axis(likely, targets, axis=-1)[..., 0]
   where = np.asarray(mask.is_masked)
-  loss = jax.jit(objective.loss)(params, (), BATCH, KEY)
+  loss = jax.jit(objective.loss)(Variables(params, ()), BATCH, Step(KEY))
   assert_close(loss.sum, errors[where].sum())
   assert loss.weight == where.sum()
   # Judged, all that is masked is masked and enters late.
   judged = jax.jit(objective.predict)(
-    params, objective.with_mask_tokens(BATCH, mask), mask
+    Variables(params), objective.masking.with_mask_tokens(BATCH, mask), mask
   )
   ours = token_loss(judged, mask.take_masked(BATCH["token"]), mask.is_masked)
   assert (abs(ours.value() - loss.value()) < 1e-4) == (name == "mae_lm")
@@ -137,9 +142,9 @@ def test_logits_and_loss_of_the_equations(name, norm_last):
 def test_late_tokens_know_where_they_are(kind):
   encoder = dict(kind=kind, width=8, depth=1, heads=2)
   objective, params = make("three_ml", encoder=encoder, replaced=(1.0, 0.0))
-  mask = objective.mask(BATCH, KEY)
+  mask = objective.mask(BATCH, Step(KEY))
   found = jax.jit(objective.predict)(
-    params, objective.with_mask_tokens(BATCH, mask), mask
+    Variables(params), objective.masking.with_mask_tokens(BATCH, mask), mask
   )
   assert (np.abs(found[0, 0] - found[0, 1]) > 1e-3).any()
 
@@ -147,17 +152,19 @@ def test_late_tokens_know_where_they_are(kind):
 def test_mask_tokens_do_not_reach_codes():
   """The encoder's codes of visible tokens are those without any mask token."""
   objective, params = make("mae_lm", mask_ratio=0.5)
-  mask = objective.mask(BATCH, KEY)
+  mask = objective.mask(BATCH, Step(KEY))
   table = params["encoder"]["tokens"]
   encoder = {**params["encoder"], "tokens": table.at[3].add(1.0)}
   other = {**params, "encoder": encoder}
-  text = objective.with_mask_tokens(BATCH, mask).pick(mask.visible_ids)
+  text = objective.masking.with_mask_tokens(BATCH, mask).take(mask.visible_ids)
   first, second = (
     objective.model.apply({"params": p}, text, method="encode") for p in (params, other)
   )
   np.testing.assert_array_equal(first, second)
   changed = [
-    objective.predict(p, objective.with_mask_tokens(BATCH, mask), mask)
+    objective.predict(
+      Variables(p), objective.masking.with_mask_tokens(BATCH, mask), mask
+    )
     for p in (params, other)
   ]
   assert (changed[0][..., :3] != changed[1][..., :3]).any()

@@ -10,9 +10,14 @@ from helpers.text.rows import batch, source
 
 from maskjax.data import statistics
 from maskjax.errors import UserError
-from maskjax.masking import words
+from maskjax.masking.units import number_words
+from maskjax.objectives import Step, Variables
 from maskjax.systems import bert, time_variant_masking
-from maskjax.systems.text.time_variant_masking import class_weights, decayed
+from maskjax.systems.text.time_variant_masking import (
+  by_class,
+  class_weights,
+  decayed,
+)
 from maskjax.tokens import Text
 
 KEY = jax.random.key(3)
@@ -20,7 +25,11 @@ SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=8, depth=1, heads=2))
 
 
 def make(**options):
-  return time_variant_masking(**{**SHAPE, "num_steps": 10, **options})
+  return time_variant_masking(**{**SHAPE, **options})
+
+
+def at(step, key=KEY):
+  return Step(key, jnp.int32(step), num_steps=10)
 
 
 OBJECTIVE = make()
@@ -48,13 +57,13 @@ def params():
 def test_the_ratio_by_the_papers_formula(decay, expected):
   found = [decayed(decay, 0.15, t) for t in (0.0, 0.5, 1.0)]
   np.testing.assert_allclose(found, expected, atol=1e-7)
-  objective = make(decay=decay)
-  np.testing.assert_allclose(
-    [objective.ratio(jnp.int32(step)) for step in (0, 5, 10, 50)],
-    [*expected, expected[-1]],
-    atol=1e-6,
-  )
-  np.testing.assert_allclose(objective.mask_ratio, expected[0], rtol=1e-6)
+  objective = make(decay=decay, num_classes=0)
+  length = np.asarray(tagged()["segment"] > 0).sum(axis=1)
+  for step, ratio in zip((0, 5, 10, 50), [*expected, expected[-1]], strict=True):
+    mask = objective.scheduled_mask(Variables(params()), tagged(), at(step))
+    counts = np.maximum(np.round(np.float32(ratio) * length), 1)
+    assert abs(np.asarray(mask.masked).sum(axis=1) - counts).max() <= (step > 5)
+  np.testing.assert_allclose(objective.masking.ratio, expected[0], rtol=1e-6)
 
 
 def test_weights_by_hand():
@@ -65,11 +74,8 @@ def test_weights_by_hand():
 
 
 def test_a_step_hides_whole_words_and_fewer_later():
-  extra = {"errors": jnp.zeros(17)}
-  weights = [
-    float(LOSS(params(), {**extra, "step": jnp.int32(step)}, tagged(), KEY).weight)
-    for step in (0, 5, 10)
-  ]
+  state = Variables(params(), {"errors": jnp.zeros(17)})
+  weights = [float(LOSS(state, tagged(), at(step)).weight) for step in (0, 5, 10)]
   filled = (tagged()["segment"] > 0).sum()
   assert weights[0] > weights[1] > weights[2] > 0
   assert 0.2 * filled < weights[0] <= 0.33 * filled, weights
@@ -78,7 +84,7 @@ def test_a_step_hides_whole_words_and_fewer_later():
 def sampled(weights, count=6, number=0):
   text = jax.tree.map(lambda column: jnp.asarray(column)[number], Text.of(tagged()))
   draw = jax.jit(
-    jax.vmap(lambda key: words.by_class(key, text, jnp.int32(count), weights=weights))
+    jax.vmap(lambda key: by_class(key, text, jnp.int32(count), weights=weights))
   )
   return text, np.asarray(draw(jax.random.split(KEY, 1500)))
 
@@ -95,7 +101,7 @@ def test_hard_classes_are_hidden_more_often(of, size):
     score=(places % 3 == 0).astype(jnp.float32),
   )
   draw = jax.jit(
-    lambda key: words.by_class(key, text, 20, weights=jnp.array([0.2, 0.9]), of=of)
+    lambda key: by_class(key, text, 20, weights=jnp.array([0.2, 0.9]), of=of)
   )
   masked = np.asarray(jax.vmap(draw)(jax.random.split(KEY, 500)))
   assert (masked.sum(axis=1) == 20).all()
@@ -107,7 +113,7 @@ def test_hard_classes_are_hidden_more_often(of, size):
 
 def test_words_of_classes_are_hidden_whole():
   text, masked = sampled(jnp.where(jnp.arange(17) == 16, 0.9, 0.2))
-  units, is_word = np.asarray(words.words(text)), np.asarray(text.is_word)
+  units, is_word = np.asarray(number_words(text)), np.asarray(text.is_word)
   for unit in range(units.max() + 1):
     of_unit = masked[:, units == unit]
     assert (of_unit.all(axis=1) == of_unit.any(axis=1)).all()
@@ -119,13 +125,18 @@ def test_words_of_classes_are_hidden_whole():
 
 
 def test_errors_of_the_classes_are_followed():
-  extra = {"step": jnp.int32(0), "errors": jnp.full(17, 2.0)}
-  sums = LOSS(params(), extra, tagged(), KEY).sums
+  extra = {"errors": jnp.full(17, 2.0)}
+  state = Variables(params(), extra)
+  sums = LOSS(state, tagged(), at(0)).sums
   weights = class_weights(extra["errors"], 2.0)
-  sampler = functools.partial(words.by_class, weights=weights)
-  mask = OBJECTIVE.draw(sampler, 0.32, tagged(), KEY, highest=0.32)
-  text = OBJECTIVE.seen(tagged(), mask, KEY)
-  logits = np.asarray(jax.jit(OBJECTIVE.predict)(params(), text, mask), np.float64)
+  sampler = functools.partial(by_class, weights=weights)
+  mask = OBJECTIVE.masking.draw(
+    tagged(), KEY, ratio=0.32, highest=0.32, sampler=sampler
+  )
+  text = OBJECTIVE.masking.replace(tagged(), mask, KEY)
+  logits = np.asarray(
+    jax.jit(OBJECTIVE.predict)(Variables(params()), text, mask), np.float64
+  )
   likely = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
   ids, where = np.asarray(mask.masked_ids), np.asarray(mask.is_masked)
   tokens, classes = (
@@ -139,28 +150,37 @@ def test_errors_of_the_classes_are_followed():
     if of_class.any():
       expected[c] = 0.999 * 2 + 0.001 * errors[of_class].mean()
   assert len(set(expected)) > 3
-  found = OBJECTIVE.update_extra(None, extra, jnp.int32(0), sums)
+  found = OBJECTIVE.update(state, tagged(), at(0), sums).extra
   np.testing.assert_allclose(found["errors"], expected, rtol=1e-6)
-  assert found["step"] == 1
+
+
+def test_the_loss_masks_the_classes_with_errors():
+  errors = jnp.zeros(17).at[16].set(50.0)
+  counts = [
+    LOSS(Variables(params(), {"errors": e}), tagged(), at(5)).sums["counts"][16]
+    for e in (errors, -errors)
+  ]
+  assert counts[0] > 1.5 * counts[1]
 
 
 def test_no_classes_and_no_decay():
   plain = make(num_classes=0, decay="none")
-  assert not plain.reads_score and "score" not in plain.batch_shapes(2)
-  assert OBJECTIVE.reads_score and "score" in OBJECTIVE.batch_shapes(2)
+  assert not plain.rows.needs_score and "score" not in plain.batch_shapes(2)
+  assert OBJECTIVE.rows.needs_score and "score" in OBJECTIVE.batch_shapes(2)
   rows = {name: column for name, column in tagged().items() if name != "score"}
   # Without both, it is BERT's objective.
-  same = plain.first_extra()
-  assert plain.update_extra(None, same, jnp.int32(0), {})["step"] == 1
-  found = jax.jit(plain.loss)(params(), same, rows, KEY).value()
-  expected = jax.jit(bert(**SHAPE).loss)(params(), (), rows, KEY).value()
+  state = Variables(params())
+  assert plain.update(state, rows, at(0), {}) is state
+  found = jax.jit(plain.loss)(state, rows, at(7)).value()
+  expected = jax.jit(bert(**SHAPE).loss)(
+    Variables(params(), ()), rows, Step(KEY)
+  ).value()
   np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    (dict(num_steps=0), "objective.num_steps=0: expected the run's, at least 1"),
     (dict(decay="cosin"), "did you mean 'cosine'"),
     (dict(num_classes=1), "num_classes=1: expected 2 or more, or 0 for none"),
     (dict(momentum=1.0), "momentum=1.0: expected at least 0 and less than 1"),

@@ -12,8 +12,9 @@ from scipy.stats import chisquare
 
 from maskjax.data.token_vectors import mutual_information, vectors_of
 from maskjax.errors import UserError
-from maskjax.masking.substitutes import Clusters, confusing
+from maskjax.objectives import Step, Variables, abilities
 from maskjax.systems import token_substitution
+from maskjax.systems.text.token_substitution.clusters import Clusters, confusing
 from maskjax.tokens import Text
 from maskjax.training import init_state, optimizers, train_step
 
@@ -43,11 +44,13 @@ def variables(task):
 def seen(task, ratio=0.15):
   """The mask and the tokens that the network reads in training."""
   objective = make(task, mask_ratio=ratio)
-  mask = objective.mask(BATCH, KEY)
+  mask = objective.masking(BATCH, KEY)
   if task == "slm":
-    return mask, np.asarray(objective.seen(BATCH, mask, KEY).token)
-  extra = variables(task).extra
-  return mask, np.asarray(objective.substituted(extra, BATCH, mask, KEY).token)
+    return mask, np.asarray(objective.masking.replace(BATCH, mask, KEY).token)
+  text = objective.substituted(
+    objective.clusters, variables(task), BATCH, mask, Step(KEY)
+  )
+  return mask, np.asarray(text.token)
 
 
 @pytest.mark.parametrize("task", ["rts", "c_rts", "slm"])
@@ -65,13 +68,13 @@ def test_slm_tells_the_originals():
   """The mean of the substituted tokens' cross-entropies, of the rows as they are."""
   objective, params = make("slm"), variables("slm").params
   mask, tokens = seen("slm")
-  text = TEXT.saying(jnp.asarray(tokens))
-  logits = np.asarray(objective.predict(params, text, mask), np.float64)
+  text = TEXT.with_tokens(jnp.asarray(tokens))
+  logits = np.asarray(objective.predict(Variables(params), text, mask), np.float64)
   log_p = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
   ids, where = np.asarray(mask.masked_ids), np.asarray(mask.is_masked)
   originals = np.take_along_axis(np.asarray(BATCH["token"]), ids, 1)
   errors = -np.take_along_axis(log_p, originals[..., None], -1)[..., 0]
-  found = objective.loss(params, (), BATCH, KEY)
+  found = objective.loss(Variables(params, ()), BATCH, Step(KEY))
   np.testing.assert_allclose(found.value(), errors[where].mean(), rtol=1e-5)
 
 
@@ -80,20 +83,20 @@ def test_detection_is_a_binary_cross_entropy_of_all_words(task):
   objective = make(task)
   params, extra = variables(task)
   mask, tokens = seen(task)
-  text = TEXT.saying(jnp.asarray(tokens))
+  text = TEXT.with_tokens(jnp.asarray(tokens))
   logits = np.asarray(objective.model.apply({"params": params}, text), np.float64)
   p = 1 / (1 + np.exp(-logits))
   other = tokens != np.asarray(BATCH["token"])
   errors = -np.where(other, np.log(p), np.log(1 - p))
   words = np.asarray(TEXT.is_word)
-  found = objective.loss(params, extra, BATCH, KEY)
+  found = objective.loss(Variables(params, extra), BATCH, Step(KEY))
   assert found.weight == words.sum() > np.asarray(mask.masked).sum()
   np.testing.assert_allclose(found.value(), 50 * errors[words].mean(), rtol=1e-5)
   right = (p > 0.5) == other
   np.testing.assert_allclose(
     found.metrics["found_out"].value(), right[other].mean(), rtol=1e-6
   )
-  judged = objective.evaluate(params, extra, BATCH, KEY)
+  judged = objective.evaluate(Variables(params, extra), BATCH, Step(KEY))
   assert abs(judged.value() - math.log(2)) < 0.5
 
 
@@ -125,7 +128,7 @@ def test_confusions_count_what_passed():
   params, extra = variables("c_rts")
   assert (np.asarray(extra["confusions"]) == 1).all()
   _, tokens = seen("c_rts")
-  text = TEXT.saying(jnp.asarray(tokens))
+  text = TEXT.with_tokens(jnp.asarray(tokens))
   logits = np.asarray(objective.model.apply({"params": params}, text))
   of_token = objective.clusters.of_token
   expected = np.ones_like(extra["confusions"])
@@ -134,13 +137,13 @@ def test_confusions_count_what_passed():
     expected[pair] += 1 if logits[row, column] <= 0 else -1
   optimizer = optimizers.adamw(learning_rate=1e-3, num_steps=2)
   state = init_state(objective, optimizer, BATCH, KEY)
-  found = objective.loss(state.params, state.extra, BATCH, KEY)
-  after = objective.update_extra(state.params, state.extra, 0, found.sums)
-  same = objective.loss(params, extra, BATCH, KEY).sums["confusions"]
+  found = objective.loss(Variables(state.params, state.extra), BATCH, Step(KEY))
+  after = objective.update(state.variables, BATCH, Step(KEY), found.sums).extra
+  same = objective.loss(Variables(params, extra), BATCH, Step(KEY)).sums["confusions"]
   np.testing.assert_array_equal(extra["confusions"] + same, expected)
   assert after["confusions"].shape == expected.shape
   step = functools.partial(
-    train_step, objective=objective, optimizer=optimizer, key=KEY
+    train_step, objective=objective, optimizer=optimizer, key=KEY, num_steps=2
   )
   state, _ = jax.jit(step)(state, BATCH)
   assert (np.asarray(state.extra["confusions"]) != 1).any()
@@ -210,6 +213,24 @@ def test_mistakes(options, message):
     token_substitution(**SHAPE, **options)
 
 
-def test_a_discriminator_tells_no_tokens():
-  with pytest.raises(UserError, match="expected task='slm'"):
-    make("rts").predict(variables("rts").params, TEXT, None)
+def test_confusions_change_the_loss():
+  """C-RTS draws from the clusters that passed before; RTS does not."""
+  objective, (params, extra) = make("c_rts", mask_ratio=0.5), variables("c_rts")
+  count = len(objective.clusters)
+  passed = jnp.zeros((count, count), jnp.int32).at[:, 0].set(10**6)
+  strong = make("c_rts", mask_ratio=0.5, beta=50.0)
+  mask, of_token = strong.masking(BATCH, KEY), strong.clusters.of_token
+  state = Variables(params, {"confusions": passed})
+  text = strong.substituted(strong.clusters, state, BATCH, mask, Step(KEY))
+  drawn = of_token[np.asarray(text.token)[np.asarray(mask.masked)]]
+  assert (drawn == 0).all()
+  losses = [
+    strong.loss(Variables(params, e), BATCH, Step(KEY)).sum
+    for e in (state.extra, extra)
+  ]
+  assert losses[0] != losses[1]
+
+
+def test_a_discriminator_predicts_no_tokens():
+  assert abilities(make("rts")).predict is None
+  assert abilities(make("slm")).predict is not None

@@ -1,4 +1,4 @@
-"""Tells tokens of a text from others that were put in their place."""
+"""The network of replaced token detection."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -13,9 +13,9 @@ from maskjax.tokens import Text
 
 
 class TokenDetector(nn.Module):
-  """Says of each token whether it is the original one.
+  """Predicts of each token whether it was substituted.
 
-  A dense layer, GELU and normalization, as before a table of tokens, and one output.
+  A dense layer, GELU and normalization, as before a token table, and one output.
 
   Attributes:
     encoder: of the text.
@@ -39,7 +39,7 @@ class TokenDetector(nn.Module):
 
     Args:
       text: [B, N].
-      ids: the places to tell of, int [B, M]; all when None.
+      ids: positions to predict, int [B, M]; all when None.
 
     Returns:
       float32 [B, N], or [B, M].
@@ -51,5 +51,5 @@ class TokenDetector(nn.Module):
     return x[..., 0].astype(jnp.float32)
 
   def encode(self, text: Text) -> Array:
-    """Codes of all tokens: [B, N, D]."""
+    """Features of all tokens: [B, N, D]."""
     return self.encoder(text)

@@ -1,8 +1,7 @@
 """Networks that normalize by their batch: what their objectives do for them.
 
-A step normalizes by the statistics of its own batch. Whatever is not a step normalizes
-by running averages, which are an objective's `extra`; `features` and `reconstruct` are
-therefore given `Variables` in place of parameters (`reads_extra`).
+A training step normalizes by the statistics of its own batch. Whatever is not a step
+normalizes by running averages: the entry `statistics` of an objective's `extra`.
 """
 
 from collections.abc import Mapping
@@ -22,19 +21,20 @@ def init(model: Any, key: Array, *inputs: Any) -> Variables:
   return Variables(made["params"], {"statistics": made["statistics"]})
 
 
-def train(
+def apply(
   model: Any, params: Any, *inputs: Any, rngs: dict[str, Array] | None = None
 ) -> tuple[Any, dict[str, Any]]:
-  """Runs a model on a batch whose statistics it takes.
+  """Runs a model on a batch that it normalizes by.
 
   Returns:
-    What the model gives, and the `sums` of the `Loss`.
+    The model's outputs, and the `sums` of the `Loss`.
   """
   return model.apply({"params": params}, *inputs, mutable=["moments"], rngs=rngs)
 
 
-def update(extra: Any, sums: Mapping[str, Any]) -> Any:
+def update(variables: Variables, sums: Mapping[str, Any]) -> Variables:
   """Moves the running averages toward the statistics of a step's batch."""
   if "moments" not in sums:
-    return extra
-  return {**extra, "statistics": running(extra["statistics"], sums["moments"])}
+    return variables
+  statistics = running(variables.extra["statistics"], sums["moments"])
+  return variables._replace(extra={**variables.extra, "statistics": statistics})
