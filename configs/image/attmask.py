@@ -25,16 +25,13 @@ def small():
   config.num_steps = 1500
   config.objective = dict(
     name="attmask",
-    num_steps=config.get_ref("num_steps"),
     image_size=(28, 28),
     channels=1,
     patch_size=7,
     encoder=dict(width=64, depth=4, heads=2),
     head=dict(size=256, hidden=128, bottleneck=64, fixed_length=True),
     mask=dict(name="attended", mode="high", low=0.3, high=0.6, prob=1.0),
-    teacher=dict(
-      name="ema", decay=0.98, last=1.0, num_steps=config.get_ref("num_steps")
-    ),
+    teacher=dict(name="ema", decay=0.98, last=1.0),
     teacher_temperature=(0.07, 0.07),
     sinkhorn_steps=3,
     drop_path=0.0,
@@ -62,16 +59,13 @@ def imagenet():
   config.num_steps = 100 * epoch
   config.objective = dict(
     name="attmask",
-    num_steps=config.get_ref("num_steps"),
     image_size=224,
     channels=3,
     patch_size=16,
     encoder=dict(size="S"),
     head=dict(size=8192, hidden=2048, bottleneck=256, fixed_length=False),
     mask=dict(name="attended", mode="hint", low=0.1, high=0.5, prob=0.5, show=0.1),
-    teacher=dict(
-      name="ema", decay=0.996, last=1.0, num_steps=config.get_ref("num_steps")
-    ),
+    teacher=dict(name="ema", decay=0.996, last=1.0),
     teacher_temperature=(0.04, 0.07),
     temperature_steps=30 * epoch,
     freeze_steps=epoch,

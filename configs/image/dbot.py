@@ -21,7 +21,7 @@ def small():
   config.num_steps = 1900
   config.objective = dict(
     name="dbot",
-    teacher=dict(name="bootstrap", stages=2, num_steps=config.get_ref("num_steps")),
+    teacher=dict(name="bootstrap", stages=2),
     image_size=28,
     channels=1,
     patch_size=4,
@@ -49,7 +49,7 @@ def imagenet():
   config.num_steps = 1600 * epoch
   config.objective = dict(
     name="dbot",
-    teacher=dict(name="bootstrap", stages=2, num_steps=config.get_ref("num_steps")),
+    teacher=dict(name="bootstrap", stages=2),
     image_size=224,
     channels=3,
     patch_size=16,

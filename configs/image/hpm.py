@@ -20,7 +20,6 @@ def small():
   config.num_steps = 1500
   config.objective = dict(
     name="hpm",
-    num_steps=config.get_ref("num_steps"),
     image_size=(28, 28),
     channels=1,
     patch_size=4,
@@ -48,7 +47,6 @@ def imagenet():
   config.num_steps = 800 * epoch
   config.objective = dict(
     name="hpm",
-    num_steps=config.get_ref("num_steps"),
     image_size=224,
     channels=3,
     patch_size=16,
