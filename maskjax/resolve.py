@@ -125,14 +125,14 @@ def _split(
   name = spec.pop("name")
   part = find(room, name)
   keywords = {**more, **spec}
-  taken = _taken(part)
+  taken = takes(part)
   for key in keywords:
     if taken is not None and key not in taken:
       raise UserError(f"{name!r} takes no {key!r}: {did_you_mean(key, taken)}")
   return part, keywords
 
 
-def _taken(part: Callable[..., Any]) -> set[str] | None:
+def takes(part: Callable[..., Any]) -> set[str] | None:
   """The keywords that a part takes, also by `**more: Unpack[...]`; None if any."""
   taken = set()
   for name, parameter in inspect.signature(part).parameters.items():

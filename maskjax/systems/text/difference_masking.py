@@ -66,7 +66,6 @@ def by_similarity(key: Array, text: Text, count: Array) -> Array:
 
 def difference_masking(
   *,
-  vocab_size: int,
   mask: str
   | Mapping[str, Any] = "maskjax.systems.text.difference_masking:by_similarity",
   mask_ratio: float = 0.15,
@@ -76,7 +75,6 @@ def difference_masking(
   """Makes Difference-Masking from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: see `maskjax.systems.bert`.
     mask_ratio: see `maskjax.systems.bert`.
     replaced: see `maskjax.systems.bert`.
@@ -85,7 +83,7 @@ def difference_masking(
   Raises:
     UserError: a share, a token or a shape that cannot be; names it.
   """
-  encoder, rows = text_parts(vocab_size=vocab_size, needs_score=True, **text)
+  encoder, rows = text_parts(needs_score=True, **text)
   return MaskedLanguageModel(
     model=MaskedLM(encoder=encoder),
     rows=rows,

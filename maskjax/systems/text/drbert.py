@@ -152,7 +152,6 @@ class RefinedLM(nn.Module):
 
 def drbert(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.15,
   replaced: Sequence[float] = (0.8, 0.1),
@@ -166,7 +165,6 @@ def drbert(
   blocks, and `unrefined=0.0` reads it alone.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     mask_ratio: share of a row's tokens that is masked.
@@ -187,7 +185,7 @@ def drbert(
     )
   if not 0 <= unrefined < 1:
     raise UserError(f"unrefined={unrefined}: expected at least 0 and less than 1")
-  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(**text)
   return DrBert(
     model=RefinedLM(encoder=encoder, unmasked=shares),
     rows=rows,

@@ -57,7 +57,6 @@ def by_rate(key: Array, text: Text, count: Array) -> Array:
 
 def informask(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "maskjax.systems.text.informask:by_rate",
   mask_ratio: float = 0.3,
   replaced: Sequence[float] = (1.0, 0.0),
@@ -66,7 +65,6 @@ def informask(
   """Makes InforMask from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: see `maskjax.systems.bert`.
     mask_ratio: share of a row's tokens that is masked at most, for which arrays have
       room; how many are, follows from the rates of the data.
@@ -76,7 +74,7 @@ def informask(
   Raises:
     UserError: a share, a token or a shape that cannot be; names it.
   """
-  encoder, rows = text_parts(vocab_size=vocab_size, needs_score=True, **text)
+  encoder, rows = text_parts(needs_score=True, **text)
   return MaskedLanguageModel(
     model=MaskedLM(encoder=encoder),
     rows=rows,

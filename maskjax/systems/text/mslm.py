@@ -137,7 +137,6 @@ def terms_and_words(
 
 def mslm(
   *,
-  vocab_size: int,
   term_ratio: float = 0.25,
   word_ratio: float = 0.15,
   mask_ratio: float = 0.3,
@@ -147,7 +146,6 @@ def mslm(
   """Makes MSLM from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     term_ratio: share of a row's terms that is masked.
     word_ratio: share of its other tokens that is masked.
     mask_ratio: share of a row's tokens that is masked at most, for which arrays have
@@ -162,7 +160,7 @@ def mslm(
     if not 0 <= ratio <= 1:
       raise UserError(f"{name}={ratio}: expected a number from 0 to 1")
   ratios = {"term_ratio": term_ratio, "word_ratio": word_ratio}
-  encoder, rows = text_parts(vocab_size=vocab_size, needs_score=True, **text)
+  encoder, rows = text_parts(needs_score=True, **text)
   return Mslm(
     model=MaskedLM(encoder=encoder),
     rows=rows,

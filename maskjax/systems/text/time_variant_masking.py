@@ -189,7 +189,6 @@ def class_weights(errors: Array, sharpness: float) -> Array:
 
 def time_variant_masking(
   *,
-  vocab_size: int,
   mask_ratio: float = 0.15,
   decay: str = "cosine",
   num_classes: int = 17,
@@ -202,7 +201,6 @@ def time_variant_masking(
   """Makes time-variant masking from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask_ratio: the share around which it falls, from twice that or a little more.
     decay: along a `cosine` or a `line`; `none` keeps it.
     num_classes: how many classes of words the data has, 17 parts of speech; 0 masks
@@ -230,7 +228,7 @@ def time_variant_masking(
   if not 0 <= momentum < 1:
     raise UserError(f"momentum={momentum}: expected at least 0 and less than 1")
   check_units(of)
-  encoder, rows = text_parts(vocab_size=vocab_size, needs_score=num_classes > 0, **text)
+  encoder, rows = text_parts(needs_score=num_classes > 0, **text)
   return TimeVariantMasking(
     model=MaskedLM(encoder=encoder),
     rows=rows,

@@ -74,7 +74,7 @@ def test_what_is_random_or_stays_is_seen_by_the_encoder(replaced):
     np.testing.assert_array_equal(
       as_mask.sum(axis=1), np.round(replaced[0] * masked.sum(axis=1))
     )
-    assert not (np.asarray(late.visible(text.token)) == 3).any()
+    assert not (np.asarray(late.take_visible(text.token)) == 3).any()
     other = masked & ~as_mask
     drawn += (other & (tokens != before)).sum()
     kept += (other & (tokens == before)).sum()
