@@ -149,28 +149,3 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
   chex.assert_equal_shape([logits, targets])
   log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
   return -(targets * log_p).sum(axis=-1)
-
-
-def ranking_error(predictions: Array, targets: Array) -> Array:
-  """How badly predictions say which of two targets is larger: two [..., M] to [...].
-
-  The mean, over all pairs of different targets, of the cross-entropy of which is larger
-  with the logistic function of the predictions' difference (HPM,
-  https://arxiv.org/abs/2304.05919, section 3.2); 0 where all are equal.
-
-  Example:
-    >>> targets = jnp.array([1.0, 2.0, 3.0])
-    >>> print(f"{ranking_error(jnp.zeros(3), targets):.4f}")
-    0.6931
-  """
-  chex.assert_equal_shape([predictions, targets])
-
-  def differences(values: Array) -> Array:
-    values = values.astype(jnp.float32)
-    return values[..., :, None] - values[..., None, :]
-
-  order = jnp.sign(differences(targets))
-  errors = jax.nn.softplus(-order * differences(predictions))
-  differ = order != 0
-  count = jnp.maximum(differ.sum(axis=(-2, -1)), 1)
-  return jnp.where(differ, errors, 0).sum(axis=(-2, -1)) / count

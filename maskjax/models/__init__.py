@@ -1,6 +1,5 @@
 """Networks: (tokens, mask) to predictions, in Linen."""
 
-from maskjax.models.aligned import AlignedAutoencoder, AlignedEncoder, Projector
 from maskjax.models.attention import last_attention
 from maskjax.models.beit import CodePredictor
 from maskjax.models.block_options import BlockOptions
@@ -10,21 +9,12 @@ from maskjax.models.ccvit import TokensAndPixels
 from maskjax.models.checks import check_dtype, check_rotary, check_shape
 from maskjax.models.cnn import CNN_SIZES, ConvEncoder, conv_encoder, is_cnn
 from maskjax.models.decoder import Decoder, decoder_of
-from maskjax.models.jepa import (
-  AggregationHead,
-  DiscriminativeJointEmbedding,
-  JointEmbedding,
-)
+from maskjax.models.joint_embedding import JointEmbedding
 from maskjax.models.latent_mim import CueDecoder, LatentMaskedModel, NormedProjector
 from maskjax.models.layers import Layers, encoder_layers
-from maskjax.models.mae import MaskedAutoencoder, MiningAutoencoder
+from maskjax.models.mae import MaskedAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
-from maskjax.models.prototypes import (
-  CosineHead,
-  DistilledEncoder,
-  PrototypeHead,
-  prototype_head,
-)
+from maskjax.models.prototypes import CosineHead
 from maskjax.models.swin import SWIN_SIZES, SwinEncoder, swin_encoder
 from maskjax.models.transformer import (
   Change,
@@ -48,9 +38,6 @@ __all__ = [
   "CNN_SIZES",
   "SWIN_SIZES",
   "VIT_SIZES",
-  "AggregationHead",
-  "AlignedAutoencoder",
-  "AlignedEncoder",
   "BlockOptions",
   "Change",
   "Classifier",
@@ -63,19 +50,14 @@ __all__ = [
   "CosineHead",
   "CueDecoder",
   "Decoder",
-  "DiscriminativeJointEmbedding",
-  "DistilledEncoder",
   "JointEmbedding",
   "LatentMaskedModel",
   "Layers",
   "MaskedAutoencoder",
   "MaskedEncoder",
-  "MiningAutoencoder",
   "Network",
   "NormedProjector",
   "Predictor",
-  "Projector",
-  "PrototypeHead",
   "SwinEncoder",
   "TokensAndPixels",
   "Transformer",
@@ -90,7 +72,6 @@ __all__ = [
   "is_cnn",
   "last_attention",
   "norm_like",
-  "prototype_head",
   "stack_blocks",
   "swin_encoder",
   "unstack_blocks",
