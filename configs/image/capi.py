@@ -26,9 +26,7 @@ def small():
     encoder=dict(width=64, depth=4, heads=2),
     predictor=dict(depth=2),
     registers=4,
-    teacher=dict(
-      name="ema", decay=0.99, last=1.0, num_steps=config.get_ref("num_steps")
-    ),
+    teacher=dict(name="ema", decay=0.99, last=1.0),
     mask_ratio=0.65,
     predicted_ratio=0.5,
     num_clusters=128,

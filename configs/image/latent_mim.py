@@ -32,12 +32,9 @@ def small():
     encoder=dict(width=64, depth=4, heads=2),
     projector=dict(hidden=256, depth=3),
     decoder=dict(width=64, depth=1, heads=2),
-    teacher=dict(
-      name="ema", decay=0.99, last=1.0, num_steps=config.get_ref("num_steps")
-    ),
+    teacher=dict(name="ema", decay=0.99, last=1.0),
     mask_ratio=0.75,
     temperature=0.2,
-    num_steps=config.get_ref("num_steps"),
     dtype="float32",
   )
   config.optimizer = dict(
@@ -69,14 +66,11 @@ def imagenet():
     encoder=dict(size="B"),
     projector=dict(hidden=4096, depth=3),
     decoder=dict(width=512, depth=3, heads=16),
-    teacher=dict(
-      name="ema", decay=0.99, last=1.0, num_steps=config.get_ref("num_steps")
-    ),
+    teacher=dict(name="ema", decay=0.99, last=1.0),
     mask_ratio=0.9,
     temperature=0.2,
     similarity=(0.75, 0.25),
     similarity_weight=0.1,
-    num_steps=config.get_ref("num_steps"),
     dtype="bfloat16",
     scan=False,
     remat="none",  # or "dots", "full"

@@ -2,11 +2,7 @@
 
 from maskjax.models.aligned import AlignedAutoencoder, AlignedEncoder, Projector
 from maskjax.models.attention import last_attention
-from maskjax.models.beit import CodePredictor
 from maskjax.models.block_options import BlockOptions
-from maskjax.models.cae import ContextAutoencoder
-from maskjax.models.capi import ClusterPredictor, Clusters, Predictor
-from maskjax.models.ccvit import TokensAndPixels
 from maskjax.models.checks import check_dtype, check_rotary, check_shape
 from maskjax.models.cnn import CNN_SIZES, ConvEncoder, conv_encoder, is_cnn
 from maskjax.models.croco import CrossViewAutoencoder
@@ -17,7 +13,6 @@ from maskjax.models.jepa import (
   DiscriminativeJointEmbedding,
   JointEmbedding,
 )
-from maskjax.models.latent_mim import CueDecoder, LatentMaskedModel, NormedProjector
 from maskjax.models.layers import Layers, encoder_layers
 from maskjax.models.mae import MaskedAutoencoder, MiningAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
@@ -45,7 +40,6 @@ from maskjax.models.vit import (
   vit_encoder,
   vit_size,
 )
-from maskjax.models.vqkd import CodeAutoencoder
 
 __all__ = [
   "CNN_SIZES",
@@ -57,35 +51,25 @@ __all__ = [
   "BlockOptions",
   "Change",
   "Classifier",
-  "ClusterPredictor",
-  "Clusters",
-  "CodeAutoencoder",
-  "CodePredictor",
-  "ContextAutoencoder",
   "ConvEncoder",
   "CosineHead",
   "CrossDecoder",
   "CrossMaskedAutoencoder",
   "CrossViewAutoencoder",
-  "CueDecoder",
   "Decoder",
   "DiscriminativeJointEmbedding",
   "DistilledEncoder",
   "JointEmbedding",
-  "LatentMaskedModel",
   "Layers",
   "MaskedAutoencoder",
   "MaskedEncoder",
   "MiningAutoencoder",
   "MultiscaleAutoencoder",
   "Network",
-  "NormedProjector",
-  "Predictor",
   "Projector",
   "PrototypeHead",
   "RegionDecoder",
   "SwinEncoder",
-  "TokensAndPixels",
   "Transformer",
   "VisionEncoder",
   "blocks_like",

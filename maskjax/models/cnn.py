@@ -61,8 +61,13 @@ class ConvEncoder(nn.Module):
     """Type of the computation."""
     return self.network.dtype
 
+  @property
+  def drops_paths(self) -> bool:
+    """Whether training drops branches of blocks at random."""
+    return self.network.drop_path > 0
+
   def __call__(self, patches: Array) -> Array:
-    """The features of all places after the last stage: [B, N, P] to [B, K, D]."""
+    """The features at all positions after the last stage: [B, N, P] to [B, K, D]."""
     last = self.stages(patches)[-1]
     # [B, H / stride, W / stride, D] -> [B, K, D]
     return last.reshape(len(last), -1, last.shape[-1])

@@ -37,7 +37,7 @@ def train(objective, batch, *, steps, learning_rate):
   optimizer = mj.training.adamw(learning_rate=learning_rate, num_steps=2 * steps)
   parts = {"objective": objective, "optimizer": optimizer, "key": KEY}
   first = jax.jit(functools.partial(init_state, **parts))(batch=batch)
-  step = jax.jit(functools.partial(train_step, **parts))
+  step = jax.jit(functools.partial(train_step, **parts, num_steps=steps))
   state, values = first, []
   for _ in range(steps):
     state, metrics = step(state, batch)

@@ -1,4 +1,4 @@
-"""What the tests of systems that predict codes have in common."""
+"""What the tests of systems that predict features have in common."""
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,10 @@ def digits(count=256, side=8):
 
 
 def train(objective, images, *, steps, learning_rate, batch_size=64):
-  """Losses, how much codes differ between images, and the state.
+  """Losses, how much features differ between images, and the state.
 
-  The second is the share of normalized codes' power that is not the same for all images
-  at a place: 0 if the encoder has collapsed, up to 1.
+  The second is the share of normalized features' power that is not the same for all
+  images at a position: 0 if the encoder has collapsed, up to 1.
   """
   optimizer = mj.training.adamw(
     learning_rate=learning_rate, num_steps=2 * steps, warmup_steps=steps // 10
@@ -37,7 +37,12 @@ def train(objective, images, *, steps, learning_rate, batch_size=64):
 
   step = jax.jit(
     lambda state, batch: train_step(
-      state, batch, objective=objective, optimizer=optimizer, key=key
+      state,
+      batch,
+      objective=objective,
+      optimizer=optimizer,
+      key=key,
+      num_steps=steps,
     )
   )
   state = jax.jit(lambda batch: init_state(objective, optimizer, batch, key))(part(0))
@@ -45,5 +50,5 @@ def train(objective, images, *, steps, learning_rate, batch_size=64):
   for i in range(steps):
     state, metrics = step(state, part(i * batch_size))
     losses.append(float(metrics["loss"].value()))
-  codes = jax.jit(lambda params: whitened(objective.features(params, images)))
-  return np.array(losses), float(codes(state.params).var(axis=0).mean()), state
+  features = jax.jit(lambda variables: whitened(objective.features(variables, images)))
+  return np.array(losses), float(features(state.variables).var(axis=0).mean()), state
