@@ -83,11 +83,11 @@ def by_layers(p, patches, masked):
   x = torch.where(torch.tensor(masked)[..., None], encoder["mask_token"], x)
   x = torch.cat([encoder["cls"].expand(len(x), 1, -1), x], dim=1)
   # The class token's last three biases: to patches, from them, to itself.
-  table, places = encoder["relative"]["table"], np.indices((3, 4)).reshape(2, 12)
+  table, positions = encoder["relative"]["table"], np.indices((3, 4)).reshape(2, 12)
   bias = torch.empty(2, 13, 13, dtype=torch.float64)
   bias[:, 0, 1:], bias[:, 1:, 0] = table[-3][:, None], table[-2][:, None]
   bias[:, 0, 0] = table[-1]
-  down, right = places[:, :, None] - places[:, None, :]
+  down, right = positions[:, :, None] - positions[:, None, :]
   bias[:, 1:, 1:] = table[(down + 2) * 7 + right + 3].permute(2, 0, 1)
   outputs = blocks(encoder["transformer"], x, bias=bias)
   branch = torch.cat([outputs[1][:, :1], outputs[0][:, 1:]], dim=1)
