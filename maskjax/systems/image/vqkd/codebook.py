@@ -1,4 +1,4 @@
-"""Codebooks of unit vectors, which follow what chooses them.
+"""Codebooks of unit vectors, moving averages of the vectors that choose them.
 
 A codebook is a dict of `vectors`, float32 [K, C] of length 1, and `counts`, float32
 [K], how many vectors of a batch choose each code, on average.
@@ -35,7 +35,7 @@ def clustered(vectors: Array, first: Array) -> dict[str, Array]:
 def members(
   vectors: Array, codes: Array, num_codes: int, where: Array
 ) -> dict[str, Array]:
-  """What the codes' members add up to, to be added to that of other vectors.
+  """Sums over the members of each code, which are added up over microbatches.
 
   Args:
     vectors: [B, N, C].
@@ -58,11 +58,11 @@ def members(
 def moved(codebook: Codebook, sums: Codebook, decay: float) -> dict[str, Array]:
   """Each code's moving average of the directions of its members' means.
 
-  A code that nobody chose stays where it is: an average with nothing would draw it
-  to 0, out of reach for ever.
+  A code that no vector chose stays where it is: an average with zeros would draw it to
+  0, where no vector would choose it again.
 
   Args:
-    codebook: as it was.
+    codebook: before the step.
     sums: see `members`.
     decay: of the averages.
   """

@@ -1,4 +1,4 @@
-"""Codes of masked patches, predicted by attention to the codes of visible ones."""
+"""The network of Latent MIM: a projector, and a decoder that begins with cues."""
 
 import jax
 import jax.numpy as jnp
@@ -49,10 +49,10 @@ class NormedProjector(nn.Module):
 
 
 class CueDecoder(TokenDecoder, kw_only=True):
-  """Predicts codes by attention among masked places, and from them to visible codes.
+  """Predicts features by attention among masked patches, and to the visible ones.
 
-  A masked place begins as a mean of the visible codes, weighted by how near they are in
-  position embedding, beside the mask token.
+  A masked patch begins as a mean of the visible features, weighted by how near their
+  position embeddings are to its own, beside the mask token.
 
   Attributes:
     size: length T of a prediction.
@@ -61,38 +61,48 @@ class CueDecoder(TokenDecoder, kw_only=True):
   size: int
 
   @nn.compact
-  def __call__(self, codes: Array, mask: Mask) -> Array:
-    """Predicts masked codes: [B, 1 + V, E], class token first, to float32 [B, M, T]."""
+  def __call__(self, features: Array, mask: Mask) -> Array:
+    """Predicts masked patches.
+
+    Args:
+      features: of the class token and the visible patches, [B, 1 + V, E].
+      mask: the mask under which they were encoded.
+
+    Returns:
+      float32 [B, M, T].
+    """
     table = jnp.asarray(sincos(self.grid, self.width), self.dtype)
-    here, there = table[mask.visible_ids], table[mask.masked_ids]
-    x = Dense(self.width, dtype=self.dtype, name="embed")(codes)
+    visible, masked = table[mask.visible_ids], table[mask.masked_ids]
+    x = Dense(self.width, dtype=self.dtype, name="embed")(features)
     class_token, mask_token = jnp.split(self.mask_tokens(2), 2, axis=1)
-    asking = mask_token + visual_cues(there, here, x[:, 1:]) + there
+    queries = mask_token + visual_cues(masked, visible, x[:, 1:]) + masked
     class_token = jnp.broadcast_to(class_token, (len(x), 1, self.width))
-    asking = jnp.concatenate([class_token, asking], axis=1)
+    queries = jnp.concatenate([class_token, queries], axis=1)
     x = self.transform(
-      asking,
+      queries,
       mask.masked_ids.shape[1],
       attends="both",
-      context=jnp.concatenate([x[:, :1], x[:, 1:] + here], axis=1),
+      context=jnp.concatenate([x[:, :1], x[:, 1:] + visible], axis=1),
     )
     return self.predict(x, self.size)
 
 
-def visual_cues(there: Array, here: Array, codes: Array) -> Array:
-  """What is known of masked places by the codes around them.
+def visual_cues(masked: Array, visible: Array, features: Array) -> Array:
+  """What is known of masked patches from the features around them.
 
   Args:
-    there: position embeddings of the masked places, [B, M, D].
-    here: those of the visible ones, [B, V, D].
-    codes: of the visible patches, [B, V, D].
+    masked: position embeddings of the masked patches, [B, M, D].
+    visible: those of the visible ones, [B, V, D].
+    features: of the visible patches, [B, V, D].
 
   Returns:
     [B, M, D].
   """
-  scores = jnp.einsum("bmd,bvd->bmv", there, here, preferred_element_type=jnp.float32)
-  weights = jax.nn.softmax(scores * codes.shape[-1] ** -0.5, axis=-1)
-  return jnp.einsum("bmv,bvd->bmd", weights.astype(codes.dtype), codes)
+  scores = jnp.einsum(
+    "bmd,bvd->bmv", masked, visible, preferred_element_type=jnp.float32
+  )
+  weights = jax.nn.softmax(scores * features.shape[-1] ** -0.5, axis=-1)
+  return jnp.einsum("bmv,bvd->bmd", weights.astype(features.dtype), features)
 
 
 class LatentMaskedModel(EncoderModel):
@@ -101,22 +111,22 @@ class LatentMaskedModel(EncoderModel):
   Attributes:
     encoder: sees visible patches only.
     projector: between the encoder and all that is compared.
-    decoder: sees projected codes.
+    decoder: of projected features.
   """
 
   projector: NormedProjector
   decoder: CueDecoder
 
   def __call__(self, patches: Array, mask: Mask) -> tuple[Array, Array]:
-    """The visible patches' codes, [B, V, D], and predictions of masked ones, [B, M, D].
+    """Visible patches' features, [B, V, D], and predictions of masked ones, [B, M, D].
 
     Args:
       patches: [B, N, P].
       mask: which patches the encoder must not see.
     """
-    codes = self.codes(patches, mask)
-    return self.encoder.patch_tokens(codes), self.decoder(codes, mask)
+    features = self.project(patches, mask)
+    return self.encoder.patch_tokens(features), self.decoder(features, mask)
 
-  def codes(self, patches: Array, mask: Mask) -> Array:
-    """Projected codes of visible patches, the class token's first: [B, 1 + V, D]."""
+  def project(self, patches: Array, mask: Mask) -> Array:
+    """Projected features of visible patches, class token first: [B, 1 + V, D]."""
     return self.projector(self.encoder(patches, mask))

@@ -1,4 +1,4 @@
-"""The tokenizer of BEiT v2: codes of patches, from which a teacher can be told."""
+"""The network of VQ-KD: vectors of patches, and a teacher's features from codes."""
 
 from typing import cast
 
@@ -17,7 +17,7 @@ class TanhMlp(nn.Module):
   """Two dense layers with a hyperbolic tangent between them.
 
   Attributes:
-    size: channels of what it gives; the hidden layer keeps those of the tokens.
+    size: channels of the output; the hidden layer is as wide as the input.
     dtype: type of the computation.
   """
 
@@ -36,8 +36,8 @@ class CodeAutoencoder(EncoderModel):
 
   Attributes:
     encoder: of whole images.
-    decoder: sees a vector of `code_dim` in the place of each patch.
-    code_dim: channels C of a code.
+    decoder: of a codebook vector for each patch.
+    code_dim: channels C of a codebook vector.
     size: channels T of the teacher's features.
   """
 
@@ -46,20 +46,20 @@ class CodeAutoencoder(EncoderModel):
   size: int
 
   def setup(self) -> None:
-    """Makes what leads to codes, in float32 since they must not flip, and from them."""
+    """Makes both heads; that of vectors is float32, since codes must not flip."""
     self.to_code = TanhMlp(self.code_dim)
     self.to_teacher = TanhMlp(self.size, dtype=self.decoder.dtype)
 
   def __call__(self, patches: Array) -> Array:
-    """As if every vector were a code: patches [B, N, P] to float32 [B, N, T]."""
+    """As if every vector were in the codebook: [B, N, P] to float32 [B, N, T]."""
     return self.decode(self.vectors(patches))
 
   def vectors(self, patches: Array) -> Array:
-    """What is compared with codes: [B, N, P] to float32 [B, N, C] of length 1."""
+    """What is compared with the codebook: [B, N, P] to float32 [B, N, C], length 1."""
     tokens = self.encoder.patch_tokens(self.encode(patches))
     return unit(self.to_code(tokens))
 
   def decode(self, vectors: Array) -> Array:
-    """The teacher's features, told from codes: [B, N, C] to float32 [B, N, T]."""
+    """Predicts the teacher's features: [B, N, C] to float32 [B, N, T]."""
     tokens = self.decoder.patch_tokens(self.decoder(vectors))
     return cast(Array, self.to_teacher(tokens))
