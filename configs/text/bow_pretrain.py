@@ -19,7 +19,6 @@ def get_config(setting=None):
 def small():
   # Words have several tokens here, each of which is masked by itself.
   config = recipes.small_text(name="bow_pretrain", documents=4, mask="tokens")
-  config.objective.num_steps = config.get_ref("num_steps")
   return config
 
 
@@ -29,7 +28,6 @@ def paper():
   config.num_steps = 140_000
   config.objective = dict(
     name="bow_pretrain",
-    num_steps=config.get_ref("num_steps"),
     vocab_size=30522,
     pad_id=0,
     mask_id=103,
