@@ -27,8 +27,8 @@ from maskjax.models.convolution import (
   BatchNorm,
   Upsample,
   conv,
-  zero_masked,
   upsample_mask,
+  zero_masked,
 )
 from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.transformer import LayerNorm
