@@ -24,7 +24,7 @@ from maskjax import (
 from maskjax import workdir as workdirs
 from maskjax.errors import UserError
 from maskjax.evaluation.probes import PROBES
-from maskjax.objectives import Step, Variables, abilities
+from maskjax.objectives import Step, Variables, abilities_of
 from maskjax.objectives.abilities import Abilities
 from maskjax.tokens import vocabularies
 from maskjax.training import optimizers, transfer
@@ -116,7 +116,7 @@ def build_system(
     )
   config, _ = with_vocabulary(config)
   objective = resolve.build(objectives, config.objective)
-  found = abilities(objective)
+  found = abilities_of(objective)
   networks.check(config, objective)
   if learns and found.loss is None:
     raise UserError(
@@ -169,7 +169,7 @@ def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
   experiment = Experiment(
     config=config,
     objective=objective,
-    abilities=abilities(objective),
+    abilities=abilities_of(objective),
     optimizer=optimizer,
     mesh=mesh,
     train=pipeline(source, config.data.train_transforms, batch_size=config.batch_size),

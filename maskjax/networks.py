@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from maskjax.errors import UserError
 from maskjax.objectives import Variables
-from maskjax.objectives.abilities import abilities, needed
+from maskjax.objectives.abilities import abilities_of, needed
 from maskjax.resolve import did_you_mean
 from maskjax.training.checkpoints import Checkpoints
 from maskjax.training.step import TrainState
@@ -30,7 +30,7 @@ def check(config: ConfigDict, objective: Any) -> None:
       "config.eval.network='averaged': expected config.ema_decay above 0, or 'student'"
     )
   if name == "teacher":
-    found = abilities(objective).teacher_variables
+    found = abilities_of(objective).teacher_variables
     needed(found, objective, "teacher_variables", "config.eval.network='teacher'")
 
 
@@ -70,7 +70,7 @@ def stored(
 
 
 def _teacher(objective: Any, variables: Variables) -> Variables:
-  found = abilities(objective).teacher_variables
+  found = abilities_of(objective).teacher_variables
   return needed(found, objective, "teacher_variables", "eval.network='teacher'")(
     variables
   )

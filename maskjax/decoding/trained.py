@@ -16,7 +16,7 @@ from maskjax import workdir as workdirs
 from maskjax.data.packing import packed
 from maskjax.errors import UserError
 from maskjax.evaluation import embedder
-from maskjax.objectives import Variables, abilities
+from maskjax.objectives import Variables, abilities_of
 from maskjax.objectives.abilities import needed
 from maskjax.tokens import Text
 from maskjax.tokens import vocabulary as vocabularies
@@ -118,7 +118,7 @@ class Trained:
   def predict(self) -> Any:
     """Compiled: a text and a mask to log-probabilities [B, M, V] of masked tokens."""
     predict = needed(
-      abilities(self.objective).predict, self.objective, "predict", "masked tokens"
+      abilities_of(self.objective).predict, self.objective, "predict", "masked tokens"
     )
 
     @jax.jit
@@ -145,7 +145,7 @@ def load(workdir: str | Path, *, step: int | None = None) -> Trained:
   config = workdirs.read_config(workdir)
   objective = resolve.build(objectives, config.objective)
   file = storage.reach(workdir) / workdirs.TOKENIZER
-  found = abilities(objective)
+  found = abilities_of(objective)
   if found.check_vocabulary is None or not file.is_file():
     raise UserError(
       f"{workdir}: expected a run of a text system, with its {workdirs.TOKENIZER}"

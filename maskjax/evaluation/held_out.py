@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from maskjax import keys
 from maskjax.evaluation.features import Batches, evaluation_batches
 from maskjax.losses import Mean
-from maskjax.objectives import Step, Variables, abilities
+from maskjax.objectives import Step, Variables, abilities_of
 from maskjax.objectives.abilities import needed
 
 
@@ -36,7 +36,7 @@ def held_out_loss(
   Returns:
     `loss` and the objective's metrics by name.
   """
-  found = abilities(objective).evaluate
+  found = abilities_of(objective).evaluate
   evaluate = needed(found, objective, "loss", "held-out data")
 
   def means(
@@ -76,7 +76,7 @@ def mean_target_loss(
   """
   step = evaluation_step(step)
   find_targets = needed(
-    abilities(objective).targets, objective, "targets", "their mean"
+    abilities_of(objective).targets, objective, "targets", "their mean"
   )
 
   def add_targets(batch: Mapping[str, Array]) -> Mean:

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from maskjax.errors import UserError
 from maskjax.evaluation.features import Batches, evaluation_batches
-from maskjax.objectives import abilities
+from maskjax.objectives import abilities_of
 from maskjax.resolve import did_you_mean
 
 Relevant = np.ndarray | Sequence[Collection[int]]
@@ -141,7 +141,7 @@ def embedder(objective: Any, pool: str = "own") -> Callable[[Any, Any], Array]:
   if pool not in POOLS:
     raise UserError(f"pool={pool!r}: {did_you_mean(str(pool), POOLS)}")
   if pool == "own":
-    embed = abilities(objective).embed
+    embed = abilities_of(objective).embed
     if embed is None:
       raise UserError(
         f"pool='own': {type(objective).__name__} has no embeddings of its own: "

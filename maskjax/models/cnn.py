@@ -52,8 +52,8 @@ class ConvEncoder(nn.Module):
     network: a `ResNet` or a `ConvNext`.
   """
 
-  grid: tuple[int, int]
-  patch_size: tuple[int, int]
+  grid: tuple[int, ...]
+  patch_size: tuple[int, ...]
   network: Any
 
   @property

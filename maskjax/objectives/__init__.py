@@ -4,7 +4,7 @@ The systems themselves are in `maskjax.systems`; here are, besides their shared 
 the supervised objectives and the encoders that teach.
 """
 
-from maskjax.objectives.abilities import abilities
+from maskjax.objectives.abilities import abilities_of
 from maskjax.objectives.classification import classification
 from maskjax.objectives.objective import Batch, Objective, Step, Variables
 from maskjax.objectives.text_finetuning import (
@@ -19,7 +19,7 @@ __all__ = [
   "Objective",
   "Step",
   "Variables",
-  "abilities",
+  "abilities_of",
   "classification",
   "span_extraction",
   "tagging",

@@ -1,6 +1,6 @@
 """What an objective can do besides `init` and `loss`: each ability is a protocol.
 
-`abilities(objective)` finds out once what an object offers, and refuses one whose method
+`abilities_of(objective)` finds out once what an object offers, and refuses one whose method
 has another signature, or that offers half of an ability; the rest of the house then
 reads the result and never probes an objective itself.
 """
@@ -198,7 +198,7 @@ class Abilities:
   teacher_variables: Callable[[Variables], Variables] | None
 
 
-def abilities(objective: Any) -> Abilities:
+def abilities_of(objective: Any) -> Abilities:
   """Finds out what an objective offers.
 
   Raises:
@@ -207,7 +207,7 @@ def abilities(objective: Any) -> Abilities:
 
   Example:
     >>> from maskjax import systems
-    >>> found = abilities(systems.mae(encoder="Ti"))
+    >>> found = abilities_of(systems.mae(encoder="Ti"))
     >>> found.features is not None, found.embed is not None
     (True, False)
   """

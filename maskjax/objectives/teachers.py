@@ -24,7 +24,7 @@ from maskjax import keys, resolve, schedules
 from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models import Layers, VisionEncoder
-from maskjax.objectives.abilities import abilities, needed
+from maskjax.objectives.abilities import abilities_of, needed
 from maskjax.objectives.objective import Batch, Step, Variables
 from maskjax.tokens import Patches
 
@@ -243,7 +243,7 @@ class Frozen:
   ) -> Layers:
     """See `Teacher`."""
     del student
-    layers = abilities(self.objective).layers
+    layers = abilities_of(self.objective).layers
     needed(layers, self.objective, "layers", "a student of its blocks")
     found = self.objective.layers(state, batch, mask, depth=depth, attention=attention)
     return jax.lax.stop_gradient(found)
@@ -430,7 +430,7 @@ def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
   from maskjax import objectives
 
   teacher = resolve.build(objectives, objective)
-  if abilities(teacher).features is None:
+  if abilities_of(teacher).features is None:
     raise UserError(
       f"teacher.objective.name={objective['name']!r} has no features: expected one "
       "that has"

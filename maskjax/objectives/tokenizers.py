@@ -14,7 +14,7 @@ from jax import Array
 from maskjax import keys, resolve
 from maskjax.errors import UserError
 from maskjax.losses import Mean, cross_entropy
-from maskjax.objectives.abilities import abilities
+from maskjax.objectives.abilities import abilities_of
 from maskjax.objectives.objective import Batch, Variables
 from maskjax.tokens import Patches
 
@@ -117,7 +117,7 @@ def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
   from maskjax import objectives
 
   tokenizer = resolve.build(objectives, objective)
-  if abilities(tokenizer).codes is None:
+  if abilities_of(tokenizer).codes is None:
     raise UserError(
       f"tokenizer.objective.name={objective['name']!r} gives no codes: expected one "
       "that does, like 'vqkd'"

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from maskjax import data, experiment, libtpu, resolve, sharding
 from maskjax.errors import UserError
-from maskjax.objectives import Step, Variables, abilities
+from maskjax.objectives import Step, Variables, abilities_of
 from maskjax.planning.chips import Slice
 from maskjax.planning.flops import count_matmuls, training_flops
 from maskjax.planning.memory import shard_bytes
@@ -130,7 +130,7 @@ def compile_step(config: ConfigDict, where: Slice) -> Compiled:
 
 def batch_shapes(config: ConfigDict, objective: Any) -> dict[str, jax.ShapeDtypeStruct]:
   """The shapes of a training batch: the objective's word, or else the data's."""
-  known = abilities(objective).batch_shapes
+  known = abilities_of(objective).batch_shapes
   if known is not None:
     return dict(known(config.batch_size))
   one = data.Pipeline(

@@ -28,8 +28,8 @@ class Hog:
     orientations: bins of a histogram.
   """
 
-  patch_size: tuple[int, int]
-  cell_size: tuple[int, int]
+  patch_size: tuple[int, ...]
+  cell_size: tuple[int, ...]
   channels: int
   orientations: int = 9
 
@@ -46,7 +46,7 @@ class Hog:
       raise UserError(f"orientations={self.orientations}: expected a positive integer")
 
   @property
-  def cells(self) -> tuple[int, int]:
+  def cells(self) -> tuple[int, ...]:
     """Rows and columns of cells in a patch."""
     (p, q), (rows, columns) = self.patch_size, self.cell_size
     return p // rows, q // columns
@@ -88,7 +88,7 @@ class Hog:
 
 
 def histograms(
-  images: Array, *, cell_size: tuple[int, int], orientations: int = 9
+  images: Array, *, cell_size: tuple[int, ...], orientations: int = 9
 ) -> Array:
   """Histograms of oriented gradients, as MaskFeat takes them.
 
@@ -146,7 +146,7 @@ def gradients(images: Array) -> tuple[Array, Array]:
   )
 
 
-def lines(size: tuple[int, int], orientations: int) -> np.ndarray:
+def lines(size: tuple[int, ...], orientations: int) -> np.ndarray:
   """Lines through the middle of a cell, across the gradients of each bin.
 
   Args:

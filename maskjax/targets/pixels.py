@@ -24,10 +24,10 @@ class Pixels:
       other and are normalized each by itself; the whole patch when None.
   """
 
-  patch_size: tuple[int, int]
+  patch_size: tuple[int, ...]
   channels: int
   normalized: bool = False
-  cell_size: tuple[int, int] | None = None
+  cell_size: tuple[int, ...] | None = None
 
   is_pixels = True
 
@@ -47,11 +47,11 @@ class Pixels:
     return self.patch_size[0] * self.patch_size[1] * self.channels
 
   @property
-  def _cell(self) -> tuple[int, int]:
+  def _cell(self) -> tuple[int, ...]:
     return self.cell_size or self.patch_size
 
   @property
-  def _cells(self) -> tuple[int, int]:
+  def _cells(self) -> tuple[int, ...]:
     """Rows and columns of cells in a patch."""
     (p, q), (rows, columns) = self.patch_size, self._cell
     return p // rows, q // columns

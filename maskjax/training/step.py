@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from maskjax import keys, sharding
 from maskjax.losses import Loss, Mean
-from maskjax.objectives import Batch, Objective, Step, Variables, abilities
+from maskjax.objectives import Batch, Objective, Step, Variables, abilities_of
 
 Metrics = Mapping[str, Mean]
 
@@ -132,7 +132,7 @@ def train_step(
 
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   variables = Variables(optax.apply_updates(state.params, updates), state.extra)
-  update = abilities(objective).update
+  update = abilities_of(objective).update
   if update is not None:
     variables = update(variables, batch, step, loss.sums)
   params, extra = variables

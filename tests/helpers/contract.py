@@ -20,7 +20,7 @@ from maskjax import data, objectives, resolve, sharding, systems
 from maskjax.data.configured import bind_transform
 from maskjax.errors import UserError
 from maskjax.models import stack_blocks
-from maskjax.objectives import Step, Variables, abilities
+from maskjax.objectives import Step, Variables, abilities_of
 
 ROWS = 4
 KEY = jax.random.key(11)
@@ -90,7 +90,7 @@ def batch(name: str) -> dict[str, jax.Array]:
     )
     with pipeline(0) as batches:
       found = dict(next(batches))
-  wanted = abilities(build(name)).batch_shapes(ROWS)
+  wanted = abilities_of(build(name)).batch_shapes(ROWS)
   found = {key: rows for key, rows in found.items() if key in (*wanted, "image2")}
   found["index"] = np.arange(ROWS)
   found["valid"] = np.ones(ROWS, bool)
@@ -218,7 +218,7 @@ def stacked(teacher: Any) -> Any:
 def check_abilities_fit_each_other(name: str) -> None:
   """Shapes alone: features, pictures, updates, and the batches that plans assume."""
   objective, whole = build(name), batch(name)
-  offered, state = abilities(objective), variables(name)
+  offered, state = abilities_of(objective), variables(name)
   count = len(whole["index"])
   features = jax.eval_shape(offered.features, state, whole)
   assert features.shape[0] == count and len(features.shape) in (2, 3)

@@ -4,7 +4,7 @@ import pytest
 
 from maskjax import systems
 from maskjax.errors import UserError
-from maskjax.objectives import abilities
+from maskjax.objectives import abilities_of
 
 
 class Plain:
@@ -22,7 +22,7 @@ def with_methods(**methods):
 
 
 def test_what_is_not_there_is_none():
-  found = abilities(Plain())
+  found = abilities_of(Plain())
   assert found.loss is not None
   assert found.features is found.update is found.targets is None
   assert found.pretrained == {}
@@ -30,13 +30,13 @@ def test_what_is_not_there_is_none():
 
 def test_evaluation_falls_back_on_the_loss():
   plain = Plain()
-  assert abilities(plain).evaluate == plain.loss
+  assert abilities_of(plain).evaluate == plain.loss
   custom = with_methods(evaluate=lambda self, variables, batch, step: 1)
-  assert abilities(custom).evaluate(None, None, None) == 1
+  assert abilities_of(custom).evaluate(None, None, None) == 1
 
 
 def test_a_system_offers_what_it_has():
-  found = abilities(systems.mae(encoder="Ti"))
+  found = abilities_of(systems.mae(encoder="Ti"))
   assert None not in (found.features, found.layers, found.targets, found.reconstruct)
   assert found.predict is found.embed is found.update is None
 
@@ -64,10 +64,10 @@ def test_a_system_offers_what_it_has():
 )
 def test_half_an_ability_is_refused_in_one_line(methods, complaint):
   with pytest.raises(UserError, match=complaint) as caught:
-    abilities(with_methods(**methods))
+    abilities_of(with_methods(**methods))
   assert "\n" not in str(caught.value)
 
 
 def test_parameters_that_are_not_used_may_have_any_name():
   custom = with_methods(features=lambda self, _variables, _: 0)
-  assert abilities(custom).features is not None
+  assert abilities_of(custom).features is not None

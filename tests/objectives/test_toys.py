@@ -8,7 +8,7 @@ import pytest
 from toys import clip_mae, late_spectra
 
 import maskjax as mj
-from maskjax.objectives import Step, Variables, abilities
+from maskjax.objectives import Step, Variables, abilities_of
 
 KEY = jax.random.key(0)
 
@@ -63,7 +63,7 @@ def test_it_is_short_and_learns_on_the_mesh_of_all_devices(module, make, name):
 def test_it_is_named_by_its_import_path(module, make, name):
   path = f"toys.{make.__name__}:{make.__name__}"
   assert mj.resolve.build(mj.objectives, path) == make()
-  offered = abilities(make())
+  offered = abilities_of(make())
   assert offered.features is not None and offered.batch_shapes is not None
 
 

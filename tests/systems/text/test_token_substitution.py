@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 
 from maskjax.data.token_vectors import mutual_information, vectors_of
 from maskjax.errors import UserError
-from maskjax.objectives import Step, Variables, abilities
+from maskjax.objectives import Step, Variables, abilities_of
 from maskjax.systems import token_substitution
 from maskjax.systems.text.token_substitution.clusters import Clusters, confusing
 from maskjax.tokens import Text
@@ -232,5 +232,5 @@ def test_confusions_change_the_loss():
 
 
 def test_a_discriminator_predicts_no_tokens():
-  assert abilities(make("rts")).predict is None
-  assert abilities(make("slm")).predict is not None
+  assert abilities_of(make("rts")).predict is None
+  assert abilities_of(make("slm")).predict is not None

@@ -58,6 +58,7 @@ class RegressorBlock(nn.Module):
       return cast(Array, norm_like(self, name=name)(x))
 
     def add(x: Array, y: Array, name: str) -> Array:
+      assert options.layer_scale is not None  # as `cae` makes it
       init = nn.initializers.constant(options.layer_scale)
       scale = self.param(f"{name}_scale", init, (y.shape[-1],))
       return x + stochastic_depth(self, y * scale.astype(y.dtype), drop_path)
