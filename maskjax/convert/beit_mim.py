@@ -1,7 +1,7 @@
 """BEiT's weights as `BeitForMaskedImageModeling` of transformers has them.
 
-The blocks of patch aggregation, which BEiT v2 drops after pretraining, have no place
-there: what we write lacks them, and comes back with `head_depth=0`.
+It has none of the blocks of patch aggregation, which BEiT v2 drops after pretraining:
+what we write lacks them, and comes back with `head_depth=0`.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from maskjax.convert.layout import Place
 from maskjax.errors import UserError
 from maskjax.models import vit_encoder
 from maskjax.systems import beit_v2
+from maskjax.tokens import grid_of
 
 MODEL_TYPE = "beit"
 OBJECTIVE = "beit_v2"
@@ -64,8 +65,8 @@ def from_hf(
     tensors: its tensors by name, see `layout.to_params`.
 
   Returns:
-    Keyword arguments for `maskjax.systems.beit_v2`, which say nothing of masks and
-    of the tokenizer, and the parameters of its model: a tree of float32 arrays with
+    Keyword arguments for `maskjax.systems.beit_v2` without those of masks and of the
+    tokenizer, and the parameters of its model: a tree of float32 arrays with
     separate blocks.
 
   Raises:
@@ -89,7 +90,9 @@ def from_hf(
       "heads": config["num_attention_heads"],
     },
   }
-  vit_encoder(**shape)  # says what does not fit together
+  # Refuses what does not fit together.
+  grid = grid_of(shape["image_size"], shape["patch_size"])
+  vit_encoder(grid=grid, encoder=shape["encoder"])
   hyperparameters = {
     **shape,
     "channels": config["num_channels"],
@@ -117,12 +120,12 @@ def to_hf(
     The content of `config.json`, and the tensors by name.
 
   Raises:
-    UserError: a network that transformers has no word for, or parameters that are not
+    UserError: a network that transformers does not have, or parameters that are not
       those of the hyperparameters. Names the key or the arrays.
   """
   objective = beit_v2(**hyperparameters)
-  encoder, patch = objective.model.encoder, layout.square(objective.patch_size)
-  rows, columns = objective.grid
+  encoder, patch = objective.model.encoder, layout.square(objective.patches.size)
+  rows, columns = objective.patches.grid
   mlp_ratio = encoder.options.mlp_ratio
   config = {
     **DEFAULTS,
@@ -137,7 +140,7 @@ def to_hf(
     "layer_scale_init_value": encoder.options.layer_scale,
     "model_type": MODEL_TYPE,
     "num_attention_heads": encoder.heads,
-    "num_channels": objective.channels,
+    "num_channels": objective.patches.channels,
     "num_hidden_layers": encoder.depth,
     "patch_size": patch,
     "vocab_size": objective.model.num_codes,
@@ -151,7 +154,7 @@ def _places(config: Mapping[str, Any]) -> layout.Places:
   width, depth = config["hidden_size"], config["num_hidden_layers"]
   patch, channels = config["patch_size"], config["num_channels"]
   rows, columns = (side // patch for side in layout.sides("", config["image_size"]))
-  # One bias for each difference of two places, and three of the class token.
+  # One bias for each difference of two positions, and three of the class token.
   biases = (2 * rows - 1) * (2 * columns - 1) + 3
   token = (1, 1, width)
   scales = {

@@ -1,22 +1,14 @@
 """Networks: (tokens, mask) to predictions, in Linen."""
 
 from maskjax.models.attention import last_attention
-from maskjax.models.beit import CodePredictor
 from maskjax.models.block_options import BlockOptions
-from maskjax.models.cae import ContextAutoencoder
-from maskjax.models.capi import ClusterPredictor, Clusters, Predictor
-from maskjax.models.ccvit import TokensAndPixels
 from maskjax.models.checks import check_dtype, check_rotary, check_shape
 from maskjax.models.cnn import CNN_SIZES, ConvEncoder, conv_encoder, is_cnn
-from maskjax.models.croco import CrossViewAutoencoder
-from maskjax.models.crossmae import CrossDecoder, CrossMaskedAutoencoder
 from maskjax.models.decoder import Decoder, decoder_of
 from maskjax.models.joint_embedding import JointEmbedding
-from maskjax.models.latent_mim import CueDecoder, LatentMaskedModel, NormedProjector
 from maskjax.models.layers import Layers, encoder_layers
 from maskjax.models.mae import MaskedAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
-from maskjax.models.multiscale import MultiscaleAutoencoder, RegionDecoder
 from maskjax.models.prototypes import CosineHead
 from maskjax.models.swin import SWIN_SIZES, SwinEncoder, swin_encoder
 from maskjax.models.transformer import (
@@ -35,7 +27,6 @@ from maskjax.models.vit import (
   vit_encoder,
   vit_size,
 )
-from maskjax.models.vqkd import CodeAutoencoder
 
 __all__ = [
   "CNN_SIZES",
@@ -44,30 +35,15 @@ __all__ = [
   "BlockOptions",
   "Change",
   "Classifier",
-  "ClusterPredictor",
-  "Clusters",
-  "CodeAutoencoder",
-  "CodePredictor",
-  "ContextAutoencoder",
   "ConvEncoder",
   "CosineHead",
-  "CrossDecoder",
-  "CrossMaskedAutoencoder",
-  "CrossViewAutoencoder",
-  "CueDecoder",
   "Decoder",
   "JointEmbedding",
-  "LatentMaskedModel",
   "Layers",
   "MaskedAutoencoder",
   "MaskedEncoder",
-  "MultiscaleAutoencoder",
   "Network",
-  "NormedProjector",
-  "Predictor",
-  "RegionDecoder",
   "SwinEncoder",
-  "TokensAndPixels",
   "Transformer",
   "VisionEncoder",
   "blocks_like",

@@ -61,6 +61,11 @@ class ConvEncoder(nn.Module):
     """Type of the computation."""
     return self.network.dtype
 
+  @property
+  def drops_paths(self) -> bool:
+    """Whether training drops branches of blocks at random."""
+    return self.network.drop_path > 0
+
   def __call__(self, patches: Array) -> Array:
     """The features of all positions after the last stage: [B, N, P] to [B, K, D]."""
     last = self.stages(patches)[-1]

@@ -1,11 +1,11 @@
 """CAPI: cluster and predict latent patches.
 
-Shows one block of an image to a ViT, and has a predictor that attends to its codes
-alone name the clusters of masked patches' codes, as an average of the ViT over past
-steps has them. The clusters are learned on the way, from the teacher's codes and with a
-learning rate of their own; Sinkhorn and Knopp's iteration shares them out evenly at
-each place of the grid, so that no cluster can stand for a place
-(https://arxiv.org/abs/2502.08769). Config: `configs/image/capi.py`.
+A ViT sees one block of an image, and a predictor that attends to its features alone
+predicts the clusters to which masked patches belong by the features of a teacher, an
+average of the ViT over past steps. The clusters are learned at the same time, from the
+teacher's features and with a learning rate of their own; Sinkhorn and Knopp's iteration
+shares them out evenly at each position of the grid, so that no cluster can stand for a
+position (https://arxiv.org/abs/2502.08769). Config: `configs/image/capi.py`.
 """
 
 import dataclasses
@@ -14,27 +14,24 @@ from typing import Any, Unpack, cast
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax import Array
 
-from maskjax import keys, resolve
+from maskjax import keys
 from maskjax.errors import UserError, at_least_one, positive
 from maskjax.losses import Loss, Mean, cross_entropy
-from maskjax.models import (
-  ClusterPredictor,
-  Clusters,
-  CosineHead,
-  Network,
-  Predictor,
-  check_rotary,
-  decoder_of,
-  vit_encoder,
-)
+from maskjax.masking import Mask, masking_of
+from maskjax.models import CosineHead, Network, check_rotary, decoder_of, vit_encoder
+from maskjax.models.decoder import TokenDecoder
+from maskjax.models.encoder_model import EncoderModel
+from maskjax.models.rotary import pad_first
+from maskjax.normalization import unit
 from maskjax.objectives import teachers
-from maskjax.objectives.distillation import Taught
-from maskjax.objectives.images import masks
-from maskjax.objectives.objective import Batch, Variables, valid
+from maskjax.objectives.objective import Batch, Step, Variables, valid
+from maskjax.objectives.patches import PatchObjective
 from maskjax.systems.system import System
 from maskjax.targets import sinkhorn
+from maskjax.tokens import grid_positions, patches_of
 
 SYSTEM = System(
   name="capi",
@@ -45,16 +42,70 @@ SYSTEM = System(
 )
 
 
+class Clusters(nn.Module):
+  """A linear layer from directions of features to logits of clusters.
+
+  Attributes:
+    num_clusters: number of clusters K.
+  """
+
+  num_clusters: int
+
+  @nn.compact
+  def __call__(self, features: Array) -> Array:
+    """[B, N, D] to float32 logits [B, N, K]."""
+    init = nn.initializers.normal(1.0)
+    return nn.Dense(self.num_clusters, kernel_init=init, name="head")(unit(features))
+
+
+class Predictor(TokenDecoder):
+  """Predicts each masked patch by itself, by attention to visible features alone."""
+
+  @nn.compact
+  def __call__(self, features: Array, mask: Mask) -> Array:
+    """Predicts masked patches: [B, R + V, E], registers first, to [B, M, D]."""
+    positions = jnp.asarray(grid_positions(self.grid))
+    visible, masked = positions[mask.visible_ids], positions[mask.masked_ids]
+    registers = features.shape[1] - visible.shape[1]
+    x = jnp.broadcast_to(self.mask_tokens(), (*masked.shape[:2], self.width))
+    return self.transform(
+      x,
+      attends="context",
+      context=features,
+      positions=masked,
+      context_positions=pad_first(visible, registers),
+    )
+
+
+class ClusterPredictor(EncoderModel):
+  """The network of CAPI (https://arxiv.org/abs/2502.08769, section 3).
+
+  Attributes:
+    encoder: sees the visible patches only; has rotary positions, and registers in place
+      of a class token.
+    predictor: attends to its features.
+    head: from what the predictor gives to logits of clusters.
+  """
+
+  predictor: Predictor
+  head: CosineHead
+
+  def __call__(self, patches: Array, mask: Mask) -> Array:
+    """Predicts masked patches' clusters: [B, N, P] to float32 logits [B, M, K]."""
+    return self.head(self.predictor(self.encoder(patches, mask), mask))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Capi(Taught):
-  """Predicts the clusters of a teacher's codes, and learns the clusters.
+class Capi(PatchObjective):
+  """The objective of CAPI; `capi` makes it from hyperparameters.
 
   The two losses share no parameters: gradients reach the clusters through their own
   loss alone, and the student through the other. Clusters are shared out evenly among
   the images that are computed at once: with microbatches, among those of each.
 
   Attributes:
-    clusters: says how near the teacher's codes are to clusters.
+    teacher: an average of the student's encoder.
+    clusters: from the teacher's features to logits of clusters.
     num_predicted: how many masked patches are predicted, drawn at random.
     target_temperature: of the logits that are shared out.
     cluster_temperature: of the logits that learn from that.
@@ -62,6 +113,7 @@ class Capi(Taught):
     sinkhorn_steps: how often columns and rows are normalized.
   """
 
+  teacher: teachers.Ema
   clusters: Clusters
   num_predicted: int
   target_temperature: float
@@ -71,54 +123,70 @@ class Capi(Taught):
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters for images of the batch's shape, and the teacher."""
-    params = self.init_model(key, batch)
-    taught = self.init_teacher(params, key, batch)
-
-    def codes(batch: Batch) -> Array:
-      return self.teacher.features(self.features, taught, batch)
-
-    width = jax.eval_shape(codes, batch).shape[-1]
+    params = self.init_params(key, batch)
+    teacher = self.teacher.init(params, key, batch)
+    width = self.model.encoder.width
     clusters = self.clusters.init(keys.named(key, "clusters"), jnp.zeros((1, width)))
-    return Variables({**params, "clusters": clusters["params"]}, {"teacher": taught})
+    return Variables({**params, "clusters": clusters["params"]}, {"teacher": teacher})
 
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """As `evaluate`, with dropped paths."""
-    dropped = self.drop_path_rngs(batch, key)
-    return self.loss_under(params, extra, batch, key, dropped)
+  def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
+    """Cross-entropy of predicted clusters and of the clusters, with dropped paths."""
+    return self._loss(variables, batch, step, self.rngs(batch, step))
 
-  def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """Cross-entropy of predicted clusters, and that of the clusters themselves."""
-    return self.loss_under(params, extra, batch, key, {})
+  def evaluate(self, variables: Variables, batch: Batch, step: Step) -> Loss:
+    """Cross-entropy of predicted clusters and of the clusters, by the whole network."""
+    return self._loss(variables, batch, step, {})
 
-  def loss_under(
-    self, params: Any, extra: Any, batch: Batch, key: Array, rngs: Mapping[str, Array]
+  def update(
+    self, variables: Variables, batch: Batch, step: Step, sums: Mapping[str, Any]
+  ) -> Variables:
+    """Lets the teacher follow."""
+    params, extra = variables
+    return Variables(
+      params, {"teacher": self.teacher.update(extra["teacher"], params, step)}
+    )
+
+  def teacher_variables(self, variables: Variables) -> Variables:
+    """The variables with the teacher's encoder in the place of the student's."""
+    params, extra = variables
+    return Variables({**params, **extra["teacher"]}, extra)
+
+  def assignments(self, logits: Array, where: Array) -> Array:
+    """Shares of the clusters in each patch, without gradients.
+
+    Args:
+      logits: of the teacher's features, [B, N, K].
+      where: which images count, bool [B].
+
+    Returns:
+      float32 [B, N, K].
+    """
+    # [B, N, K] -> [N, B, K]
+    scores = jax.lax.stop_gradient(logits).swapaxes(0, 1) / self.target_temperature
+    return sinkhorn(scores, where, steps=self.sinkhorn_steps).swapaxes(0, 1)
+
+  def _loss(
+    self, variables: Variables, batch: Batch, step: Step, rngs: Mapping[str, Array]
   ) -> Loss:
-    """The loss under given random numbers."""
+    params, extra = variables
     where = valid(batch)
-    codes = self.teacher.features(self.features, extra["teacher"], batch)
-    logits = self.clusters.apply({"params": params["clusters"]}, codes)
+    features = self.teacher.features(self.features, extra["teacher"], batch)
+    logits = self.clusters.apply({"params": params["clusters"]}, features)
     logits = cast(Array, logits)
     targets = self.assignments(logits, where)
     clustering = cross_entropy(logits / self.cluster_temperature, targets)
-    asked = keys.example_keys(keys.named(key, "predicted"), batch)
-    mask = self.mask(batch, key).subset(asked, self.num_predicted)
-    predictions = self.model.apply(
-      {"params": params}, self.patches(batch), mask, rngs=dict(rngs)
+    example_keys = keys.example_keys(keys.named(step.key, "predicted"), batch)
+    mask = self.mask(batch, step).subset(example_keys, self.num_predicted)
+    predictions = self.apply(variables, self.patches(batch), mask, rngs=rngs)
+    prediction = cross_entropy(
+      predictions / self.student_temperature, mask.take_masked(targets)
     )
-    predictions = cast(Array, predictions) / self.student_temperature
-    prediction = cross_entropy(predictions, mask.take_masked(targets))
     each = prediction.mean(axis=1) + clustering.mean(axis=1)
     return Loss.of(
       Mean.of(each, where),
       prediction=Mean.of(prediction, where[:, None]),
       clustering=Mean.of(clustering, where[:, None]),
     )
-
-  def assignments(self, logits: Array, where: Array) -> Array:
-    """How much of each patch belongs to each cluster, without gradients: [B, N, K]."""
-    # [B, N, K] -> [N, B, K]
-    scores = jax.lax.stop_gradient(logits).swapaxes(0, 1) / self.target_temperature
-    return sinkhorn(scores, where, steps=self.sinkhorn_steps).swapaxes(0, 1)
 
 
 def capi(
@@ -150,8 +218,9 @@ def capi(
     encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
     predictor: `width`, `depth`, `heads`; when None as the encoder, with 12 blocks.
     registers: learned tokens beside the patches.
-    teacher: see `maskjax.objectives.teachers`; the paper's `decay` of `ema` falls from
-      1 to 0.999 while the learning rate rises, and rises to 1 as that falls.
+    teacher: `ema` of `maskjax.objectives.teachers`, with its keywords; the paper's
+      `decay` falls from 1 to 0.999 while the learning rate rises, and rises to 1 as
+      that falls.
     mask: name of a sampler of `maskjax.masking`, or an import path.
     mask_ratio: share of the patches that is masked.
     predicted_ratio: share of the masked patches that is predicted.
@@ -164,16 +233,17 @@ def capi(
     **network: see `maskjax.models.Network`; `norm_epsilon` is 1e-5 when left out.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a shape, a temperature, a count or a ratio out of its range, or another
+      teacher; names it.
 
   Example:
     >>> capi(image_size=28, patch_size=4, encoder="Ti").num_predicted
     1
   """
   network = {"norm_epsilon": 1e-5, **network}
+  patches = patches_of(image_size, patch_size, channels=channels)
   vit = vit_encoder(
-    image_size=image_size,
-    patch_size=patch_size,
+    grid=patches.grid,
     encoder=encoder,
     positions="rotary",
     class_token=False,
@@ -191,21 +261,19 @@ def capi(
     raise UserError(
       f"predicted_ratio={predicted_ratio}: expected above 0 and at most 1"
     )
-  images = masks(vit, mask, mask_ratio, patch_size=patch_size, channels=channels)
-  num_masked = images["num_masked"]
+  policy = masking_of(patches.grid, mask, mask_ratio)
   shape = {"width": vit.width, "depth": 12, "heads": vit.heads, **(predictor or {})}
-  asks = decoder_of(vit, shape, kind=Predictor, role="predictor")
-  check_rotary("predictor", width=asks.width, heads=asks.heads, axes=len(asks.grid))
+  built = decoder_of(vit, shape, kind=Predictor, role="predictor")
+  check_rotary("predictor", width=built.width, heads=built.heads, axes=len(built.grid))
   return Capi(
     model=ClusterPredictor(
-      encoder=vit,
-      predictor=asks,
-      head=CosineHead(size=num_clusters),
+      encoder=vit, predictor=built, head=CosineHead(size=num_clusters)
     ),
-    **images,
+    patches=patches,
+    masking=policy,
+    teacher=teachers.build_ema(teacher, parts=("encoder",)),
     clusters=Clusters(num_clusters=num_clusters),
-    teacher=resolve.build(teachers, teacher),
-    num_predicted=max(1, int(num_masked * predicted_ratio)),
+    num_predicted=max(1, int(policy.num_masked * predicted_ratio)),
     target_temperature=target_temperature,
     cluster_temperature=cluster_temperature,
     student_temperature=student_temperature,

@@ -2,29 +2,34 @@
 
 The tokenizer is k-means over patches of pixels, which needs no training. Of each image
 a block of patches is masked and some others are replaced by their centroid; of both,
-one branch predicts the centroid's number, and another, which knows the image's later
-half only through the class token, the pixels (https://arxiv.org/abs/2303.04664).
-Config: `configs/image/ccvit.py`.
+one branch predicts the number of the centroid, and another, which knows what the last
+blocks found only through the class token, the pixels
+(https://arxiv.org/abs/2303.04664). Config: `configs/image/ccvit.py`.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax import Array
 
 from maskjax import keys, masking
 from maskjax.errors import UserError, at_least_one
-from maskjax.losses import Loss, Mean, cross_entropy, squared_error
-from maskjax.masking import Mask
-from maskjax.models import Network, TokensAndPixels, vit_encoder
-from maskjax.objectives.images import ImageObjective, masks
-from maskjax.objectives.objective import Batch, Variables, valid
+from maskjax.losses import Loss, Mean, squared_error
+from maskjax.masking import Mask, masking_of
+from maskjax.models import Network, blocks_like, norm_like, vit_encoder
+from maskjax.models.dense import Dense
+from maskjax.models.encoder_model import EncoderModel
+from maskjax.objectives.objective import Batch, Step, Variables, first_example, valid
+from maskjax.objectives.patches import PatchObjective
+from maskjax.objectives.reconstruction import pictures
+from maskjax.objectives.tokenizers import code_accuracy, code_cross_entropy
 from maskjax.systems.system import System
 from maskjax.targets import Pixels, kmeans, nearest
-from maskjax.tokens.patches import per_side
+from maskjax.tokens import patches_of
 
 SYSTEM = System(
   name="ccvit",
@@ -35,13 +40,62 @@ SYSTEM = System(
 )
 
 
+class TwoBranches(EncoderModel):
+  """The network of CCViT (https://arxiv.org/abs/2303.04664, figure 2).
+
+  Centroids are predicted from the last block. Pixels are predicted by further blocks,
+  from the patches of an earlier one and the class token of the last, which must
+  therefore know the image as a whole.
+
+  Attributes:
+    encoder: with `masked_patches="token"`, `positions="relative"`, `final_norm=False`.
+    num_centroids: number K of centroids.
+    patch_dim: length P of a patch of pixels.
+    early: after how many blocks the second branch takes the patches.
+    branch_depth: blocks of the second branch.
+  """
+
+  num_centroids: int
+  patch_dim: int
+  early: int
+  branch_depth: int
+
+  @nn.compact
+  def __call__(
+    self, patches: Array, mask: Mask, predicted: Mask
+  ) -> tuple[Array, Array]:
+    """Predicts patches.
+
+    Args:
+      patches: [B, N, P].
+      mask: which patches mask tokens replace.
+      predicted: which M patches of each image are predicted.
+
+    Returns:
+      Logits, float32 [B, M, K], and pixels, float32 [B, M, P].
+    """
+    encoder = self.encoder
+    outputs = encoder.every_block(patches, mask)
+    last, early = outputs[-1], outputs[self.early - 1]
+    x = encoder.patch_tokens(norm_like(encoder, name="norm")(last))
+    head = Dense(self.num_centroids, dtype=encoder.dtype, name="token_head")
+    logits = head(predicted.take_masked(x))
+    x = jnp.concatenate([last[:, :1], early[:, 1:]], axis=1)
+    branch = blocks_like(encoder, self.branch_depth, name="branch")
+    x = branch(x, bias=encoder.relative())[-1]
+    x = encoder.patch_tokens(norm_like(encoder, name="pixel_norm")(x))
+    head = Dense(self.patch_dim, dtype=encoder.dtype, name="pixel_head")
+    pixels = head(predicted.take_masked(x))
+    return logits.astype(jnp.float32), pixels.astype(jnp.float32)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CentroidModeling(ImageObjective):
-  """Predicts centroids and pixels; `ccvit` makes it from hyperparameters.
+class CCViT(PatchObjective):
+  """The objective of CCViT; `ccvit` makes it from hyperparameters.
 
   Attributes:
     target: the pixels.
-    num_replaced: how many visible patches give way to their centroid.
+    num_replaced: how many visible patches are replaced by their centroid.
     kmeans_steps: of Lloyd's algorithm.
   """
 
@@ -52,85 +106,76 @@ class CentroidModeling(ImageObjective):
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters, and as `centroids` those of the patches of this very batch.
 
-    They begin as patches of it that the key draws.
+    The first centroids are patches of it that the key draws.
 
     Raises:
       UserError: the batch has fewer patches than there are to be centroids.
     """
-    patches, count = self.patches(batch), self.model.num_tokens
-    flat = patches.reshape(-1, self.patch_dim)  # [B N, P]
+    patches, count = self.patches(batch), self.model.num_centroids
+    flat = patches.reshape(-1, self.patches.dim)  # [B N, P]
     if len(flat) < count:
       raise UserError(
         f"num_centroids={count}: expected at most the {len(flat)} patches of a batch"
       )
-    one = {name: rows[:1] for name, rows in batch.items()}
-    mask = self.mask(one, key)
+    mask = self.mask(first_example(batch), Step(key))
+    params = self.model.init(key, patches[:1], mask, mask)["params"]
     drawn = jax.random.choice(
       keys.named(key, "centroids"), len(flat), (count,), replace=False
     )
-    return Variables(
-      self.model.init(key, patches[:1], mask, mask)["params"],
-      {
-        "centroids": kmeans(
-          patches.swapaxes(0, 1), flat[drawn], steps=self.kmeans_steps
-        )
-      },
+    centroids = kmeans(patches.swapaxes(0, 1), flat[drawn], steps=self.kmeans_steps)
+    return Variables(params, {"centroids": centroids})
+
+  def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
+    """Mean over masked and replaced patches of both branches' errors."""
+    mask = self.mask(batch, step)
+    replaced = self.replaced(mask, batch, step)
+    patches, centroids = self.patches(batch), variables.extra["centroids"]
+    ids, _ = nearest(patches, centroids)
+    count = mask.masked_ids.shape[1] + self.num_replaced
+    predicted = Mask.exactly(mask.masked | replaced, num_masked=count)
+    logits, pixels = self.apply(
+      variables, with_centroids(patches, centroids[ids], replaced), mask, predicted
+    )
+    truth = predicted.take_masked(ids)
+    tokens = code_cross_entropy(logits, truth)
+    targets = self.target(batch[self.patches.name])
+    errors = squared_error(pixels, predicted.take_masked(targets))
+    where = valid(batch)[:, None]
+    return Loss.of(
+      Mean.of(tokens + errors, where),
+      tokens=Mean.of(tokens, where),
+      accuracy=code_accuracy(logits, truth, where),
+      pixels=Mean.of(errors, where),
     )
 
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """Mean over masked and replaced patches of both branches' errors."""
-    mask = self.mask(batch, key)
-    replaced = self.replaced(mask, batch, key)
-    return self.loss_under(mask, replaced, params, extra, batch)
+  def replaced(self, mask: Mask, batch: Batch, step: Step) -> Array:
+    """Which visible patches are replaced by their centroid: bool [B, N]."""
 
-  def replaced(self, mask: Mask, batch: Batch, key: Array) -> Array:
-    """Which visible patches give way to their centroid: bool [B, N]."""
-
-    def some(key: Array, masked: Array) -> Array:
+    def draw(key: Array, masked: Array) -> Array:
       noise = jax.random.uniform(key, masked.shape)
       return masking.highest(noise - masked, self.num_replaced)
 
-    example_keys = keys.example_keys(keys.named(key, "replaced"), batch)
-    return jax.vmap(some)(example_keys, mask.masked)
+    example_keys = keys.example_keys(keys.named(step.key, "replaced"), batch)
+    return jax.vmap(draw)(example_keys, mask.masked)
 
-  def loss_under(
-    self, mask: Mask, replaced: Array, params: Any, extra: Any, batch: Batch
-  ) -> Loss:
-    """The loss of given masks and replacements."""
-    patches, centroids = self.patches(batch), extra["centroids"]
-    ids, _ = nearest(patches, centroids)
-    given = jnp.where(replaced[..., None], centroids[ids], patches)
-    count = self.num_masked + self.num_replaced
-    asked = Mask.exactly(mask.masked | replaced, num_masked=count)
-    logits, pixels = self.predict(mask, asked, params, given)
-    truth = asked.take_masked(ids)
-    tokens = cross_entropy(logits, jax.nn.one_hot(truth, logits.shape[-1]))
-    errors = squared_error(pixels, asked.take_masked(self.target(batch["image"])))
-    counts = valid(batch)[:, None]
-    return Loss.of(
-      Mean.of(tokens + errors, counts),
-      tokens=Mean.of(tokens, counts),
-      accuracy=Mean.of(logits.argmax(axis=-1) == truth, counts),
-      pixels=Mean.of(errors, counts),
-    )
-
-  def predict(
-    self, mask: Mask, asked: Mask, params: Any, patches: Array
-  ) -> tuple[Array, Array]:
-    """See `maskjax.models.TokensAndPixels`."""
-    outputs = self.model.apply({"params": params}, patches, mask, asked)
-    return cast(tuple[Array, Array], outputs)
-
-  def reconstruct(self, params: Any, batch: Batch, key: Array) -> dict[str, Array]:
+  def reconstruct(
+    self, variables: Variables, batch: Batch, step: Step
+  ) -> dict[str, Array]:
     """Images as they are, masked without replacements, and with predicted pixels."""
-    images, mask = batch["image"], self.mask(batch, key)
-    _, pixels = self.predict(mask, mask, params, self.patches(batch))
-    completed = mask.restore(mask.take_visible(self.target(images)), pixels)
-    return {
-      "original": images,
-      "masked": self.masked_images(batch, mask),
-      "reconstructed": self.target.draw(completed, images),
-    }
+    mask = self.mask(batch, step)
+    _, pixels = self.apply(variables, self.patches(batch), mask, mask)
+    return pictures(self, self.target, pixels, batch, mask)
+
+
+def with_centroids(patches: Array, centroids: Array, replaced: Array) -> Array:
+  """Patches of which some are replaced by their centroid.
+
+  Args:
+    patches: [B, N, P].
+    centroids: the nearest of each patch, [B, N, P].
+    replaced: bool [B, N].
+  """
+  return jnp.where(replaced[..., None], centroids, patches)
 
 
 def ccvit(
@@ -148,7 +193,7 @@ def ccvit(
   norm_pix_loss: bool = True,
   layer_scale: float = 0.1,
   **network: Unpack[Network],
-) -> CentroidModeling:
+) -> CCViT:
   """Makes CCViT from hyperparameters.
 
   Args:
@@ -158,7 +203,7 @@ def ccvit(
     encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
     branch: of the branch for pixels: after how many of the encoder's blocks it begins,
       `early`, and how many of its own it has, `depth`; 9 and 2 when None.
-    num_centroids: how many tokens there are; at most the patches of a batch.
+    num_centroids: how many centroids there are; at most the patches of a batch.
     kmeans_steps: how often k-means moves the centroids.
     mask: name of a sampler of `maskjax.masking`, or an import path.
     mask_ratio: share of the patches that is masked.
@@ -168,17 +213,16 @@ def ccvit(
     **network: see `maskjax.models.Network`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a shape, a branch, a count or a ratio that does not fit; names it.
 
   Example:
-    >>> objective = ccvit()
-    >>> objective.num_masked, objective.num_replaced
+    >>> system = ccvit()
+    >>> system.masking.num_masked, system.num_replaced
     (75, 20)
   """
-  patch = per_side(patch_size)
+  patches = patches_of(image_size, patch_size, channels=channels)
   vit = vit_encoder(
-    image_size=image_size,
-    patch_size=patch,
+    grid=patches.grid,
     encoder=encoder,
     masked_patches="token",
     positions="relative",
@@ -194,23 +238,23 @@ def ccvit(
     )
   at_least_one(num_centroids=num_centroids, kmeans_steps=kmeans_steps)
   at_least_one(**{"branch.depth": of_branch["depth"]})
-  length = vit.grid[0] * vit.grid[1]
   if not 0 < replace_ratio < 1 - mask_ratio:
     raise UserError(
       f"replace_ratio={replace_ratio}: expected more than 0 and less than the share of "
       f"patches that mask_ratio={mask_ratio} leaves visible"
     )
-  target = Pixels(patch_size=patch, channels=channels, normalized=norm_pix_loss)
-  return CentroidModeling(
-    model=TokensAndPixels(
+  target = Pixels(patch_size=patches.size, channels=channels, normalized=norm_pix_loss)
+  return CCViT(
+    model=TwoBranches(
       encoder=vit,
-      num_tokens=num_centroids,
+      num_centroids=num_centroids,
       patch_dim=target.size,
       early=of_branch["early"],
       branch_depth=of_branch["depth"],
     ),
-    **masks(vit, mask, mask_ratio, patch_size=patch, channels=channels),
+    patches=patches,
+    masking=masking_of(patches.grid, mask, mask_ratio),
     target=target,
-    num_replaced=masking.num_masked(length, replace_ratio),
+    num_replaced=masking.num_masked(patches.length, replace_ratio),
     kmeans_steps=kmeans_steps,
   )

@@ -1,32 +1,44 @@
 """SparK: designing BERT for convolutional networks.
 
 Masks units of 32 pixels and encodes what is visible with a ResNet or a ConvNeXt whose
-layers are sparse: they read and write visible places alone, so that the pattern of the
-mask neither fades nor shows in the statistics. The features of all scales, with an
-embedding of their scale at masked places, go into a light decoder like a UNet's, which
-predicts normalized pixels (https://arxiv.org/abs/2301.03580).
+layers are sparse: they read and write visible positions alone, so that the pattern of
+the mask neither fades nor shows in the statistics. The features of all scales, with an
+embedding of their scale at masked positions, go into a light decoder like a UNet's,
+which predicts normalized pixels (https://arxiv.org/abs/2301.03580).
 Config: `configs/image/spark.py`.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
+from flax import linen as nn
 from jax import Array
+from jax.typing import DTypeLike
 
-from maskjax import keys
 from maskjax.errors import UserError
-from maskjax.losses import Loss, Mean, squared_error
-from maskjax.masking import Mask
+from maskjax.losses import Loss, squared_error
+from maskjax.masking import Mask, masking_of
 from maskjax.models import conv_encoder
-from maskjax.models.spark import LightDecoder, SparseAutoencoder
-from maskjax.objectives import statistics
-from maskjax.objectives.images import masks
-from maskjax.objectives.objective import Batch, Variables, valid
-from maskjax.objectives.reconstruction import Prediction
+from maskjax.models.convnext import INIT, ConvNext
+from maskjax.models.convolution import (
+  BatchNorm,
+  Upsample,
+  conv,
+  upsample_mask,
+  zero_masked,
+)
+from maskjax.models.encoder_model import EncoderModel
+from maskjax.models.transformer import LayerNorm
+from maskjax.objectives import batch_statistics
+from maskjax.objectives.objective import Batch, Step, Variables, first_example
+from maskjax.objectives.patches import PatchObjective
+from maskjax.objectives.reconstruction import patch_loss, pictures
 from maskjax.systems.system import System
-from maskjax.targets import Pixels
+from maskjax.targets import Pixels, Target
+from maskjax.tokens import patches_of, patchify
 
 SYSTEM = System(
   name="spark",
@@ -37,45 +49,148 @@ SYSTEM = System(
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Spark(Prediction):
-  """The objective of SparK; `spark` makes it from hyperparameters."""
+class LightDecoder(nn.Module):
+  """Doubles features until they are as large as the image, like a UNet.
 
-  reads_extra = True
+  Each doubling is a transposed convolution and two of 3x3, and halves the channels
+  (https://arxiv.org/abs/2301.03580, section 3.2).
+
+  Attributes:
+    width: channels of the smallest features.
+    doublings: how often the sides are doubled.
+    channels: values a pixel.
+    dtype: type of the computation.
+  """
+
+  width: int
+  doublings: int
+  channels: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, features: Sequence[Array]) -> Array:
+    """Draws images.
+
+    Args:
+      features: dense, the smallest first: [B, H, W, width], then
+        [B, 2H, 2W, width / 2] and so on, each added to the doubled ones before it.
+
+    Returns:
+      float32 [B, 2**doublings H, 2**doublings W, channels].
+    """
+    x = features[0]
+    for i in range(self.doublings):
+      width = x.shape[-1]
+      x = Upsample(width, dtype=self.dtype, name=f"double_{i}")(x)
+      x = conv(width, 3, init=INIT, dtype=self.dtype, name=f"conv_{i}_0")(x)
+      x = BatchNorm(dtype=self.dtype, name=f"norm_{i}_0")(x)
+      x = nn.relu6(x)
+      x = conv(width // 2, 3, init=INIT, dtype=self.dtype, name=f"conv_{i}_1")(x)
+      x = BatchNorm(dtype=self.dtype, name=f"norm_{i}_1")(x)
+      if i + 1 < len(features):
+        x = x + features[i + 1]
+    head = conv(
+      self.channels, 1, use_bias=True, init=INIT, dtype=self.dtype, name="head"
+    )
+    return head(x).astype(jnp.float32)
+
+
+class SparseAutoencoder(EncoderModel):
+  """The network of SparK (https://arxiv.org/abs/2301.03580, section 3).
+
+  Attributes:
+    encoder: its layers read and write visible positions alone.
+    decoder: of its features at all scales, with embeddings where patches are masked.
+  """
+
+  decoder: LightDecoder
+
+  @nn.compact
+  def __call__(self, patches: Array, mask: Mask, visible_too: bool = False) -> Array:
+    """Predicts masked patches: [B, N, P] to float32 [B, M, P]; or all, [B, N, P]."""
+    stages = self.encoder.stages(patches, mask.masked)
+    # [B, N] -> [B, rows, columns]
+    masked = mask.masked.reshape(-1, *self.encoder.grid)
+    dense = [self.densified(x, masked, i) for i, x in enumerate(reversed(stages))]
+    predicted = patchify(self.decoder(dense), self.encoder.patch_size)
+    return predicted if visible_too else mask.take_masked(predicted)
+
+  def densified(self, x: Array, masked: Array, i: int) -> Array:
+    """Features of a scale as the decoder reads them: dense, and of its width.
+
+    Masked positions get a learned embedding.
+
+    Args:
+      x: features of a scale, [B, H, W, C].
+      masked: bool [B, rows, columns].
+      i: the scale, 0 for the smallest.
+
+    Returns:
+      [B, H, W, width].
+    """
+    dtype, width = self.encoder.dtype, self.decoder.width // 2**i
+    if isinstance(self.encoder.network, ConvNext):
+      x = zero_masked(LayerNorm(epsilon=1e-6, dtype=dtype, name=f"norm_{i}")(x), masked)
+    else:
+      x = BatchNorm(dtype=dtype, name=f"norm_{i}")(x, masked)
+    embedding = self.param(f"embedding_{i}", INIT, x.shape[-1:]).astype(dtype)
+    x = jnp.where(upsample_mask(masked, *x.shape[1:3]), embedding, x)
+    if i == 0 and x.shape[-1] == width:
+      return x
+    size = 1 if i == 0 else 3
+    return conv(width, size, use_bias=True, dtype=dtype, name=f"project_{i}")(x)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SparK(PatchObjective):
+  """The objective of SparK; `spark` makes it from hyperparameters.
+
+  Attributes:
+    target: what is predicted.
+    error: of each unit, from two [B, M, P] to [B, M].
+  """
+
+  target: Target
+  error: Callable[[Array, Array], Array]
 
   def init(self, key: Array, batch: Batch) -> Variables:
-    """Parameters, and running averages."""
-    one = {name: rows[:1] for name, rows in batch.items()}
-    return statistics.init(self.model, key, self.patches(one), self.mask(one, key))
+    """Parameters for images of the batch's shape, and running averages."""
+    one = first_example(batch)
+    mask = self.mask(one, Step(key))
+    return batch_statistics.init(self.model, key, self.patches(one), mask)
 
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+  def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
     """Mean error of the masked units, with dropped paths."""
-    del extra
-    mask = self.mask(batch, key)
-    # The first example's key, so that microbatches draw different numbers.
-    draw = keys.example_keys(keys.named(key, "drop_path"), batch)[0]
-    predicted, sums = statistics.train(
-      self.model, params, self.patches(batch), mask, rngs={"drop_path": draw}
+    mask, rngs = self.mask(batch, step), self.rngs(batch, step)
+    predictions, sums = batch_statistics.apply(
+      self.model, variables.params, self.patches(batch), mask, rngs=rngs
     )
-    return dataclasses.replace(self.compare(predicted, mask, batch), sums=sums)
+    loss = patch_loss(self.error, predictions, self.targets(batch), mask, batch)
+    return dataclasses.replace(loss, sums=sums)
 
-  def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """The same, normalized by running averages, with whole paths."""
-    mask = self.mask(batch, key)
-    predicted = self.predict(mask, Variables(params, extra), self.patches(batch))
-    return self.compare(predicted, mask, batch)
+  def evaluate(self, variables: Variables, batch: Batch, step: Step) -> Loss:
+    """Mean error of the masked units, by the whole network and running averages."""
+    mask = self.mask(batch, step)
+    predictions = self.apply(variables, self.patches(batch), mask)
+    return patch_loss(self.error, predictions, self.targets(batch), mask, batch)
 
-  def compare(self, predicted: Array, mask: Mask, batch: Batch) -> Loss:
-    """The loss of predictions [B, M, P]."""
-    errors = self.error(predicted, mask.take_masked(self.targets(batch)))
-    return Loss.of(Mean.of(errors, valid(batch)[:, None]))
-
-  def update_extra(
-    self, params: Any, extra: Any, step: Array, sums: Mapping[str, Any]
-  ) -> Any:
+  def update(
+    self, variables: Variables, batch: Batch, step: Step, sums: Mapping[str, Any]
+  ) -> Variables:
     """Moves the running averages."""
-    del params, step
-    return statistics.update(extra, sums)
+    return batch_statistics.update(variables, sums)
+
+  def targets(self, batch: Batch) -> Array:
+    """What is to be predicted of each unit: [B, N, P]."""
+    return self.target(batch[self.patches.name])
+
+  def reconstruct(
+    self, variables: Variables, batch: Batch, step: Step
+  ) -> dict[str, Array]:
+    """See `maskjax.objectives.reconstruction.pictures`."""
+    mask = self.mask(batch, step)
+    predictions = self.apply(variables, self.patches(batch), mask)
+    return pictures(self, self.target, predictions, batch, mask)
 
 
 def spark(
@@ -89,7 +204,7 @@ def spark(
   mask_ratio: float = 0.6,
   norm_pix_loss: bool = True,
   dtype: str = "float32",
-) -> Spark:
+) -> SparK:
   """Makes SparK from hyperparameters.
 
   Args:
@@ -105,17 +220,18 @@ def spark(
     dtype: type of the computation; parameters are float32.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a size, a width, a ratio or a network that does not fit; names it.
 
   Example:
-    >>> spark().grid
+    >>> spark().patches.grid
     (7, 7)
   """
   network = conv_encoder(
     image_size=image_size, patch_size=patch_size, encoder=encoder, dtype=dtype
   )
-  patch, stride = network.patch_size, network.network.stride
-  if patch[0] % stride or patch[1] % stride:
+  patches = patches_of(image_size, network.patch_size, channels=channels)
+  stride = network.network.stride
+  if any(side % stride for side in patches.size):
     raise UserError(
       f"patch_size={patch_size}: expected a multiple of {stride}, the encoder's stride"
     )
@@ -125,13 +241,14 @@ def spark(
       f"decoder_width={decoder_width}: expected a multiple of {2**doublings}, since "
       f"{doublings} doublings of the sides halve it"
     )
-  target = Pixels(patch_size=patch, channels=channels, normalized=norm_pix_loss)
+  target = Pixels(patch_size=patches.size, channels=channels, normalized=norm_pix_loss)
   decoder = LightDecoder(
     width=decoder_width, doublings=doublings, channels=channels, dtype=network.dtype
   )
-  return Spark(
+  return SparK(
     model=SparseAutoencoder(encoder=network, decoder=decoder),
-    **masks(network, mask, mask_ratio, patch_size=patch, channels=channels),
+    patches=patches,
+    masking=masking_of(patches.grid, mask, mask_ratio),
     target=target,
     error=squared_error,
   )

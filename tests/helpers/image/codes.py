@@ -26,8 +26,8 @@ TOKENIZER = {"name": "frozen", "objective": {"name": "vqkd", **VQKD}}
 def make_batch(count=4):
   """Images of stripes, each in a direction of its own."""
   rng = np.random.default_rng(0)
-  place = np.stack(np.meshgrid(np.arange(6), np.arange(6), indexing="ij"), axis=-1)
-  phase = place @ rng.normal(size=(2, count)) + rng.normal(size=count)
+  position = np.stack(np.meshgrid(np.arange(6), np.arange(6), indexing="ij"), axis=-1)
+  phase = position @ rng.normal(size=(2, count)) + rng.normal(size=count)
   images = np.sin(phase).transpose(2, 0, 1)[..., None].astype(np.float32)
   return {"image": images, "index": np.arange(count), "valid": np.ones(count, bool)}
 
@@ -37,7 +37,7 @@ def train(objective, batch, *, steps, learning_rate):
   optimizer = mj.training.adamw(learning_rate=learning_rate, num_steps=2 * steps)
   parts = {"objective": objective, "optimizer": optimizer, "key": KEY}
   first = jax.jit(functools.partial(init_state, **parts))(batch=batch)
-  step = jax.jit(functools.partial(train_step, **parts))
+  step = jax.jit(functools.partial(train_step, **parts, num_steps=steps))
   state, values = first, []
   for _ in range(steps):
     state, metrics = step(state, batch)

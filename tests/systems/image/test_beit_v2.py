@@ -1,4 +1,4 @@
-"""BEiT v2: a tokenizer's codes, told twice; BEiT itself against transformers."""
+"""BEiT v2: a tokenizer's codes, predicted twice; BEiT itself against transformers."""
 
 import dataclasses
 import functools
@@ -18,12 +18,25 @@ from maskjax import workdir as workdirs
 from maskjax.convert import beit_mim, safetensors
 from maskjax.errors import UserError
 from maskjax.models import stack_blocks
-from maskjax.objectives import Variables
+from maskjax.objectives import Step, Variables
 from maskjax.systems import beit_v2, vqkd
+from maskjax.systems.image.beit_v2 import CodePredictor
 from maskjax.training import TrainState
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+
+STEP = Step(KEY)
+
+
+def without_mechanism(monkeypatch):
+  """The shallow head sees the last block's patches: no aggregation."""
+
+  def aggregate(self, last, early):
+    return self.aggregator(last, bias=self.encoder.relative())[-1]
+
+  monkeypatch.setattr(CodePredictor, "aggregate", aggregate)
+
 
 SYSTEM = {
   **IMAGES,
@@ -73,24 +86,25 @@ def made():
   objective = beit_v2(**{**SYSTEM, **hyperparameters, "drop_path": 0.0})
   shapes = jax.eval_shape(objective.init, KEY, make_batch())
   tokenizer = jax.jit(objective.tokenizer.init)(KEY, make_batch())
-  return objective, {**shaken(shapes.params), **params}, {"tokenizer": tokenizer}
+  params = {**shaken(shapes.params), **params}
+  return objective, Variables(params, {"tokenizer": tokenizer})
 
 
-def said(batch):
-  """All that our system says of a batch."""
-  return jax.device_get(_said(*made()[1:], batch))
+def outcome(batch):
+  """All that our system computes of a batch."""
+  return jax.device_get(_outcome(made()[1], batch))
 
 
 @jax.jit
-def _said(params, extra, batch):
+def _outcome(variables, batch):
   objective = made()[0]
-  mask = objective.mask(batch, KEY)
+  mask = objective.mask(batch, STEP)
   return {
     "masked": mask.masked,
-    "logits": objective.predict(mask, params, objective.patches(batch)),
-    "codes": objective.tokenizer.codes(extra["tokenizer"], batch),
-    "loss": objective.loss(params, extra, batch, KEY),
-    "features": objective.features(params, batch),
+    "logits": objective.apply(variables, objective.patches(batch), mask),
+    "codes": objective.tokenizer.codes(variables.extra["tokenizer"], batch),
+    "loss": objective.loss(variables, batch, STEP),
+    "features": objective.features(variables, batch),
   }
 
 
@@ -100,15 +114,15 @@ def run_theirs(batch, out):
   labels = torch.from_numpy(np.array(out["codes"])).long()[masked]
   pixels = torch.from_numpy(batch["image"].transpose(0, 3, 1, 2).copy())
   with torch.no_grad():
-    told = make_theirs()[0](
+    theirs = make_theirs()[0](
       pixels, bool_masked_pos=masked, labels=labels, output_hidden_states=True
     )
-  return told.hidden_states, told.logits[masked], labels, told.loss.item()
+  return theirs.hidden_states, theirs.logits[masked], labels, theirs.loss.item()
 
 
 def aggregated(tokens):
   """Their own blocks, with our head's weights, on the last class token."""
-  model, params = make_theirs()[0], made()[1]["aggregator"]
+  model, params = make_theirs()[0], made()[1].params["aggregator"]
   x = torch.cat([tokens[-1][:, :1], tokens[1][:, 1:]], dim=1)
   bias = model.beit.shared_position_bias((3, 3))
   names = {
@@ -125,11 +139,11 @@ def aggregated(tokens):
     layer = type(model.beit.layers[0])(model.config).eval()
     ours = params[f"block_{i}"]
     state = {"lambda_1": ours["attention_scale"], "lambda_2": ours["mlp_scale"]}
-    for theirs, path in names.items():
+    for there, path in names.items():
       leaves = functools.reduce(lambda tree, key: tree[key], path.split("/"), ours)
       for name, leaf in leaves.items():
         kind = "bias" if name == "bias" else "weight"
-        state[f"{theirs}.{kind}"] = leaf.T
+        state[f"{there}.{kind}"] = leaf.T
     layer.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in state.items()})
     with torch.no_grad():
       x = layer(x, attention_mask=bias)
@@ -139,7 +153,7 @@ def aggregated(tokens):
 
 def test_both_predictions_and_the_loss_are_those_of_transformers():
   batch = make_batch()
-  out = said(batch)
+  out = outcome(batch)
   tokens, logits, labels, loss = run_theirs(batch, out)
   ours = [x.reshape(-1, 6) for x in out["logits"]]
   assert_close(ours[0], logits.numpy())
@@ -155,9 +169,9 @@ def test_both_predictions_and_the_loss_are_those_of_transformers():
 
 def test_rows_that_are_not_valid_do_not_count():
   valid = np.array([True, False, True, False])
-  loss = said({**make_batch(), "valid": valid})["loss"]
+  loss = outcome({**make_batch(), "valid": valid})["loss"]
   assert loss.weight == 2 * 4
-  out = said(make_batch())
+  out = outcome(make_batch())
   log_p = [np.asarray(jax.nn.log_softmax(x))[valid] for x in out["logits"]]
   codes = [out["codes"][b][out["masked"][b]] for b in (0, 2)]
   picked = [np.take_along_axis(x, np.array(codes)[..., None], axis=2) for x in log_p]
@@ -169,16 +183,16 @@ def test_features_are_those_of_the_encoder_alone():
   model = make_theirs()[0]
   with torch.no_grad():
     tokens = model.layernorm(model.beit(pixels).last_hidden_state)
-  assert_close(said(make_batch())["features"], tokens[:, 1:].numpy())
+  assert_close(outcome(make_batch())["features"], tokens[:, 1:].numpy())
 
 
 def test_without_aggregation_it_is_beit():
-  objective, params, extra = made()
+  objective, (params, extra) = made()
   alone = dataclasses.replace(objective, model=objective.model.clone(head_depth=0))
   kept = {name: part for name, part in params.items() if name != "aggregator"}
-  shapes = jax.eval_shape(alone.init_model, KEY, make_batch())
+  shapes = jax.eval_shape(alone.init_params, KEY, make_batch())
   assert jax.tree.structure(shapes) == jax.tree.structure(kept)
-  loss = jax.eval_shape(alone.loss, kept, extra, make_batch(), KEY)
+  loss = jax.eval_shape(alone.loss, Variables(kept, extra), make_batch(), STEP)
   assert set(loss.metrics) == {"accuracy"}
 
 
@@ -186,9 +200,10 @@ def test_the_papers_masks():
   config = configs.load("configs/image/beit_v2.py:imagenet").objective.to_dict()
   config.pop("name")
   objective = beit_v2(**config)
-  assert objective.num_masked == 75 and objective.grid == (14, 14)
+  assert objective.masking.num_masked == 75 and objective.patches.grid == (14, 14)
   keys = jax.random.split(KEY, 16)
-  masked = jax.jit(jax.vmap(lambda key: objective.sampler(key, (14, 14), 75)))(keys)
+  sampler = objective.masking.sampler
+  masked = jax.jit(jax.vmap(lambda key: sampler(key, (14, 14), 75)))(keys)
   masks = np.asarray(masked).reshape(-1, 14, 14)
   # Neighbors share their fate more often than where each patch is drawn by itself.
   alike = (masks[:, 1:] == masks[:, :-1]).mean()
@@ -196,24 +211,26 @@ def test_the_papers_masks():
 
 
 def test_scanned_blocks_agree():
-  objective, params, extra = made()
+  objective, (params, extra) = made()
   encoder = objective.model.encoder
   encoder = encoder.clone(options=encoder.options.replace(scan=True))
   scanned = dataclasses.replace(objective, model=objective.model.clone(encoder=encoder))
-  loss = jax.jit(scanned.loss)(stack_blocks(params), extra, make_batch(), KEY)
+  loss = jax.jit(scanned.loss)(
+    Variables(stack_blocks(params), extra), make_batch(), STEP
+  )
   np.testing.assert_allclose(
-    loss.value(), said(make_batch())["loss"].value(), rtol=1e-5
+    loss.value(), outcome(make_batch())["loss"].value(), rtol=1e-5
   )
 
 
 def test_paths_are_dropped_in_training_alone():
-  objective, params, extra = made()
+  objective, (params, extra) = made()
   encoder = objective.model.encoder
   encoder = encoder.clone(options=encoder.options.replace(drop_path=0.9))
   drops = dataclasses.replace(objective, model=objective.model.clone(encoder=encoder))
-  batch, whole = make_batch(), said(make_batch())["loss"].value()
-  run = jax.jit(lambda *given: (drops.evaluate(*given, KEY), drops.loss(*given, KEY)))
-  kept, dropped = run(params, extra, batch)
+  batch, whole = make_batch(), outcome(make_batch())["loss"].value()
+  run = jax.jit(lambda *given: (drops.evaluate(*given), drops.loss(*given)))
+  kept, dropped = run(Variables(params, extra), batch, STEP)
   np.testing.assert_allclose(kept.value(), whole, rtol=1e-6)
   assert abs(float(dropped.value()) / float(whole) - 1) > 1e-3
 
@@ -272,7 +289,7 @@ def test_weights_come_back_bit_for_bit():
 
 
 def test_our_files_give_our_predictions_in_theirs(tmp_path):
-  params = made()[1]
+  params = made()[1].params
   hyperparameters = {
     **SYSTEM,
     "layer_scale": 0.2,
@@ -290,7 +307,7 @@ def test_our_files_give_our_predictions_in_theirs(tmp_path):
     json.loads((tmp_path / "out" / "config.json").read_text())["layer_scale_init_value"]
     == 0.2
   )
-  out, batch = said(make_batch()), make_batch()
+  out, batch = outcome(make_batch()), make_batch()
   masked = torch.from_numpy(np.array(out["masked"]))
   pixels = torch.from_numpy(batch["image"].transpose(0, 3, 1, 2).copy())
   with torch.no_grad():

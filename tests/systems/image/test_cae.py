@@ -1,4 +1,4 @@
-"""CAE: masked latents told from visible ones, aligned, and alone decoded to codes."""
+"""CAE: masked latents from visible ones, aligned, and alone decoded to codes."""
 
 import functools
 
@@ -9,13 +9,24 @@ import pytest
 import scipy.special
 from helpers.arrays import assert_close, shaken
 from helpers.image.codes import IMAGES, KEY, TOKENIZER, make_batch, train
-from maskjax.objectives.codes import code_cross_entropy
 
 from maskjax import config as configs
 from maskjax.errors import UserError
 from maskjax.losses import squared_error
+from maskjax.objectives import Step, Variables
+from maskjax.objectives.tokenizers import code_cross_entropy
 from maskjax.systems import cae
+from maskjax.systems.image.cae import objective as module
 from maskjax.tokens import sincos
+
+STEP = Step(KEY)
+
+
+def without_mechanism(monkeypatch):
+  """Predicted latents are free: nothing aligns them with the encoder's."""
+  free = lambda predictions, targets: jnp.zeros(predictions.shape[:-1])  # noqa: E731
+  monkeypatch.setattr(module, "squared_error", free)
+
 
 SYSTEM = {
   **IMAGES,
@@ -32,24 +43,27 @@ SYSTEM = {
 @functools.cache
 def made():
   objective = cae(**SYSTEM)
-  params = shaken(jax.eval_shape(objective.init_model, KEY, make_batch()))
+  params = shaken(jax.eval_shape(objective.init_params, KEY, make_batch()))
   tokenizer = jax.jit(objective.tokenizer.init)(KEY, make_batch())
-  return objective, params, {"tokenizer": tokenizer}
+  return objective, Variables(params, {"tokenizer": tokenizer})
 
 
 @jax.jit
-def said(params, extra, batch, constants):
-  """All that the objective says; its gradient, and that against given latents."""
-  objective = made()[0]
-  patches, mask = objective.patches(batch), objective.mask(batch, KEY)
+def computed(variables, batch, constants):
+  """Of the objective; its gradient, and that against given latents."""
+  objective, (params, extra) = made()[0], variables
+  patches, mask = objective.patches(batch), objective.mask(batch, STEP)
   codes = mask.take_masked(objective.tokenizer.codes(extra["tokenizer"], batch))
 
   def encode(mask):
     encoder = objective.model.encoder
     return encoder.apply({"params": params["encoder"]}, patches, mask)[:, 1:]
 
+  def loss(params):
+    return objective.loss(Variables(params, extra), batch, STEP)
+
   def against(params):
-    logits, regressed, _ = objective.predict(mask, params, patches)
+    logits, regressed, _ = objective.apply(Variables(params), patches, mask)
     return (
       code_cross_entropy(logits, codes) + 2 * squared_error(regressed, constants)
     ).sum()
@@ -59,18 +73,18 @@ def said(params, extra, batch, constants):
     "codes": codes,
     "visible": encode(mask),
     "latents": encode(mask.inverse()),
-    "predictions": objective.predict(mask, params, patches),
-    "loss": objective.loss(params, extra, batch, KEY),
-    "gradient": jax.grad(lambda p: objective.loss(p, extra, batch, KEY).sum)(params),
+    "predictions": objective.apply(variables, patches, mask),
+    "loss": loss(params),
+    "gradient": jax.grad(lambda params: loss(params).sum)(params),
     "gradient_against_constants": jax.grad(against)(params),
   }
 
 
 def outcome(batch):
-  """What `said` says, with the latents of the masked patches as constants."""
-  _, *variables = made()
-  latents = said(*variables, batch, np.zeros((4, 5, 8), np.float32))["latents"]
-  return jax.device_get(said(*variables, batch, latents))
+  """All of it, with the latents of the masked patches as constants."""
+  _, variables = made()
+  latents = computed(variables, batch, np.zeros((4, 5, 8), np.float32))["latents"]
+  return jax.device_get(computed(variables, batch, latents))
 
 
 # The equations of section 3 in float64.
@@ -98,20 +112,20 @@ KINDS = ("query", "key", "value")
 
 
 def mlp(x, layer):
-  masked = dense(x, layer["up"])
-  return dense(masked * scipy.special.ndtr(masked), layer["down"])
+  hidden = dense(x, layer["up"])
+  return dense(hidden * scipy.special.ndtr(hidden), layer["down"])
 
 
-def regress(params, visible, masked_places, visible_places):
-  masked = np.broadcast_to(params["mask_token"], masked_places.shape)
-  places = np.concatenate([visible_places, masked_places], axis=1)
+def regress(params, visible, masked_positions, visible_positions):
+  masked = np.broadcast_to(params["mask_token"], masked_positions.shape)
+  positions = np.concatenate([visible_positions, masked_positions], axis=1)
   for i in range(2):
     block = params[f"regressor_{i}"]
-    # The visible latents stay; places decide where to look, not what is taken.
+    # The visible latents stay; positions decide where to look, not what is taken.
     everything = np.concatenate([visible, masked], axis=1)
     seen = attend(
-      norm(masked + masked_places, block["query_norm"]),
-      norm(everything + places, block["key_norm"]),
+      norm(masked + masked_positions, block["query_norm"]),
+      norm(everything + positions, block["key_norm"]),
       norm(everything, block["value_norm"]),
       block["attention"],
     )
@@ -120,9 +134,9 @@ def regress(params, visible, masked_places, visible_places):
   return norm(masked, params["regressor_norm"])
 
 
-def decode(params, regressed, masked_places):
+def decode(params, regressed, masked_positions):
   block = params["decoder"]["block_0"]
-  x = regressed + masked_places
+  x = regressed + masked_positions
   y = norm(x, block["attention_norm"])
   x = x + block["attention_scale"] * attend(y, y, y, block["attention"])
   x = x + block["mlp_scale"] * mlp(norm(x, block["mlp_norm"]), block["mlp"])
@@ -130,7 +144,7 @@ def decode(params, regressed, masked_places):
 
 
 def by_hand(out):
-  params, table = jax.tree.map(np.float64, made()[1]), sincos((3, 3), 8)
+  params, table = jax.tree.map(np.float64, made()[1].params), sincos((3, 3), 8)
   masked, visible = table[out["mask"].masked_ids], table[out["mask"].visible_ids]
   regressed = regress(params, np.float64(out["visible"]), masked, visible)
   return regressed, decode(params, regressed, masked)
@@ -179,7 +193,7 @@ def test_losses_fall_and_latents_do_not_collapse():
   objective, batch = cae(**{**SYSTEM, "layer_scale": 1.0}), make_batch(32)
   values, _, state = train(objective, batch, steps=60, learning_rate=1e-2)
   assert np.mean(values[-5:]) < 0.7 * np.mean(values[:5])
-  features = np.asarray(jax.jit(objective.features)(state.params, batch))
+  features = np.asarray(jax.jit(objective.features)(state.variables, batch))
   spectrum = np.linalg.svd(features.reshape(-1, 8) - features.mean(axis=(0, 1)))[1]
   shares = spectrum**2 / (spectrum**2).sum()
   assert np.exp(-(shares * np.log(shares)).sum()) > 2
@@ -189,12 +203,12 @@ def test_losses_fall_and_latents_do_not_collapse():
 def test_other_ways_to_compute(options):
   objective = cae(**{**SYSTEM, **options, "remat": "full", "drop_path": 0.1})
   variables = jax.eval_shape(objective.init, KEY, make_batch())
-  loss = jax.eval_shape(objective.loss, *variables, make_batch(), KEY)
+  loss = jax.eval_shape(objective.loss, variables, make_batch(), STEP)
   types = {leaf.dtype for leaf in jax.tree.leaves((variables.params, loss))}
   assert types == {jnp.dtype("float32")}
 
   def loss_sum(params, extra):
-    return objective.loss(params, extra, make_batch(), KEY).sum
+    return objective.loss(Variables(params, extra), make_batch(), STEP).sum
 
   gradient = jax.eval_shape(jax.grad(loss_sum), *variables)
   assert jax.tree.structure(gradient) == jax.tree.structure(variables.params)
@@ -204,7 +218,7 @@ def test_the_papers_numbers():
   config = configs.load("configs/image/cae.py:imagenet").objective.to_dict()
   config.pop("name")
   objective = cae(**config)
-  assert objective.num_masked == 98 and objective.alignment == 2
+  assert objective.masking.num_masked == 98 and objective.alignment == 2
   assert objective.pretrained == {"tokenizer": "runs/vqkd"}
 
 

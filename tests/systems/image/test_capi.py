@@ -1,4 +1,4 @@
-"""CAPI: inverse blocks, clusters shared out at each place, attention to codes alone."""
+"""CAPI: inverse blocks, clusters shared out at each position, a predictor."""
 
 import dataclasses
 import functools
@@ -12,13 +12,24 @@ from helpers.image.latents import digits, train
 
 from maskjax import masking
 from maskjax.errors import UserError
+from maskjax.objectives import Step, Variables
 from maskjax.systems import capi
+from maskjax.systems.image import capi as module
 from maskjax.targets import sinkhorn
 
 torch = pytest.importorskip("torch")
 
 KEY = jax.random.key(3)
 TINY = {"width": 8, "depth": 1, "heads": 2}
+
+
+STEP = Step(KEY)
+
+
+def without_mechanism(monkeypatch):
+  """Each patch has the clusters that it is near to: none is shared out evenly."""
+  nearest = lambda scores, where, steps: jax.nn.softmax(scores)  # noqa: E731
+  monkeypatch.setattr(module, "sinkhorn", nearest)
 
 
 def make(**more):
@@ -51,24 +62,24 @@ def compiled():
   params, extra = shaken(variables.params), shaken(variables.extra, seed=1)
 
   def loss(params, extra, batch):
-    loss = objective.loss(params, extra, batch, KEY)
+    loss = objective.loss(Variables(params, extra), batch, STEP)
     return loss.sum / loss.weight, loss
 
   @jax.jit
   def run(params, extra, batch):
-    asked = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(batch["index"])
-    mask = objective.mask(batch, KEY).subset(asked, 4)
-    (_, said), (gradient, to_teacher) = jax.value_and_grad(
+    own = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(batch["index"])
+    mask = objective.mask(batch, STEP).subset(own, 4)
+    (_, found), (gradient, to_teacher) = jax.value_and_grad(
       loss, argnums=(0, 1), has_aux=True
     )(params, extra, batch)
-    codes = objective.features(extra["teacher"], batch)
-    logits = objective.clusters.apply({"params": params["clusters"]}, codes)
+    features = objective.features(Variables(extra["teacher"]), batch)
+    logits = objective.clusters.apply({"params": params["clusters"]}, features)
     patches, given = objective.patches(batch), {"params": params}
     return {
-      "loss": said,
+      "loss": found,
       "gradient": gradient,
       "to_teacher": to_teacher,
-      "codes": codes,
+      "features": features,
       "logits": logits,
       "assignments": objective.assignments(logits, batch["valid"]),
       "mask": mask,
@@ -109,7 +120,7 @@ def test_inverse_blocks_by_hand():
   theirs = [inverse_block_by_hand(key, grid, 31) for key in keys[:40]]
   np.testing.assert_array_equal(masked[:40], theirs)
   assert (masked.sum(axis=1) == 31).all()
-  # Each place is shown as often as any other: 400 x 17 / 48 = 142, std 10.
+  # Each position is visible as often as any other: 400 x 17 / 48 = 142, std 10.
   counts = (~masked).sum(axis=0)
   assert counts.min() > 100 and counts.max() < 185
 
@@ -133,8 +144,8 @@ def test_sinkhorn_by_hand(steps):
   np.testing.assert_allclose(ours, sinkhorn_by_hand(scores, steps), rtol=1e-5)
 
 
-def test_sinkhorn_shares_clusters_out_at_each_place():
-  """A cluster that every image has at one place is spread like all others there."""
+def test_sinkhorn_shares_clusters_out_at_each_position():
+  """A cluster that every image has at one position is spread like all others there."""
   scores = random(2, 64, 4)
   scores[0, :, 2] += 20
   shares = np.asarray(sinkhorn(scores, np.ones(64, bool), steps=20))
@@ -160,9 +171,9 @@ def test_the_loss_by_hand():
   params, extra, run = compiled()
   out = run(params, extra, make_batch())
   weights = jax.tree.map(np.float64, params["clusters"]["head"])
-  codes = out["codes"].astype(np.float64)
-  codes = codes / np.linalg.norm(codes, axis=-1, keepdims=True)
-  logits = codes @ weights["kernel"] + weights["bias"]
+  features = out["features"].astype(np.float64)
+  features = features / np.linalg.norm(features, axis=-1, keepdims=True)
+  logits = features @ weights["kernel"] + weights["bias"]
   targets = sinkhorn_by_hand(logits.swapaxes(0, 1) / 0.06, 3).swapaxes(0, 1)
   assert_close(out["logits"], logits)
   np.testing.assert_allclose(out["assignments"], targets, rtol=1e-4, atol=1e-7)
@@ -178,20 +189,23 @@ def test_the_loss_by_hand():
   np.testing.assert_allclose(
     out["loss"].metrics["clustering"].value(), clustering, rtol=1e-5
   )
+  np.testing.assert_allclose(
+    out["loss"].metrics["clustering"].value(), entropy(logits, targets), rtol=1e-4
+  )
   assert out["loss"].weight == 6
-  said = out["loss"].metrics
-  total = said["prediction"].value() + said["clustering"].value()
+  metrics = out["loss"].metrics
+  total = metrics["prediction"].value() + metrics["clustering"].value()
   np.testing.assert_allclose(out["loss"].value(), total, rtol=1e-6)
 
 
 def test_predictions_by_hand():
-  """The head: directions of codes times directions of rows, times their lengths."""
+  """The head: directions of features times directions of rows, times their lengths."""
   params, extra, run = compiled()
   out = run(params, extra, make_batch())
-  codes = torch.tensor(out["before_head"]).double()
+  features = torch.tensor(out["before_head"]).double()
   kernel = torch.tensor(params["head"]["kernel"]).double()
   rows = torch.nn.functional.normalize(kernel, dim=0)
-  expected = torch.nn.functional.normalize(codes, dim=-1) @ rows
+  expected = torch.nn.functional.normalize(features, dim=-1) @ rows
   expected = expected * torch.tensor(params["head"]["scale"])
   assert_close(out["predictions"], expected.numpy())
 
@@ -215,27 +229,27 @@ def test_each_loss_teaches_its_own_parameters():
   )
 
 
-def test_hidden_places_ask_the_visible_codes_alone():
+def test_masked_patches_attend_to_the_visible_ones_alone():
   params, extra, run = compiled()
   objective, batch = make(), make_batch()
   mask = run(params, extra, batch)["mask"]
 
   @jax.jit
   def predict(images, masked_ids):
-    asked = dataclasses.replace(mask, masked_ids=masked_ids)
+    other = dataclasses.replace(mask, masked_ids=masked_ids)
     patches = objective.patches({"image": images})
-    return objective.model.apply({"params": params}, patches, asked)
+    return objective.model.apply({"params": params}, patches, other)
 
   before = predict(batch["image"], mask.masked_ids)
   ids = mask.masked_ids.copy()
   ids[:, 0] = ids[:, 1]
   after = predict(batch["image"], ids)
-  # No prediction knows which others are asked for, and places are told apart.
+  # No prediction depends on the others, but each on its position.
   np.testing.assert_allclose(after[:, 1:], before[:, 1:], rtol=1e-5, atol=1e-6)
   assert (np.abs(after[:, 0] - before[:, 0]).max(axis=1) > 1e-3).all()
   image = batch["image"].copy()
-  for b, place in np.argwhere(mask.masked):
-    row, column = divmod(place, 6)
+  for b, position in np.argwhere(mask.masked):
+    row, column = divmod(position, 6)
     image[b, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] += 3
   np.testing.assert_array_equal(predict(image, mask.masked_ids), before)
 
@@ -255,8 +269,15 @@ def test_the_teacher_warms_up():
   teacher = make(
     teacher=dict(name="ema", decay=0.9, last=1.0, num_steps=30, warmup_steps=10)
   ).teacher
-  decays = [float(teacher.decay(step)) for step in (0, 5, 10, 20, 30)]
+  decays = [float(teacher.decay(Step(KEY, number))) for number in (0, 5, 10, 20, 30)]
   np.testing.assert_allclose(decays, [1.0, 0.95, 0.9, 0.95, 1.0], rtol=1e-6)
+
+
+def test_the_teacher_is_evaluated_in_the_students_place():
+  params, extra, _ = compiled()
+  swapped = make().teacher_variables(Variables(params, extra))
+  assert swapped.params == {**params, **extra["teacher"]}
+  assert set(extra["teacher"]) == {"encoder"}
 
 
 # Training
@@ -292,6 +313,7 @@ def test_the_loss_falls_and_features_do_not_collapse():
     (dict(encoder={**TINY, "heads": 4}), "encoder.width=8: expected a multiple of 4"),
     (dict(predictor={"heads": 8}), "predictor.width=8: expected a multiple of 4"),
     (dict(mask="inverse"), "did you mean 'inverse_block'"),
+    (dict(teacher="bootstrap"), "teacher.name='bootstrap': expected 'ema'"),
   ],
 )
 def test_mistakes_are_named(bad, message):

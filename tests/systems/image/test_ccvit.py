@@ -24,8 +24,19 @@ from sklearn.datasets import load_digits
 
 from maskjax import sharding
 from maskjax.errors import UserError
+from maskjax.objectives import Step, Variables
 from maskjax.systems import ccvit
+from maskjax.systems.image import ccvit as module
 from maskjax.targets import kmeans, nearest
+
+STEP = Step(KEY)
+
+
+def without_mechanism(monkeypatch):
+  """The patches that are replaced stay as they are: no centroids in the image."""
+  as_they_are = lambda patches, centroids, replaced: patches  # noqa: E731
+  monkeypatch.setattr(module, "with_centroids", as_they_are)
+
 
 SYSTEM = {
   **IMAGES,
@@ -40,26 +51,26 @@ OBJECTIVE = ccvit(**SYSTEM)
 
 @functools.cache
 def outcome():
-  """Variables, and what the system says of a batch under them."""
+  """Variables, and what the system computes of a batch under them."""
   shapes = jax.eval_shape(OBJECTIVE.init, KEY, make_batch())
   params = shaken(shapes.params)
   extra = {"centroids": random(5, 4)}
 
   @jax.jit
   def run(params, extra, batch):
-    mask = OBJECTIVE.mask(batch, KEY)
+    mask = OBJECTIVE.mask(batch, STEP)
 
     def loss(params):
-      loss = OBJECTIVE.loss(params, extra, batch, KEY)
+      loss = OBJECTIVE.loss(Variables(params, extra), batch, STEP)
       return loss.value(), loss
 
     (_, loss), gradients = jax.value_and_grad(loss, has_aux=True)(params)
     return {
       "mask": mask,
-      "replaced": OBJECTIVE.replaced(mask, batch, KEY),
+      "replaced": OBJECTIVE.replaced(mask, batch, STEP),
       "loss": loss,
       "gradients": gradients,
-      "pictures": OBJECTIVE.reconstruct(params, batch, KEY),
+      "pictures": OBJECTIVE.reconstruct(Variables(params, extra), batch, STEP),
     }
 
   return params, extra, lambda batch: jax.device_get(run(params, extra, batch))
@@ -71,12 +82,12 @@ def by_layers(p, patches, masked):
   x = dense(encoder["embed"], patches)
   x = torch.where(torch.tensor(masked)[..., None], encoder["mask_token"], x)
   x = torch.cat([encoder["cls"].expand(len(x), 1, -1), x], dim=1)
-  # The class token's last three biases: to places, from them, to itself.
-  table, places = encoder["relative"]["table"], np.indices((3, 4)).reshape(2, 12)
+  # The class token's last three biases: to patches, from them, to itself.
+  table, positions = encoder["relative"]["table"], np.indices((3, 4)).reshape(2, 12)
   bias = torch.empty(2, 13, 13, dtype=torch.float64)
   bias[:, 0, 1:], bias[:, 1:, 0] = table[-3][:, None], table[-2][:, None]
   bias[:, 0, 0] = table[-1]
-  down, right = places[:, :, None] - places[:, None, :]
+  down, right = positions[:, :, None] - positions[:, None, :]
   bias[:, 1:, 1:] = table[(down + 2) * 7 + right + 3].permute(2, 0, 1)
   outputs = blocks(encoder["transformer"], x, bias=bias)
   branch = torch.cat([outputs[1][:, :1], outputs[0][:, 1:]], dim=1)
@@ -96,19 +107,19 @@ def test_it_is_the_papers_system():
   given = np.where(replaced[..., None], centroids[ids], patches)
   p = jax.tree.map(lambda x: x.requires_grad_(), doubles(params))
   logits, pixels = by_layers(p, doubles(given), masked)
-  asked = masked | replaced
-  truth = torch.tensor(ids[asked])
-  tokens = torch.nn.functional.cross_entropy(logits[asked], truth)
+  predicted = masked | replaced
+  truth = torch.tensor(ids[predicted])
+  tokens = torch.nn.functional.cross_entropy(logits[predicted], truth)
   errors = torch.nn.functional.mse_loss(
-    pixels[asked], doubles(normalized(patches))[asked]
+    pixels[predicted], doubles(normalized(patches))[predicted]
   )
   loss = out["loss"]
-  assert loss.weight == asked.sum() == 4 * 6
+  assert loss.weight == predicted.sum() == 4 * 6
   np.testing.assert_allclose(loss.value(), (tokens + errors).item(), rtol=1e-5)
   for name, expected in (
     ("tokens", tokens),
     ("pixels", errors),
-    ("accuracy", (logits[asked].argmax(-1) == truth).double().mean()),
+    ("accuracy", (logits[predicted].argmax(-1) == truth).double().mean()),
   ):
     np.testing.assert_allclose(
       loss.metrics[name].value(), expected.item(), rtol=1e-5, atol=1e-7
@@ -211,7 +222,7 @@ def test_it_learns():
   objective = ccvit(**{**SYSTEM, "layer_scale": 1.0, "num_centroids": 4})
   values, first, state = train(objective, make_batch(16), steps=60, learning_rate=2e-2)
   assert np.mean(values[-5:]) < 0.8 * np.mean(values[:5])
-  features = jax.jit(objective.features)(state.params, make_batch(16))
+  features = jax.jit(objective.features)(state.variables, make_batch(16))
   assert np.std(features, axis=(0, 1)).min() > 0.05
   np.testing.assert_array_equal(state.extra["centroids"], first.extra["centroids"])
 

@@ -9,14 +9,25 @@ from helpers.arrays import assert_close, random, shaken
 from helpers.image.latents import digits, train
 
 from maskjax.errors import UserError
-from maskjax.models.latent_mim import visual_cues
+from maskjax.losses import squared_error
+from maskjax.objectives import Step, Variables
 from maskjax.systems import latent_mim
-from maskjax.systems.image.latent_mim import discrimination, mean_cosine
+from maskjax.systems.image.latent_mim import objective as module
+from maskjax.systems.image.latent_mim.network import visual_cues
+from maskjax.systems.image.latent_mim.objective import discrimination, mean_cosine
 
 torch = pytest.importorskip("torch")
 
 KEY = jax.random.key(3)
 TINY = {"width": 8, "depth": 1, "heads": 2}
+
+
+def without_mechanism(monkeypatch):
+  """Each prediction is compared with its own target alone: no discrimination."""
+  regression = lambda predictions, targets, temperature: squared_error(  # noqa: E731
+    predictions, targets
+  )
+  monkeypatch.setattr(module, "discrimination", regression)
 
 
 def make(**more):
@@ -30,7 +41,6 @@ def make(**more):
       "projector": {"hidden": 12, "depth": 2},
       "decoder": TINY,
       "mask_ratio": 0.67,
-      "num_steps": 10,
       **more,
     }
   )
@@ -48,18 +58,19 @@ def compiled():
   params, taught = shaken(variables.params), shaken(variables.extra["teacher"], seed=1)
 
   @jax.jit
-  def run(params, taught, batch, step, key=KEY):
-    patches, mask = objective.patches(batch), objective.mask(batch, key)
-    extra = {"teacher": taught, "step": step}
+  def run(params, taught, batch, number):
+    step = Step(KEY, number, num_steps=10)
+    patches, mask = objective.patches(batch), objective.mask(batch, step)
+    variables = Variables(params, {"teacher": taught})
     visible, predictions = objective.model.apply({"params": params}, patches, mask)
     return {
-      "loss": objective.loss(params, extra, batch, key),
+      "loss": objective.loss(variables, batch, step),
       "mask": mask,
       "visible": visible,
       "predictions": predictions,
-      "targets": objective.targets_of(extra, batch, mask),
+      "targets": objective.teacher_features(variables, batch, mask),
       "teachers": objective.model.apply(
-        {"params": taught}, patches, mask.inverse(), method="codes"
+        {"params": taught}, patches, mask.inverse(), method="project"
       ),
     }
 
@@ -75,11 +86,13 @@ def loss_by_hand(predictions, targets, visible, goal):
   predictions, targets, visible = (
     torch.tensor(x, dtype=torch.float64) for x in (predictions, targets, visible)
   )
-  told = (predictions - predictions.mean(0)) / (predictions.std(0) + 1e-4)
-  cosines = functional.normalize(told, dim=-1) @ functional.normalize(targets, dim=-1).T
+  normed = (predictions - predictions.mean(0)) / (predictions.std(0) + 1e-4)
+  cosines = (
+    functional.normalize(normed, dim=-1) @ functional.normalize(targets, dim=-1).T
+  )
   loss = functional.cross_entropy(cosines / 0.2, torch.arange(len(cosines))) * 0.4
-  for codes in (predictions, visible):
-    pairs = functional.cosine_similarity(codes[:, None], codes[None], dim=-1)
+  for features in (predictions, visible):
+    pairs = functional.cosine_similarity(features[:, None], features[None], dim=-1)
     loss = loss + 0.1 * (pairs.mean() - goal) ** 2
   return loss.item()
 
@@ -99,14 +112,14 @@ def test_discrimination_is_blind_to_what_all_predictions_share():
   ours = discrimination(predictions, targets, temperature=0.2)
   shifted = discrimination(5 * predictions + 3, targets, temperature=0.2)
   np.testing.assert_allclose(shifted, ours, rtol=1e-3)
-  # Nothing but the same code everywhere: chance.
+  # The same features everywhere: chance.
   same = discrimination(np.ones((2, 5, 8)), targets, temperature=0.2)
   np.testing.assert_allclose(same, 0.4 * np.log(5), rtol=1e-5)
 
 
 def test_mean_cosine():
-  codes = np.array([[[2.0, 0.0], [0.0, 3.0]], [[1.0, 1.0], [4.0, 4.0]]])
-  np.testing.assert_allclose(mean_cosine(codes), [0.5, 1.0], rtol=1e-6)
+  features = np.array([[[2.0, 0.0], [0.0, 3.0]], [[1.0, 1.0], [4.0, 4.0]]])
+  np.testing.assert_allclose(mean_cosine(features), [0.5, 1.0], rtol=1e-6)
 
 
 def test_no_image_depends_on_another():
@@ -120,7 +133,7 @@ def test_no_image_depends_on_another():
   np.testing.assert_allclose(after.sum, before.sum, rtol=1e-6)
 
 
-def test_the_teacher_sees_the_hidden_patches_alone():
+def test_the_teacher_sees_the_masked_patches_alone():
   params, taught, run = compiled()
   batch = make_batch()
   before = run(params, taught, batch, 0)
@@ -129,8 +142,8 @@ def test_the_teacher_sees_the_hidden_patches_alone():
 
   def painted(where):
     image = batch["image"].copy()
-    for b, place in np.argwhere(where):
-      row, column = divmod(place, 3)
+    for b, position in np.argwhere(where):
+      row, column = divmod(position, 3)
       image[b, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3] -= 2
     return run(params, taught, {**batch, "image": image}, 0)
 
@@ -142,24 +155,27 @@ def test_the_teacher_sees_the_hidden_patches_alone():
   assert (without["targets"] != before["targets"]).any(axis=2).all()
 
 
-def test_hidden_places_begin_as_the_visible_codes_near_them():
-  there, here, codes = random(2, 3, 8), random(2, 5, 8, seed=1), random(2, 5, 8, seed=2)
-  scores = np.exp(there.astype(np.float64) @ here.swapaxes(1, 2) / np.sqrt(8))
-  expected = scores / scores.sum(-1, keepdims=True) @ codes
-  assert_close(visual_cues(there, here, codes), expected)
+def test_masked_patches_begin_as_the_visible_features_near_them():
+  masked, visible = random(2, 3, 8), random(2, 5, 8, seed=1)
+  features = random(2, 5, 8, seed=2)
+  scores = np.exp(masked.astype(np.float64) @ visible.swapaxes(1, 2) / np.sqrt(8))
+  expected = scores / scores.sum(-1, keepdims=True) @ features
+  assert_close(visual_cues(masked, visible, features), expected)
 
 
-def test_extra_counts_and_averages_all_but_the_decoder():
+def test_the_teacher_averages_all_but_the_decoder():
   params, taught, _ = compiled()
   objective = make(teacher=dict(name="ema", decay=0.5))
-  after = objective.update_extra(params, {"teacher": taught, "step": 0}, 6, {})
-  assert int(after["step"]) == 7
+  variables, step = Variables(params, {"teacher": taught}), Step(KEY, 6, num_steps=10)
+  after = objective.update(variables, make_batch(), step, {}).extra
   assert set(after["teacher"]) == {"encoder", "projector"}
   for name, part in after["teacher"].items():
     for ours, new, old in zip(
       *map(jax.tree.leaves, (part, params[name], taught[name])), strict=True
     ):
       np.testing.assert_allclose(ours, (new + old) / 2, rtol=1e-5, atol=1e-7)
+  swapped = objective.teacher_variables(variables)
+  assert swapped.params == {**taught, "decoder": params["decoder"]}
 
 
 # Training
@@ -175,7 +191,6 @@ def test_the_loss_falls_and_features_do_not_collapse():
     decoder=TINY,
     mask_ratio=0.75,
     teacher=dict(name="ema", decay=0.99),
-    num_steps=60,
   )
   images = digits()
   losses, variation, _ = train(objective, images, steps=60, learning_rate=3e-3)
@@ -190,6 +205,7 @@ def test_the_loss_falls_and_features_do_not_collapse():
     (dict(similarity=(0.5, 2)), r"similarity=\(0.5, 2\): expected two cosines"),
     (dict(projector={"width": 3}), "projector=.*: expected `hidden` and `depth`"),
     (dict(mask_ratio=0.01), "mask_ratio=0.01: expected at least 2 masked"),
+    (dict(teacher="bootstrap"), "teacher.name='bootstrap': expected 'ema'"),
   ],
 )
 def test_mistakes_are_named(bad, message):

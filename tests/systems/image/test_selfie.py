@@ -11,8 +11,10 @@ from helpers.arrays import assert_close, random, shaken
 from helpers.image import digits
 
 from maskjax.errors import UserError
-from maskjax.objectives import Variables
+from maskjax.losses import squared_error
+from maskjax.objectives import Step, Variables
 from maskjax.systems import selfie
+from maskjax.systems.image import selfie as module
 
 torch = pytest.importorskip("torch")
 
@@ -26,6 +28,12 @@ ENCODER = {
 }
 POOLING = {"depth": 2, "heads": 2, "mlp_ratio": 0.75}
 KEY = jax.random.key(7)
+STEP = Step(KEY)
+
+
+def without_mechanism(monkeypatch):
+  """Each similarity is regressed by itself: no choice among masked patches."""
+  monkeypatch.setattr(module, "cross_entropy", squared_error)
 
 
 def make(**more):
@@ -44,7 +52,7 @@ def make_batch():
 
 @functools.cache
 def compiled(positions="rows_columns"):
-  """A Selfie with random variables, and all that it says of a batch."""
+  """A Selfie with random variables, and all that it computes of a batch."""
   objective = make(positions=positions)
   made = jax.eval_shape(objective.init, KEY, make_batch())
   extra = jax.tree.map(lambda x: 0.5 + np.abs(random(*x.shape)), made.extra)
@@ -56,27 +64,27 @@ def compiled(positions="rows_columns"):
   variables = Variables(params, extra)
 
   @jax.jit
-  def run(variables, batch, key):
+  def run(variables, batch):
     collections = {"params": variables.params, **variables.extra}
-    mask = objective.mask(batch, key)
+    mask = objective.mask(batch, STEP)
     patches = objective.patches(batch)
     of_encoder = {name: tree["encoder"] for name, tree in collections.items()}
     return {
       "masked": mask.masked,
       "logits": objective.model.apply(collections, patches, mask),
       "vectors": objective.model.encoder.apply(of_encoder, patches, method="each"),
-      "loss": objective.loss(*variables, batch, key),
-      "evaluated": objective.evaluate(*variables, batch, key),
+      "loss": objective.loss(variables, batch, STEP),
+      "evaluated": objective.evaluate(variables, batch, STEP),
       "features": objective.features(variables, batch),
     }
 
-  def all_of(batch, variables=variables, key=KEY):
-    return SimpleNamespace(**jax.device_get(run(variables, batch, key)))
+  def all_of(batch, variables=variables):
+    return SimpleNamespace(**jax.device_get(run(variables, batch)))
 
   return variables, all_of
 
 
-def place_of(n):
+def pixels_of(n):
   row, column = divmod(n, 3)
   return slice(4 * row, 4 * row + 4), slice(4 * column, 4 * column + 4)
 
@@ -85,7 +93,7 @@ def paint(batch, where, change):
   """Changes the pixels of the patches that `where` names."""
   image = batch["image"].copy()
   for b, n in np.argwhere(where):
-    image[b][place_of(n)] = change(image[b][place_of(n)])
+    image[b][pixels_of(n)] = change(image[b][pixels_of(n)])
   return {**batch, "image": image}
 
 
@@ -132,14 +140,14 @@ def torch_pooling(params):
 
 
 @pytest.mark.parametrize("positions", ["rows_columns", "each"])
-def test_places_are_compared_with_patches(positions):
-  """U of the query and the visible patches; u + place against each masked patch."""
+def test_positions_are_compared_with_patches(positions):
+  """U of the query and the visible patches; u + position against each masked patch."""
   variables, run = compiled(positions)
   params, out = variables.params, run(make_batch())
   if positions == "each":
-    places = params["positions"]
+    table = params["positions"]
   else:
-    places = np.array(
+    table = np.array(
       [
         params["rows"][r, 0] + params["columns"][0, c]
         for r in range(2)
@@ -152,19 +160,19 @@ def test_places_are_compared_with_patches(positions):
   for b in range(4):
     masked = np.flatnonzero(out.masked[b])
     visible = np.flatnonzero(~out.masked[b])
-    tokens = [params["query"], *(out.vectors[b, visible] + places[visible])]
+    tokens = [params["query"], *(out.vectors[b, visible] + table[visible])]
     with torch.no_grad():
       u = pool(tensor(np.stack(tokens))[None])[0, 0].double().numpy()
     u = (u - u.mean()) / np.sqrt(u.var() + 1e-6) * norm["scale"] + norm["bias"]
     expected.append(
-      [[(u + places[m]) @ out.vectors[b, k] for k in masked] for m in masked]
+      [[(u + table[m]) @ out.vectors[b, k] for k in masked] for m in masked]
     )
   assert (np.abs(expected) > 0.01).mean() > 0.5
   assert_close(out.logits, np.array(expected))
 
 
 def test_loss_by_hand():
-  """Each masked place picks its own patch among those masked in the same image."""
+  """Each masked position picks its own patch among those masked in the same image."""
   _, run = compiled()
   out = run(make_batch())
   logits = out.logits.astype(np.float64)
@@ -189,7 +197,7 @@ def test_a_patch_is_seen_by_itself():
   one[1, masked[2]] = True
   after = run(paint(batch, one, np.flip))
   changed = np.abs(after.logits - before.logits) > 1e-4
-  # One more patch to choose from is another, and no place asks differently.
+  # Another patch to choose from, and the same queries.
   assert changed[1, :, 2].all() and not changed[1, :, :2].any()
   assert not np.delete(changed, 1, axis=0).any()
   visible = np.zeros_like(one)
@@ -198,14 +206,14 @@ def test_a_patch_is_seen_by_itself():
   assert (after.logits != before.logits)[1].all()
 
 
-def test_hidden_patches_may_change_places_but_not_their_answers():
+def test_masked_patches_may_be_swapped():
   """Swapping two masked patches swaps the columns of what they are compared by."""
   _, run = compiled()
   batch = make_batch()
   before = run(batch)
   image = batch["image"].copy()
   for b in range(4):
-    first, second, _ = (place_of(n) for n in np.flatnonzero(before.masked[b]))
+    first, second, _ = (pixels_of(n) for n in np.flatnonzero(before.masked[b]))
     image[b][first], image[b][second] = (
       batch["image"][b][second],
       batch["image"][b][first],
@@ -235,11 +243,10 @@ def test_it_learns_to_choose_without_collapsing():
     mask_ratio=0.5,
   )
   losses, state = digits.train(objective, 150)
-  assert losses[-10:].mean() < 0.65 < np.log(2)  # of guessing one of two
-  variables = Variables(state.params, state.extra)
-  features = jax.jit(objective.features)(variables, digits.held_out(64))
-  codes = np.asarray(features).mean(axis=1)
-  spectrum = np.linalg.svd(codes - codes.mean(axis=0), compute_uv=False)
+  assert losses[-10:].mean() < 0.65 < np.log(2)  # by chance, of one of two
+  features = jax.jit(objective.features)(state.variables, digits.held_out(64))
+  means = np.asarray(features).mean(axis=1)
+  spectrum = np.linalg.svd(means - means.mean(axis=0), compute_uv=False)
   assert (spectrum > 0.01 * spectrum[0]).sum() >= 3
 
 
@@ -247,7 +254,7 @@ def test_blocks_may_be_looped_over():
   batch = make_batch()
   looped = make(scan=True, remat="full", dtype="bfloat16")
   made = jax.eval_shape(looped.init, KEY, batch)
-  loss = jax.eval_shape(looped.loss, *made, batch, KEY)
+  loss = jax.eval_shape(looped.loss, made, batch, STEP)
   assert loss.sum.dtype == jnp.float32
   assert set(jax.tree.leaves(jax.tree.map(lambda x: str(x.dtype), made))) == {"float32"}
 

@@ -12,9 +12,10 @@ from helpers.image import digits
 
 from maskjax import sharding
 from maskjax.errors import UserError
-from maskjax.models.spark import LightDecoder
-from maskjax.objectives import Variables
+from maskjax.models import ConvEncoder
+from maskjax.objectives import Step, Variables
 from maskjax.systems import spark
+from maskjax.systems.image.spark import LightDecoder
 from maskjax.training import adamw, init_state, train_step
 
 torch = pytest.importorskip("torch")
@@ -30,6 +31,19 @@ RESNET = {
 CONVNEXT = {"name": "convnext", "widths": (6, 8), "depths": (1, 1), "stem_stride": 1}
 ENCODERS = {"resnet": RESNET, "convnext": CONVNEXT}
 KEY = jax.random.key(7)
+STEP = Step(KEY)
+
+
+def without_mechanism(monkeypatch):
+  """Masked units are gray to an ordinary network: no sparse layers."""
+  sparse = ConvEncoder.stages
+
+  def stages(self, patches, masked=None):
+    if masked is not None:
+      patches = jnp.where(masked[..., None], 0, patches)
+    return sparse(self, patches)
+
+  monkeypatch.setattr(ConvEncoder, "stages", stages)
 
 
 def make(encoder="resnet", **more):
@@ -48,7 +62,7 @@ def make_batch():
 
 @functools.cache
 def compiled(encoder="resnet"):
-  """A SparK with random variables, and all that it says of a batch."""
+  """A SparK with random variables, and all that it computes of a batch."""
   objective = make(encoder)
   made = jax.eval_shape(objective.init, KEY, make_batch())
   variables = Variables(
@@ -57,26 +71,26 @@ def compiled(encoder="resnet"):
   )
 
   @jax.jit
-  def run(variables, batch, key):
-    mask = objective.mask(batch, key)
-    loss = objective.loss(*variables, batch, key)
+  def run(variables, batch):
+    mask = objective.mask(batch, STEP)
+    loss = objective.loss(variables, batch, STEP)
     return {
       "masked": mask.masked,
-      "predicted": objective.predict(mask, variables, objective.patches(batch)),
+      "predicted": objective.apply(variables, objective.patches(batch), mask),
       "loss": loss,
-      "evaluated": objective.evaluate(*variables, batch, key),
-      "updated": objective.update_extra(*variables, jnp.int32(0), loss.sums),
-      "images": objective.reconstruct(variables, batch, key),
+      "evaluated": objective.evaluate(variables, batch, STEP),
+      "updated": objective.update(variables, batch, STEP, loss.sums).extra,
+      "images": objective.reconstruct(variables, batch, STEP),
       "features": objective.features(variables, batch),
     }
 
-  def all_of(batch, variables=variables, key=KEY):
-    return SimpleNamespace(**jax.device_get(run(variables, batch, key)))
+  def all_of(batch, variables=variables):
+    return SimpleNamespace(**jax.device_get(run(variables, batch)))
 
   return variables, all_of
 
 
-def place_of(n):
+def pixels_of(n):
   row, column = divmod(n, 3)
   return slice(2 * row, 2 * row + 2), slice(2 * column, 2 * column + 2)
 
@@ -85,7 +99,7 @@ def paint(batch, where, change):
   """Changes the pixels of the units that `where` names."""
   image = batch["image"].copy()
   for b, n in np.argwhere(where):
-    image[b][place_of(n)] = change(image[b][place_of(n)])
+    image[b][pixels_of(n)] = change(image[b][pixels_of(n)])
   return {**batch, "image": image}
 
 
@@ -147,7 +161,7 @@ def test_loss_by_hand(encoder):
   errors = []
   for b in range(3):
     for k, n in enumerate(np.flatnonzero(out.masked[b])):
-      target = batch["image"][b][place_of(n)].ravel().astype(np.float64)
+      target = batch["image"][b][pixels_of(n)].ravel().astype(np.float64)
       target = (target - target.mean()) / np.sqrt(target.var(ddof=1) + 1e-6)
       errors.append(((out.predicted[b, k] - target) ** 2).mean())
   assert out.evaluated.weight == out.loss.weight == 12
@@ -157,7 +171,7 @@ def test_loss_by_hand(encoder):
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_no_layer_sees_what_is_hidden(encoder):
+def test_no_layer_sees_what_is_masked(encoder):
   """Neither through a convolution nor through the statistics of the batch."""
   (_, run), batch = compiled(encoder), make_batch()
   before = run(batch)
@@ -173,7 +187,7 @@ def test_no_layer_sees_what_is_hidden(encoder):
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_each_scale_has_an_embedding_at_its_hidden_places(encoder):
+def test_each_scale_has_an_embedding_at_its_masked_positions(encoder):
   """The decoder is given the features of every scale, and nothing of masked ones."""
   (variables, run), batch = compiled(encoder), make_batch()
   before = run(batch)
@@ -189,7 +203,7 @@ def test_each_scale_has_an_embedding_at_its_hidden_places(encoder):
   assert np.abs(after.predicted - before.predicted).max() > 1e-3
 
 
-def test_running_averages_follow_the_visible_places():
+def test_running_averages_follow_the_visible_positions():
   (variables, run), batch = compiled(), make_batch()
   out = run(batch)
   sums = out.loss.sums["moments"]["encoder"]["network"]["stem_norm"]
@@ -210,7 +224,7 @@ def test_reconstructions_show_visible_units_as_they_are():
     masked = np.flatnonzero(out.masked[b]).tolist()
     for n in range(6):
       true, drawn = (
-        out.images[name][b][place_of(n)].ravel()
+        out.images[name][b][pixels_of(n)].ravel()
         for name in ("original", "reconstructed")
       )
       expected = true
@@ -222,10 +236,10 @@ def test_reconstructions_show_visible_units_as_they_are():
 
 def test_units_may_be_wider_than_the_stride():
   objective = make(image_size=(8, 12), patch_size=4)
-  assert objective.grid == (2, 3) and objective.model.decoder.doublings == 1
+  assert objective.patches.grid == (2, 3) and objective.model.decoder.doublings == 1
   batch = objective.batch_shapes(2)
   made = jax.eval_shape(objective.init, KEY, batch)
-  loss = jax.eval_shape(objective.loss, *made, batch, KEY)
+  loss = jax.eval_shape(objective.loss, made, batch, STEP)
   assert loss.sum.shape == ()
 
 
@@ -238,10 +252,9 @@ def test_losses_fall_and_features_differ():
   )
   losses, state = digits.train(objective, 30)
   assert losses[-5:].mean() < 0.6 * losses[:5].mean()
-  variables = Variables(state.params, state.extra)
-  features = jax.jit(objective.features)(variables, digits.held_out(64))
-  codes = np.asarray(features).mean(axis=1)
-  spectrum = np.linalg.svd(codes - codes.mean(axis=0), compute_uv=False)
+  features = jax.jit(objective.features)(state.variables, digits.held_out(64))
+  means = np.asarray(features).mean(axis=1)
+  spectrum = np.linalg.svd(means - means.mean(axis=0), compute_uv=False)
   assert (spectrum > 0.01 * spectrum[0]).sum() >= 4
 
 
@@ -254,7 +267,7 @@ def test_a_batch_is_that_of_all_devices():
   for devices in (1, 8):
     mesh = sharding.make_mesh(devices=jax.devices()[:devices])
     with jax.set_mesh(mesh):
-      run = jax.jit(lambda batch: objective.loss(*variables, batch, KEY))
+      run = jax.jit(lambda batch: objective.loss(variables, batch, STEP))
       found.append(jax.device_get(run(sharding.global_batch(mesh, batch))))
   assert_close(found[1], found[0])
 
@@ -264,7 +277,12 @@ def test_a_step_takes_microbatches():
   optimizer = adamw(learning_rate=1.0, num_steps=1)
   state = jax.eval_shape(lambda: init_state(objective, optimizer, batch, KEY))
   step = functools.partial(
-    train_step, objective=objective, optimizer=optimizer, key=KEY, microbatches=2
+    train_step,
+    objective=objective,
+    optimizer=optimizer,
+    key=KEY,
+    num_steps=1,
+    microbatches=2,
   )
   after, _ = jax.eval_shape(step, state, batch)
   assert after == state

@@ -11,8 +11,15 @@ from helpers.image.codes import KEY, MAE, VQKD, make_batch, train
 
 from maskjax.errors import UserError
 from maskjax.losses import cosine_error
+from maskjax.objectives import Step, Variables
 from maskjax.systems import vqkd
-from maskjax.targets import codebook
+from maskjax.systems.image.vqkd import codebook
+from maskjax.systems.image.vqkd import objective as module
+
+
+def without_mechanism(monkeypatch):
+  """Vectors reach the decoder as they are: no vector quantization."""
+  monkeypatch.setattr(module, "straight_through", lambda vectors, chosen: vectors)
 
 
 @functools.cache
@@ -29,32 +36,32 @@ def variables():
   params, extra = init(make_batch())
   params, teacher = shaken(params), shaken(extra["teacher"], seed=1)
   vectors = np.random.default_rng(2).normal(size=(6, 4)).astype(np.float32)
-  seen = jax.jit(objective.vectors)(params, make_batch())
+  seen = jax.jit(objective.vectors)(Variables(params), make_batch())
   vectors[5] = -np.asarray(seen).mean(axis=(0, 1))
   vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
   book = {"vectors": vectors, "counts": np.arange(6, dtype=np.float32)}
-  return params, {"teacher": teacher, "codebook": book}
+  return Variables(params, {"teacher": teacher, "codebook": book})
 
 
-def said(batch):
-  """All that the objective says of a batch, and what it said it from."""
-  return jax.device_get(_said(*variables(), batch))
+def outcome(batch):
+  """All that the objective computes of a batch."""
+  return jax.device_get(_outcome(variables(), batch))
 
 
 @jax.jit
-def _said(params, extra, batch):
-  objective = made()[0]
+def _outcome(variables, batch):
+  objective, (params, extra), step = made()[0], variables, Step(KEY)
 
   def loss_sum(params):
-    loss = objective.loss(params, extra, batch, KEY)
+    loss = objective.loss(Variables(params, extra), batch, step)
     return loss.sum, loss
 
   def decode(vectors):
     return objective.model.apply({"params": params}, vectors, method="decode")
 
   gradient, loss = jax.grad(loss_sum, has_aux=True)(params)
-  vectors, pull = jax.vjp(lambda params: objective.vectors(params, batch), params)
-  codes = objective.codes(params, extra["codebook"], batch)
+  vectors, pull = jax.vjp(lambda p: objective.vectors(Variables(p), batch), params)
+  codes = objective.codes(variables, batch)
   chosen = jnp.asarray(extra["codebook"]["vectors"])[codes]
   features = objective.teacher.features(None, extra["teacher"], batch)
   # With respect to what the decoder sees, and to the distance from the codes.
@@ -62,8 +69,8 @@ def _said(params, extra, batch):
   (expected,) = pull(through + 2 * (vectors - chosen) / 4)
   return {
     "loss": loss,
-    "after": objective.update_extra(params, extra, jnp.int32(0), loss.sums),
-    "tokens": objective.features(params, batch),
+    "after": objective.update(variables, batch, step, loss.sums).extra,
+    "tokens": objective.features(variables, batch),
     "vectors": vectors,
     "codes": codes,
     "predictions": decode(chosen),
@@ -77,27 +84,29 @@ def _said(params, extra, batch):
 def by_hand(out):
   """Vectors, codes and errors by the equations of section 2.2, in float64."""
   layers = jax.tree.map(np.float64, variables()[0]["to_code"])
-  masked = np.tanh(out["tokens"] @ layers["up"]["kernel"] + layers["up"]["bias"])
-  h = masked @ layers["down"]["kernel"] + layers["down"]["bias"]
+  hidden = np.tanh(out["tokens"] @ layers["up"]["kernel"] + layers["up"]["bias"])
+  h = hidden @ layers["down"]["kernel"] + layers["down"]["bias"]
   h /= np.linalg.norm(h, axis=-1, keepdims=True)
   v = np.float64(variables()[1]["codebook"]["vectors"])
   codes = ((h[:, :, None] - v) ** 2).sum(axis=-1).argmin(axis=-1)
   o, t = np.float64(out["predictions"]), np.float64(out["features"])
   norms = np.linalg.norm(o, axis=-1) * np.linalg.norm(t, axis=-1)
-  told = 1 - (o * t).sum(axis=-1) / norms
-  far = ((h - v[codes]) ** 2).mean(axis=-1)
-  return h, codes, told, far
+  distillation = 1 - (o * t).sum(axis=-1) / norms
+  commitment = ((h - v[codes]) ** 2).mean(axis=-1)
+  return h, codes, distillation, commitment
 
 
 def test_loss_and_sums_are_the_papers():
   valid = np.array([True, True, False, True])
-  out = said({**make_batch(), "valid": valid})
+  out = outcome({**make_batch(), "valid": valid})
   loss = out["loss"]
-  h, codes, told, far = (x[valid] for x in by_hand(out))
+  h, codes, distillation, commitment = (x[valid] for x in by_hand(out))
   assert float(loss.weight) == 3 * 9
   np.testing.assert_array_equal(out["codes"][valid], codes)
-  np.testing.assert_allclose(loss.value(), (told + far).mean(), rtol=1e-5)
-  for name, expected in (("distillation", told), ("commitment", far)):
+  np.testing.assert_allclose(
+    loss.value(), (distillation + commitment).mean(), rtol=1e-5
+  )
+  for name, expected in (("distillation", distillation), ("commitment", commitment)):
     np.testing.assert_allclose(
       loss.metrics[name].value(), expected.mean(), rtol=1e-5, err_msg=name
     )
@@ -111,7 +120,7 @@ def test_loss_and_sums_are_the_papers():
 
 def test_sums_of_parts_of_a_batch_add_up():
   parts = [
-    said({**make_batch(), "valid": np.array(valid)})["loss"]
+    outcome({**make_batch(), "valid": np.array(valid)})["loss"]
     for valid in ([True] * 4, [True, False, False, True], [False, True, True, False])
   ]
   added = jax.tree.map(jnp.add, parts[1].sums, parts[2].sums)
@@ -119,8 +128,8 @@ def test_sums_of_parts_of_a_batch_add_up():
 
 
 def test_codes_follow_the_vectors_that_choose_them():
-  """And one that nobody chose stays where it is, as it would not in an average."""
-  out = said(make_batch())
+  """And one that no vector chose stays where it is, as it would not in an average."""
+  out = outcome(make_batch())
   h, codes, _, _ = by_hand(out)
   old = np.float64(variables()[1]["codebook"]["vectors"])
   expected = old.copy()
@@ -139,13 +148,13 @@ def test_codes_follow_the_vectors_that_choose_them():
 
 
 def test_gradients_pass_the_lookup_unchanged():
-  out = said(make_batch())
+  out = outcome(make_batch())
   assert np.abs(out["through"]).max() > 0.01
   for name in ("encoder", "to_code"):
     assert_close(out["gradient"][name], out["expected_gradient"][name])
 
 
-def test_the_codebook_begins_as_the_centres_of_vectors():
+def test_the_codebook_begins_as_the_centers_of_vectors():
   rng = np.random.default_rng(0)
   vectors = rng.normal(size=(40, 3))
   vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -174,7 +183,7 @@ def test_losses_fall_and_codes_stay_in_use():
   batch = make_batch(32)
   values, _, state = train(objective, batch, steps=60, learning_rate=3e-3)
   assert np.mean(values[-5:]) < 0.7 * np.mean(values[:5])
-  codes = jax.jit(objective.codes)(state.params, state.extra["codebook"], batch)
+  codes = jax.jit(objective.codes)(state.variables, batch)
   assert len(np.unique(codes)) > 4
 
 
@@ -184,7 +193,7 @@ def test_losses_fall_and_codes_stay_in_use():
 def test_other_ways_to_compute(options):
   objective = vqkd(**VQKD, **options)
   made = jax.eval_shape(objective.init, KEY, make_batch())
-  loss = jax.eval_shape(objective.loss, *made, make_batch(), KEY)
+  loss = jax.eval_shape(objective.loss, made, make_batch(), Step(KEY))
   types = {leaf.dtype for leaf in jax.tree.leaves((made, loss))}
   assert types == {jnp.dtype("float32")}
 
