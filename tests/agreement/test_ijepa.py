@@ -13,6 +13,7 @@ from maskjax import workdir as workdirs
 from maskjax.convert import ijepa as layout
 from maskjax.convert import safetensors, weights
 from maskjax.errors import UserError
+from maskjax.objectives import Variables
 from maskjax.tokens import sincos
 
 torch = pytest.importorskip("torch")
@@ -44,7 +45,7 @@ def theirs():
   return model
 
 
-def say(model):
+def features_of(model):
   with torch.no_grad():
     images = torch.from_numpy(random(3, 12, 12, 3).transpose(0, 3, 1, 2).copy())
     return model(images).last_hidden_state.numpy()
@@ -58,8 +59,10 @@ def test_imported_features_are_theirs_and_every_bit_comes_back(tmp_path):
   config = workdirs.read_config(tmp_path / "run")
   _, params = workdirs.checkpoints(tmp_path / "run", config).restore_weights()
   objective = resolve.build(objectives, config.objective)
-  features = jax.jit(objective.features)(params, {"image": random(3, 12, 12, 3)})
-  assert_close(features, say(theirs()))
+  features = jax.jit(objective.features)(
+    Variables(params), {"image": random(3, 12, 12, 3)}
+  )
+  assert_close(features, features_of(theirs()))
   weights.export_weights(tmp_path / "run", tmp_path / "ours")
   _, before = safetensors.read(tmp_path / "theirs")
   _, after = safetensors.read(tmp_path / "ours")
@@ -88,8 +91,10 @@ def test_the_encoder_of_a_run_becomes_theirs(tmp_path):
   loaded = transformers.IJepaModel.from_pretrained(
     tmp_path / "ours", add_pooling_layer=False
   )
-  features = jax.jit(objective.features)(params, {"image": random(3, 12, 12, 3)})
-  assert_close(features, say(loaded.eval()))
+  features = jax.jit(objective.features)(
+    Variables(params), {"image": random(3, 12, 12, 3)}
+  )
+  assert_close(features, features_of(loaded.eval()))
   table = loaded.embeddings.position_embeddings.detach().numpy()[0]
   np.testing.assert_array_equal(table, sincos((6, 6), 16).astype(np.float32))
 

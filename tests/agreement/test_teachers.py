@@ -14,7 +14,7 @@ from maskjax.convert import clip, clip_vision_model, dinov2, safetensors, vit, w
 from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models import stack_blocks
-from maskjax.objectives import teachers
+from maskjax.objectives import Variables, teachers
 from maskjax.objectives import vit as plain_vit
 
 torch = pytest.importorskip("torch")
@@ -69,7 +69,7 @@ def make_theirs(kind):
 
 @functools.cache
 def theirs(kind):
-  """What their model says of two images: each block, the end, and attention."""
+  """Their model's outputs for two images: each block, the end, and attention."""
   _, tower = make_theirs(kind)
   tower.set_attn_implementation("eager")
   with torch.no_grad():
@@ -100,25 +100,28 @@ def test_features_layers_and_attention(folders, kind):
   hyperparameters, params = CONVERTERS[kind].from_hf(*safetensors.read(folders / kind))
   objective, batch = plain_vit(**hyperparameters), {"image": jnp.asarray(images())}
   tokens, end, attention = theirs(kind)
-  layers = jax.jit(functools.partial(objective.layers, attention=True))(params, batch)
+  variables = Variables(params)
+  layers = jax.jit(functools.partial(objective.layers, attention=True))(
+    variables, batch
+  )
   assert_close(layers.tokens, tokens)
   assert_close(layers.attention, attention)
-  assert_close(jax.jit(objective.features)(params, batch), end[:, 1:])
+  assert_close(jax.jit(objective.features)(variables, batch), end[:, 1:])
 
 
 @pytest.mark.parametrize("scan", [False, True])
 def test_first_blocks_alone(folders, scan):
-  """A teacher of three blocks that is asked for two runs no third one."""
+  """For its first two blocks, a teacher of three runs no third one."""
   hyperparameters, params = vit.from_hf(*safetensors.read(folders / "vit"))
   objective, batch = plain_vit(**hyperparameters, scan=scan), {"image": images()}
-  params = stack_blocks(params) if scan else params
+  variables = Variables(stack_blocks(params) if scan else params)
 
   def compiled(depth):
     layers = jax.jit(functools.partial(objective.layers, depth=depth))
-    return layers.lower(params, batch).compile()
+    return layers.lower(variables, batch).compile()
 
   two, three = compiled(2), compiled(3)
-  assert_close(two(params, batch).tokens, theirs("vit")[0][:2])
+  assert_close(two(variables, batch).tokens, theirs("vit")[0][:2])
   if not scan:  # whose costs are counted for one turn of the loop
     assert two.cost_analysis()["flops"] < 0.72 * three.cost_analysis()["flops"]
 
@@ -138,7 +141,7 @@ def test_visible_patches_alone(folders):
   hyperparameters, params = vit.from_hf(*safetensors.read(folders / "vit"))
   mask = Mask.exactly(jnp.asarray(masked), num_masked=10)
   batch = {"image": jnp.asarray(images())}
-  layers = jax.jit(plain_vit(**hyperparameters).layers)(params, batch, mask)
+  layers = jax.jit(plain_vit(**hyperparameters).layers)(Variables(params), batch, mask)
   assert_close(layers.tokens, expected)
 
 
@@ -158,14 +161,15 @@ def test_workdirs_there_and_back(folders, tmp_path, kind):
   assert_close([state.numpy() for state in out.hidden_states[1:]], theirs(kind)[0])
 
 
-def test_a_frozen_teacher_says_what_they_say(folders, tmp_path):
+def test_a_frozen_teachers_features_are_theirs(folders, tmp_path):
   config = configs.load("configs/image/teacher.py:clip_b16")
   config.objective.dtype = "float32"
   weights.import_weights(folders / "clip", config, tmp_path)
   config = workdirs.read_config(tmp_path)
   _, params = workdirs.checkpoints(tmp_path, config).restore_weights()
   teacher = teachers.frozen(objective=config.objective.to_dict(), workdir=str(tmp_path))
-  features = teacher.features(None, params, {"image": jnp.asarray(images())})
+  batch = {"image": jnp.asarray(images())}
+  features = teacher.features(None, Variables(params), batch)
   assert_close(features, theirs("clip")[1][:, 1:])
 
 

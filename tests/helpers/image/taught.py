@@ -10,12 +10,14 @@ from helpers.arrays import random, shaken
 
 import maskjax as mj
 from maskjax.convert import safetensors, vit
+from maskjax.objectives import Step, Variables
 from maskjax.tokens import sincos
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 KEY = jax.random.key(3)
+STEP = Step(KEY)
 SHAPE = {"image_size": 8, "patch_size": 2, "channels": 1}
 STUDENT = {"width": 8, "depth": 2, "heads": 2}
 LARGER = {"width": 12, "depth": 2, "heads": 3}
@@ -32,12 +34,12 @@ TEACHER = {
 
 @dataclasses.dataclass(frozen=True)
 class Patches:
-  """A network that has features, its patches, and nothing else to show."""
+  """A network that has features, its patches, and no layers."""
 
   def init(self, key, batch):
-    return mj.objectives.Variables({})
+    return Variables({})
 
-  def features(self, params, batch):
+  def features(self, variables, batch):
     return mj.tokens.patchify(batch["image"], SHAPE["patch_size"])
 
 
@@ -57,9 +59,9 @@ def make_batch(count=4, seed=0):
 
 
 def make_variables(objective, batch):
-  """Parameters and teachers' arrays none of which is 0 or 1."""
+  """Variables none of which is 0 or 1, teachers' included."""
   shapes = jax.eval_shape(objective.init, KEY, batch)
-  return shaken(shapes.params), shaken(shapes.extra, seed=1)
+  return Variables(shaken(shapes.params), shaken(shapes.extra, seed=1))
 
 
 class Theirs:
@@ -94,7 +96,7 @@ class Theirs:
       masked: bool [B, N], patches that it must not see; none when None.
     """
     weights = []
-    keep = lambda module, given, said: weights.append(said[1])  # noqa: E731
+    keep = lambda module, inputs, outputs: weights.append(outputs[1])  # noqa: E731
     handle = self.model.layers[-1].attention.register_forward_hook(keep)
     x = self.model.embeddings(torch.tensor(images.transpose(0, 3, 1, 2)))
     if masked is not None:
@@ -118,7 +120,7 @@ def dense(x, ours):
 
 
 def picked(tokens, ids):
-  """Tokens by place: [B, N, D] and int [B, K] to [B, K, D]."""
+  """Tokens by position: [B, N, D] and int [B, K] to [B, K, D]."""
   rows = torch.from_numpy(np.asarray(ids, np.int64))
   return tokens[torch.arange(len(tokens))[:, None], rows]
 
@@ -132,10 +134,10 @@ def loss_of(objective):
 def assert_parts_add_up(objective):
   """The loss of a batch is that of its parts, and of its valid rows alone."""
   batch = make_batch()
-  params, extra = make_variables(objective, batch)
+  variables = make_variables(objective, batch)
 
   def loss(batch):
-    return loss_of(objective)(params, extra, batch, KEY)
+    return loss_of(objective)(variables, batch, STEP)
 
   whole = loss(batch)
   parts = [loss({name: rows[i::2] for name, rows in batch.items()}) for i in (0, 1)]

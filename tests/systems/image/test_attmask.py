@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.arrays import random, shaken
-from maskjax.objectives.prototypes import both_views
 
 import maskjax as mj
 from maskjax import masking
-from maskjax.models import PrototypeHead
+from maskjax.objectives import Step, Variables
 from maskjax.systems import attmask
+from maskjax.systems.image.attmask import masks
+from maskjax.systems.image.attmask.network import PrototypeHead
+from maskjax.systems.image.attmask.objective import AttMask, both_views
 
 torch = pytest.importorskip("torch")
 
@@ -29,7 +31,6 @@ HEAD = dict(size=24, hidden=16, bottleneck=8)
 def make(**more):
   return attmask(
     **{
-      "num_steps": 10,
       "image_size": 8,
       "channels": 1,
       "patch_size": 2,
@@ -43,12 +44,24 @@ def make(**more):
   )
 
 
+def without_mechanism(monkeypatch):
+  """Patches are masked at random, whatever the teacher attends to."""
+  masked = AttMask.masked
+
+  def blind(self, attention, batch, step):
+    noise = jax.random.uniform(step.key, attention.shape)
+    return masked(self, noise, batch, step)
+
+  monkeypatch.setattr(AttMask, "masked", blind)
+
+
 @functools.cache
 def variables():
   """A student, and a teacher and centers that are others."""
   params, extra = make().init(KEY, BATCH)
   center = {"cls": random(24, seed=2), "patch": random(24, seed=3)}
-  return shaken(params), {**extra, "teacher": shaken(params, seed=1), "center": center}
+  teacher = shaken(params, seed=1)
+  return Variables(shaken(params), {**extra, "teacher": teacher, "center": center})
 
 
 @functools.cache
@@ -56,14 +69,22 @@ def compiled(**more):
   objective = make(**more)
 
   @jax.jit
-  def run(params, extra, batch):
+  def run(variables, batch, step):
+    params, extra = variables
     views = both_views(batch)
-    scores, attention = objective.attend(extra["teacher"], views)
-    masked = objective.masked(attention, batch, KEY)
+    scores, attention = objective.attend(Variables(extra["teacher"]), views)
+    # Each view has a key of its own.
+    example_keys = mj.keys.example_keys(mj.keys.named(KEY, "mask"), batch)
+    both = jax.vmap(lambda key: jax.random.split(key, 2))(example_keys).reshape(-1)
+    masked = jax.vmap(objective.sampler)(both, attention)
     mask = masking.Mask.uneven(masked)
+
+    def loss(params):
+      return objective.loss(Variables(params, extra), batch, step)
+
     return {
-      "loss": objective.loss(params, extra, batch, KEY),
-      "gradient": jax.grad(lambda p: objective.loss(p, extra, batch, KEY).sum)(params),
+      "loss": loss(params),
+      "gradient": jax.grad(lambda params: loss(params).sum)(params),
       "scores": scores,
       "attention": attention,
       "masked": masked,
@@ -76,9 +97,8 @@ def compiled(**more):
 
 
 def run(step=4, batch=BATCH, **more):
-  params, extra = variables()
-  extra = {**extra, "step": jnp.int32(step)}
-  return jax.device_get(compiled(**more)(params, extra, batch))
+  step = Step(KEY, jnp.int32(step), num_steps=10)
+  return jax.device_get(compiled(**more)(variables(), batch, step))
 
 
 def evenly(scores, where, steps):
@@ -96,7 +116,7 @@ def in_torch(out, step, valid=(True, True, True), sinkhorn_steps=0):
   counts = torch.tensor(valid).repeat_interleave(2)
   masked = torch.tensor(out["masked"]) & counts[:, None]
   temperature = 0.04 + 0.03 * min(step / 10, 1)
-  center = variables()[1]["center"]
+  center = variables().extra["center"]
 
   def probabilities(scores, kind, where):
     if sinkhorn_steps:
@@ -179,7 +199,7 @@ def test_the_attention_is_that_of_the_last_class_token():
   )
 
 
-def test_what_is_attended_to_most_is_hidden():
+def test_what_is_attended_to_most_is_masked():
   sure = dict(name="attended", prob=1.0)
   masked, attention = (run(mask=frozen(sure))[k] for k in ("masked", "attention"))
   assert masked.any(axis=1).all()
@@ -199,7 +219,7 @@ def frozen(spec):
 @functools.cache
 def attended(count=4096, **options):
   scores = jnp.asarray(np.random.default_rng(0).permutation(50) / 50)
-  draw = jax.jit(jax.vmap(lambda key: masking.attended(key, scores, **options)))
+  draw = jax.jit(jax.vmap(lambda key: masks.attended(key, scores, **options)))
   return np.asarray(scores), np.asarray(draw(jax.random.split(KEY, count)))
 
 
@@ -249,8 +269,7 @@ def test_prototypes_stay_where_they_are_at_first():
 def test_the_teacher_and_its_centers_follow():
   params, extra = variables()
   sums = {"cls": random(24, seed=7), "patch": random(24, seed=8), "count": 4.0}
-  after = make().update_extra(params, extra, jnp.int32(0), sums)
-  assert int(after["step"]) == 1
+  after = make().update(variables(), BATCH, Step(KEY), sums).extra
   for kind in ("cls", "patch"):
     expected = 0.9 * extra["center"][kind] + 0.1 * sums[kind] / 4
     np.testing.assert_allclose(after["center"][kind], expected, rtol=1e-5, atol=1e-7)
@@ -264,6 +283,11 @@ def test_the_teacher_and_its_centers_follow():
     rtol=1e-5,
     atol=1e-7,
   )
+
+
+def test_the_teacher_is_a_network_of_the_students_kind():
+  params, extra = make().teacher_variables(variables())
+  assert params is extra["teacher"] is variables().extra["teacher"]
 
 
 @pytest.mark.parametrize("fixed_length", [False, True])
@@ -289,9 +313,8 @@ def test_the_head_is_torchs(fixed_length):
 
 @functools.cache
 def trained():
-  """A tiny AttMask on digits: what it reports, every 20 steps, and its features."""
+  """A tiny AttMask on digits: its metrics, every 20 steps, and its features."""
   objective = make(
-    num_steps=100,
     head=dict(size=64, hidden=32, bottleneck=256, fixed_length=True),
     teacher=dict(name="ema", decay=0.98),
     teacher_temperature=(0.03, 0.03),
@@ -324,11 +347,11 @@ def trained():
   )
   with data(0) as batches:
     batch = next(batches)
-  return values, np.asarray(objective.features(state.params, batch))
+  return values, np.asarray(objective.features(state.variables, batch))
 
 
 def test_it_learns_without_collapse():
-  """Centers begin at 0, so that the loss first rises to that of guessing."""
+  """Centers begin at 0, so that the loss first rises to that of equal logits."""
   values, features = trained()
   patches = [float(numbers["train/patches"]) for numbers in values]
   assert patches[-1] < 0.85 * max(patches)
@@ -344,7 +367,7 @@ def test_it_learns_without_collapse():
     (dict(mask=dict(name="attended", mode="hihg")), "mode='hihg': did you mean 'high'"),
     (dict(mask=dict(name="attended", low=0.6)), "low=0.6, high=0.5: expected 0 <= low"),
     (dict(mask=dict(name="attended", prob=2.0)), "prob=2.0: expected a number from 0"),
-    (dict(mask="random"), "no 'random' in maskjax.masking.informed"),
+    (dict(mask="random"), "no 'random' in maskjax.systems.image.attmask.masks"),
     (dict(teacher_temperature=(0.04, 0.0)), "expected a positive number, and two"),
     (dict(student_temperature=-1.0), "expected a positive number, and two"),
     (dict(sinkhorn_steps=-1), "sinkhorn_steps=-1: expected at least 0"),

@@ -9,7 +9,9 @@ import pytest
 from helpers.image import taught
 from helpers.image.digits import held_out, train
 
+from maskjax import keys
 from maskjax.errors import UserError
+from maskjax.objectives import Step, Variables
 from maskjax.systems import dbot
 from maskjax.training import step as training
 
@@ -18,7 +20,7 @@ torch = taught.torch
 
 def make(**more):
   keywords = {
-    "teacher": {"name": "bootstrap", "stages": 2, "num_steps": 4},
+    "teacher": {"name": "bootstrap", "stages": 2},
     **taught.SHAPE,
     "encoder": {"width": 8, "depth": 1, "heads": 2},
     "decoder": {"width": 8, "depth": 1, "heads": 2},
@@ -28,22 +30,33 @@ def make(**more):
 
 
 OBJECTIVE = make()
+# The last of the first stage, and one in the middle of the second.
+ENDS, GOES_ON = (Step(taught.KEY, number, num_steps=4) for number in (1, 2))
+
+
+def without_mechanism(monkeypatch):
+  """Students never begin anew: they go on under the teacher that they became."""
+
+  def update(self, variables, batch, step, sums):
+    teacher = self.teacher.update(variables.extra["teacher"], variables.params, step)
+    return Variables(variables.params, {"teacher": teacher})
+
+  monkeypatch.setattr(type(OBJECTIVE), "update", update)
 
 
 @pytest.fixture(name="case", scope="module")
 def case_fixture():
   batch = taught.make_batch()
-  return batch, *taught.make_variables(OBJECTIVE, batch)
+  return batch, taught.make_variables(OBJECTIVE, batch)
 
 
 def test_loss_is_that_of_torch_with_a_teacher_of_transformers(case, tmp_path):
-  batch, params, extra = case
-  theirs = taught.Theirs(
-    OBJECTIVE.model.encoder, extra["teacher"]["encoder"], tmp_path / "teacher"
-  )
-  mask = OBJECTIVE.mask(batch, taught.KEY)
+  batch, variables = case
+  params = variables.extra["teacher"]["encoder"]
+  theirs = taught.Theirs(OBJECTIVE.model.encoder, params, tmp_path / "teacher")
+  mask = OBJECTIVE.mask(batch, taught.STEP)
   predict = jax.jit(OBJECTIVE.model.apply)
-  predictions = predict({"params": params}, OBJECTIVE.patches(batch), mask)
+  predictions = predict({"params": variables.params}, OBJECTIVE.patches(batch), mask)
   with torch.no_grad():
     last = theirs.layers(batch["image"])[0][-1][:, 1:]  # not normalized
     # `forward_loss` of the authors: the unbiased variance, and a beta of 2.
@@ -53,14 +66,14 @@ def test_loss_is_that_of_torch_with_a_teacher_of_transformers(case, tmp_path):
     expected = torch.nn.SmoothL1Loss(beta=2.0)(
       torch.tensor(np.array(predictions)), taught.picked(targets, mask.masked_ids)
     )
-  loss = taught.loss_of(OBJECTIVE)(params, extra, batch, taught.KEY)
+  loss = taught.loss_of(OBJECTIVE)(variables, batch, taught.STEP)
   assert abs(loss.value() / expected.item() - 1) <= 1e-5
   assert loss.weight == 4 * 12
 
 
 def test_defaults_are_the_papers():
-  objective = dbot(teacher={"name": "bootstrap", "num_steps": 1600})
-  assert (objective.num_masked, objective.model.decoder.depth) == (147, 8)
+  objective = dbot(teacher="bootstrap")
+  assert (objective.masking.num_masked, objective.model.decoder.depth) == (147, 8)
   assert objective.teacher.stages == 2
   assert objective.model.encoder.options.drop_path == 0.2
   # The decoder predicts as many channels as the encoder has.
@@ -75,13 +88,13 @@ def same(one, other):
 def test_students_become_teachers_and_begin_anew(case):
   """Four steps in two stages, beside those of a student that goes on."""
   batch = {name: case[0][name] for name in ("image", "index")}
-  going_on = make(teacher={"name": "bootstrap", "stages": 1, "num_steps": 4})
+  going_on = make(teacher={"name": "bootstrap", "stages": 1})
   optimizer = optax.sgd(0.1)
   init = jax.jit(functools.partial(training.init_state, OBJECTIVE, optimizer))
 
   @jax.jit
   def step(state):
-    keywords = {"optimizer": optimizer, "key": taught.KEY}
+    keywords = {"optimizer": optimizer, "key": taught.KEY, "num_steps": 4}
     return tuple(
       training.train_step(state, batch, objective=objective, **keywords)[0]
       for objective in (OBJECTIVE, going_on)
@@ -119,22 +132,34 @@ def test_other_teachers_never_restart(case):
   batch, *_ = case
   objective = make(teacher=taught.FEATURES_ALONE)
   assert objective.model.decoder.patch_dim == 4
-  params, _ = taught.make_variables(objective, batch)
-  assert objective.restart(params, np.int32(1), batch, taught.KEY) is params
+  variables = taught.make_variables(objective, batch)
+  assert objective.update(variables, batch, ENDS, {}).params is variables.params
+
+
+def test_a_new_student_begins_at_the_end_of_a_stage_alone(case):
+  """From the key of its step, whatever the student had become."""
+  batch, variables = case
+  update = jax.jit(functools.partial(OBJECTIVE.update, sums={}))
+  ended, went_on = (update(variables, batch, step) for step in (ENDS, GOES_ON))
+  key = keys.named(taught.KEY, "restart")
+  anew = jax.jit(OBJECTIVE.init_params)(key, batch)
+  assert same(ended.params, anew) and same(went_on.params, variables.params)
+  assert same(ended.extra["teacher"]["encoder"], variables.params["encoder"])
+  assert same(went_on.extra, variables.extra)
 
 
 def test_paths_are_dropped_in_training_alone():
   deep = {"encoder": taught.STUDENT}
   dropping, keeping = make(drop_path=0.9, **deep), make(**deep)
   batch = taught.make_batch()
-  given = *taught.make_variables(keeping, batch), batch, taught.KEY
+  variables = taught.make_variables(keeping, batch)
 
   @jax.jit
-  def losses(*given):
-    asked = (keeping.loss, dropping.evaluate, dropping.loss)
-    return [loss(*given).value() for loss in asked]
+  def losses(variables):
+    found = (keeping.loss, dropping.evaluate, dropping.loss)
+    return [loss(variables, batch, taught.STEP).value() for loss in found]
 
-  kept, evaluated, dropped = losses(*given)
+  kept, evaluated, dropped = losses(variables)
   assert abs(evaluated / kept - 1) < 1e-6
   assert abs(dropped / kept - 1) > 1e-3
 
@@ -145,13 +170,12 @@ def test_parts_of_a_batch_add_up():
 
 def test_losses_fall_and_features_stay_apart():
   objective = make(
-    teacher={"name": "bootstrap", "stages": 2, "num_steps": 60},
     encoder={"width": 16, "depth": 1, "heads": 2},
   )
   losses, state = train(objective, 60)
   for stage in (losses[:30], losses[30:]):
     assert stage[-5:].mean() < 0.8 * stage[:3].mean()
-  features = jax.jit(objective.features)(jax.device_get(state.params), held_out())
+  features = jax.jit(objective.features)(jax.device_get(state.variables), held_out())
   taught.assert_no_collapse(features)
 
 
@@ -161,16 +185,18 @@ def test_losses_fall_and_features_stay_apart():
     ({"beta": -1}, "beta=-1: expected a number above 0"),
     ({"mask_ratio": 1.0}, "mask_ratio=1.0: expected"),
     (
-      {"teacher": {"name": "bootstrap", "num_steps": 5}},
-      "teacher.num_steps=5: expected the run's, a multiple of teacher.stages=2",
-    ),
-    (
-      {"teacher": {"name": "bootstrap", "stages": 0, "num_steps": 5}},
+      {"teacher": {"name": "bootstrap", "stages": 0}},
       "teacher.stages=0: expected at least 1",
     ),
-    ({"teacher": "bootstrap"}, "'bootstrap' is missing its 'num_steps'"),
   ],
 )
 def test_bad_hyperparameters_are_refused(change, complaint):
   with pytest.raises(UserError, match=complaint):
     make(**change)
+
+
+def test_a_run_is_a_whole_number_of_stages(case):
+  batch, variables = case
+  complaint = "num_steps=5: expected a multiple of objective.teacher.stages=2"
+  with pytest.raises(UserError, match=complaint):
+    OBJECTIVE.update(variables, batch, Step(taught.KEY, 1, num_steps=5), {})

@@ -9,7 +9,9 @@ from helpers.image import taught
 from helpers.image.digits import held_out, train
 
 from maskjax.errors import UserError
+from maskjax.objectives import Variables
 from maskjax.systems import dmae, mae
+from maskjax.systems.image import dmae as module
 
 torch = taught.torch
 F = torch.nn.functional
@@ -25,24 +27,30 @@ def make(**more):
   return dmae(**{**keywords, **more})
 
 
+def without_mechanism(monkeypatch):
+  """Nothing is learned from the teacher: MAE alone."""
+  monkeypatch.setattr(module, "absolute_error", lambda one, other: 0 * one[..., 0])
+
+
 @pytest.mark.parametrize("depth", [1, 2])
 def test_loss_is_that_of_transformers_and_torch(tmp_path, depth):
   objective, batch = make(projector_depth=depth), taught.make_batch()
-  params, extra = taught.make_variables(objective, batch)
-  encoder = objective.teacher.objective.model.encoder
-  teacher = taught.Theirs(encoder, extra["teacher"]["encoder"], tmp_path / "teacher")
+  variables = taught.make_variables(objective, batch)
+  params, encoder = variables.params, objective.teacher.objective.model.encoder
+  theirs = variables.extra["teacher"].params["encoder"]
+  teacher = taught.Theirs(encoder, theirs, tmp_path / "teacher")
   student = taught.Theirs(
     objective.model.encoder, params["encoder"], tmp_path / "student"
   )
-  mask = objective.mask(batch, taught.KEY)
+  mask = objective.mask(batch, taught.STEP)
   with torch.no_grad():
     own = student.layers(batch["image"], mask.masked)[0][objective.model.layer - 1]
     own = taught.dense(own, params["projector"]["dense_0"])
     if depth == 2:
       own = taught.dense(F.gelu(own), params["projector"]["dense_1"])
-    told = teacher.layers(batch["image"], mask.masked)[0][objective.teacher_layer - 1]
+    target = teacher.layers(batch["image"], mask.masked)[0][objective.teacher_layer - 1]
     # `forward_distillation_loss_embedding` of the authors.
-    far = F.l1_loss(F.normalize(own, dim=-1), F.normalize(told, dim=-1)).item()
+    far = F.l1_loss(F.normalize(own, dim=-1), F.normalize(target, dim=-1)).item()
   # Its other half is MAE's, which has a test of its own.
   plain = mae(
     **taught.SHAPE,
@@ -50,10 +58,10 @@ def test_loss_is_that_of_transformers_and_torch(tmp_path, depth):
     decoder={"width": 8, "depth": 1, "heads": 2},
     norm_pix_loss=False,
   )
-  wrong = jax.jit(plain.loss_under)(
-    mask, {k: params[k] for k in ("encoder", "decoder")}, batch
+  wrong = jax.jit(plain.loss_of_mask)(
+    Variables({k: params[k] for k in ("encoder", "decoder")}), batch, mask
   ).value()
-  loss = taught.loss_of(objective)(params, extra, batch, taught.KEY)
+  loss = taught.loss_of(objective)(variables, batch, taught.STEP)
   assert abs(loss.metrics["distillation"].value() / far - 1) <= 1e-5
   assert abs(loss.metrics["reconstruction"].value() / wrong - 1) <= 1e-5
   assert abs(loss.value() / (wrong + far) - 1) <= 1e-5
@@ -64,20 +72,23 @@ def test_the_teacher_sees_visible_patches_alone_and_stops_early():
   objective, batch = make(teacher_layer=1), taught.make_batch()
   params, extra = taught.make_variables(objective, batch)
   loss = taught.loss_of(objective)
-  before = loss(params, extra, batch, taught.KEY).metrics["distillation"].sum
-  masked = objective.mask(batch, taught.KEY).masked_ids
+  before = (
+    loss(Variables(params, extra), batch, taught.STEP).metrics["distillation"].sum
+  )
+  masked = objective.mask(batch, taught.STEP).masked_ids
   image = batch["image"].copy()
   row, column = divmod(int(masked[0, 0]), 4)
   image[0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] += 9
-  after = loss(params, extra, {**batch, "image": image}, taught.KEY)
+  after = loss(Variables(params, extra), {**batch, "image": image}, taught.STEP)
   assert after.metrics["distillation"].sum == before
   # Not a number of its second block, nor of its decoder, reaches the loss.
   spoilt = jax.tree.map(np.copy, extra)
-  blocks = spoilt["teacher"]["encoder"]["transformer"]
-  for part in (blocks["block_1"], spoilt["teacher"]["decoder"]):
+  teacher = spoilt["teacher"].params
+  blocks = teacher["encoder"]["transformer"]
+  for part in (blocks["block_1"], teacher["decoder"]):
     for leaf in jax.tree.leaves(part):
       leaf[:] = np.nan
-  after = loss(params, spoilt, batch, taught.KEY)
+  after = loss(Variables(params, spoilt), batch, taught.STEP)
   assert after.metrics["distillation"].sum == before
 
 
@@ -87,7 +98,7 @@ def test_defaults_are_the_papers():
   objective = dmae(teacher={"name": "frozen", "objective": teacher})
   assert (objective.model.layer, objective.teacher_layer) == (9, 18)
   assert (objective.model.projector.size, objective.model.projector.depth) == (1024, 1)
-  assert objective.num_masked == 147
+  assert objective.masking.num_masked == 147
   assert not objective.target.normalized
 
 
@@ -99,7 +110,7 @@ def test_losses_fall_and_features_stay_apart():
   objective = make(encoder={"width": 16, "depth": 1, "heads": 2})
   losses, state = train(objective, 40)
   assert losses[-5:].mean() < 0.8 * losses[:5].mean()
-  features = jax.jit(objective.features)(jax.device_get(state.params), held_out())
+  features = jax.jit(objective.features)(jax.device_get(state.variables), held_out())
   taught.assert_no_collapse(features)
 
 
@@ -115,7 +126,10 @@ def with_mask_tokens():
     ({"layer": 3}, "layer=3: expected a block from 1 to 2"),
     ({"teacher_layer": 0}, "teacher_layer=0: expected a block from 1 to 2"),
     ({"projector_depth": 0}, "projector_depth=0: expected at least 1"),
-    ({"teacher": taught.FEATURES_ALONE}, "Patches has features, but no layers"),
+    (
+      {"teacher": taught.FEATURES_ALONE},
+      "Patches has no layers: expected an objective with layers",
+    ),
     (
       {
         "teacher": {

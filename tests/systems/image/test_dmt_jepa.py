@@ -1,4 +1,4 @@
-"""DMT-JEPA: targets made of the neighbors that are most like a patch."""
+"""DMT-JEPA: targets aggregated from the neighbors most similar to a patch."""
 
 import functools
 
@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from helpers.arrays import assert_close, random, shaken
 from helpers.image.latents import digits, train
-from maskjax.models.jepa import neighborhood, similar_neighbors
 
 from maskjax.errors import UserError
+from maskjax.objectives import Step, Variables
 from maskjax.systems import dmt_jepa
+from maskjax.systems.image import dmt_jepa as module
+from maskjax.systems.image.dmt_jepa import neighborhood, similar_neighbors
 
 KEY = jax.random.key(3)
+STEP = Step(KEY)
 TINY = {"width": 8, "depth": 1, "heads": 2}
 
 
@@ -33,6 +36,12 @@ def make(**more):
   )
 
 
+def without_mechanism(monkeypatch):
+  """The targets are I-JEPA's: the teacher's features as they are."""
+  network = module.DiscriminativeJointEmbedding
+  monkeypatch.setattr(network, "targets", lambda self, features: features)
+
+
 def make_batch(count=2):
   return {"image": random(count, 8, 12, 1), "index": np.arange(count)}
 
@@ -40,21 +49,21 @@ def make_batch(count=2):
 @functools.cache
 def compiled():
   objective = make()
-  variables = jax.eval_shape(objective.init, KEY, make_batch())
-  params, extra = shaken(variables.params), shaken(variables.extra, seed=1)
+  shapes = jax.eval_shape(objective.init, KEY, make_batch())
+  params, extra = shaken(shapes.params), shaken(shapes.extra, seed=1)
 
   @jax.jit
   def run(params, extra, batch):
-    mask, blocks = objective.mask(batch, KEY), objective.blocks(batch, KEY)
+    mask, blocks = objective.mask(batch, STEP), objective.target_blocks(batch, STEP)
+    variables = Variables(params, extra)
     patches = objective.patches(batch)
     model, given = objective.model, {"params": params}
     return {
-      "loss": objective.loss(params, extra, batch, KEY),
+      "loss": objective.loss(variables, batch, STEP),
       "blocks": blocks,
-      "codes": objective.features(extra["teacher"], batch),
-      "targets": objective.targets_of(extra, batch),
-      "seen": given
-      and model.encoder.apply({"params": params["encoder"]}, patches, mask),
+      "features": objective.features(Variables(extra["teacher"]), batch),
+      "targets": objective.target_features(variables, batch),
+      "visible": model.encoder.apply({"params": params["encoder"]}, patches, mask),
       "context": model.apply(
         given, patches, mask, method=lambda m, *x: m.head(m.encoder(*x))
       ),
@@ -77,7 +86,7 @@ def dense(x, layer):
 
 
 def block(tokens, others, p):
-  """Tokens [M, D] plus what their mean draws from itself and others [K, D]."""
+  """Tokens [M, D] plus what their mean attends to, itself and others [K, D]."""
   from scipy.special import erf, softmax
 
   y = normal(
@@ -101,75 +110,79 @@ def head(tokens, others, p):
   return normal(tokens, p["norm"])
 
 
-def near(place, rows=4, columns=6, window=3):
-  """The other places of the window around a place, moved inside."""
-  row, column = divmod(place, columns)
+def near(position, rows=4, columns=6, window=3):
+  """The other positions of the window around a position, moved inside."""
+  row, column = divmod(position, columns)
   top = min(max(row - 1, 0), rows - window)
   left = min(max(column - 1, 0), columns - window)
-  places = [
+  positions = [
     r * columns + c
     for r in range(top, top + window)
     for c in range(left, left + window)
   ]
-  return [other for other in places if other != place]
+  return [other for other in positions if other != position]
 
 
 def double(tree):
   return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
 
 
-def test_targets_by_hand():
-  _, extra, run = compiled()
-  out = run(*compiled()[:2], make_batch())
-  p = double(extra["teacher"]["head"])
+def targets_by_hand(out):
+  """The teacher's heads on the three most similar neighbors of each patch."""
+  p = double(compiled()[1]["teacher"]["head"])
   expected = np.zeros((2, 24, 8))
-  for b, codes in enumerate(out["codes"].astype(np.float64)):
-    codes = normal(codes, epsilon=1e-5)
-    unit = codes / np.linalg.norm(codes, axis=-1, keepdims=True)
-    for place in range(24):
-      around = np.array(near(place))
-      best = around[np.argsort(-unit[around] @ unit[place])[:3]]
-      expected[b, place] = head(codes.mean(0, keepdims=True), codes[best], p)
-  assert_close(out["targets"], expected)
+  for b, features in enumerate(out["features"].astype(np.float64)):
+    features = normal(features, epsilon=1e-5)
+    unit = features / np.linalg.norm(features, axis=-1, keepdims=True)
+    for i in range(24):
+      around = np.array(near(i))
+      best = around[np.argsort(-unit[around] @ unit[i])[:3]]
+      expected[b, i] = head(features.mean(0, keepdims=True), features[best], p)
+  return expected
+
+
+def test_targets_by_hand():
+  out = compiled()[2](*compiled()[:2], make_batch())
+  assert_close(out["targets"], targets_by_hand(out))
 
 
 def test_the_same_heads_work_on_the_context():
   params, extra, run = compiled()
   out = run(params, extra, make_batch())
   p = double(params["head"])
-  expected = [head(codes, None, p) for codes in out["seen"].astype(np.float64)]
+  expected = [head(features, None, p) for features in out["visible"].astype(np.float64)]
   assert_close(out["context"], np.stack(expected))
 
 
 def test_the_loss_by_hand():
   out = compiled()[2](*compiled()[:2], make_batch())
-  errors = []
+  errors, targets = [], targets_by_hand(out)
   for b in range(2):
-    wanted = out["targets"][b][out["blocks"][b]].astype(np.float64)
-    far = np.abs(out["predictions"][b] - wanted)
+    far = np.abs(out["predictions"][b] - targets[b][out["blocks"][b]])
     errors.append(np.where(far < 1, far**2 / 2, far - 0.5))
   np.testing.assert_allclose(out["loss"].value(), np.mean(errors), rtol=1e-5)
 
 
-def test_a_target_does_not_know_its_own_patch_but_by_the_mean():
-  """What I-JEPA would predict at a patch is not even among what is drawn from."""
+def test_a_target_depends_on_its_own_patch_by_the_mean_alone():
+  """A patch's own features, which I-JEPA predicts, are not among its neighbors'."""
   table = neighborhood((4, 6), 3)
-  np.testing.assert_array_equal(table, [near(place) for place in range(24)])
-  codes = random(1, 24, 8)
-  chosen = np.asarray(similar_neighbors(jnp.asarray(codes), table, 3))[0]
-  unit = codes[0] / np.linalg.norm(codes[0], axis=-1, keepdims=True)
-  for place, ids in enumerate(chosen):
-    assert place not in ids and set(ids) <= set(near(place))
-    others = set(near(place)) - set(ids)
-    cosines = unit @ unit[place]
+  np.testing.assert_array_equal(table, [near(i) for i in range(24)])
+  features = random(1, 24, 8)
+  chosen = np.asarray(similar_neighbors(jnp.asarray(features), table, 3))[0]
+  unit = features[0] / np.linalg.norm(features[0], axis=-1, keepdims=True)
+  for i, ids in enumerate(chosen):
+    assert i not in ids and set(ids) <= set(near(i))
+    others = set(near(i)) - set(ids)
+    cosines = unit @ unit[i]
     assert cosines[list(ids)].min() > cosines[list(others)].max()
 
 
 def test_the_teacher_averages_the_heads_too():
   params, extra, _ = compiled()
-  after = make(teacher=dict(name="ema", decay=0.5)).update_extra(params, extra, 0, {})
-  assert set(after["teacher"]) == {"encoder", "head"}
-  scale = after["teacher"]["head"]["norm"]["scale"]
+  objective = make(teacher=dict(name="ema", decay=0.5))
+  teacher = objective.update(Variables(params, extra), {}, STEP, {}).extra["teacher"]
+  assert set(teacher) == {"encoder", "head"}
+  scale = teacher["head"]["norm"]["scale"]
   parts = [tree["head"]["norm"]["scale"] for tree in (params, extra["teacher"])]
   np.testing.assert_allclose(scale, np.mean(parts, axis=0), rtol=1e-6)
 

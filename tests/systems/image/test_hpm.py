@@ -1,4 +1,4 @@
-"""HPM: a teacher masks what it predicts to be hard."""
+"""HPM: a teacher masks the patches whose errors it predicts to be largest."""
 
 import functools
 
@@ -9,9 +9,11 @@ import pytest
 from helpers.arrays import assert_close, random, shaken
 
 import maskjax as mj
-from maskjax import masking
-from maskjax.losses import ranking_error
+from maskjax.masking import Mask
+from maskjax.objectives import Step, Variables
 from maskjax.systems import hpm, mae
+from maskjax.systems.image import hpm as module
+from maskjax.systems.image.hpm import hardest, ranking_error
 
 KEY = jax.random.key(5)
 SMALL = dict(
@@ -26,49 +28,70 @@ BATCH = {
   "index": np.arange(4),
   "valid": np.ones(4, bool),
 }
-NUM_HIDDEN = 12
+NUM_MASKED = 12
 
 
 def make(**more):
-  return hpm(
-    **{**SMALL, "num_steps": 10, "teacher": dict(name="ema", decay=0.9), **more}
-  )
+  return hpm(**{**SMALL, "teacher": dict(name="ema", decay=0.9), **more})
+
+
+def without_mechanism(monkeypatch):
+  """Masks are random at all steps."""
+
+  def mined_mask(self, variables, batch, step):
+    return self.mask(batch, step)
+
+  monkeypatch.setattr(module.Hpm, "mined_mask", mined_mask)
 
 
 @functools.cache
 def variables():
   """A student, and a teacher with other parameters."""
   params, extra = make().init(KEY, BATCH)
-  return shaken(params), {**extra, "teacher": shaken(params, seed=1)}
+  return Variables(shaken(params), {**extra, "teacher": shaken(params, seed=1)})
 
 
 @functools.cache
 def compiled():
-  objective = make()
+  objective, plain = make(), mae(**SMALL, norm_pix_loss=False)
 
   @jax.jit
-  def run(params, extra, batch):
-    mask = objective.mined_mask(extra, batch, KEY)
+  def run(variables, batch, step):
+    params, extra = variables
+    scores = objective.difficulty(Variables(extra["teacher"]), batch)
+    masked = jax.vmap(hardest, in_axes=(0, 0, None, None))(
+      mj.keys.example_keys(mj.keys.named(KEY, "mask"), batch),
+      scores,
+      NUM_MASKED,
+      (jnp.minimum(step.number / 10, 1) * 0.5 * NUM_MASKED).astype(int),
+    )
+    mask = Mask.exactly(masked, num_masked=NUM_MASKED)
+
+    def loss(params):
+      return objective.loss(Variables(params, extra), batch, step)
+
+    def reconstruction(params):
+      return plain.loss_of_mask(Variables(params), batch, mask)
+
     return {
-      "loss": objective.loss(params, extra, batch, KEY),
-      "gradient": jax.grad(lambda p: objective.loss(p, extra, batch, KEY).sum)(params),
-      "reconstruction": jax.grad(lambda p: objective.loss_under(mask, p, batch).sum)(
-        params
-      ),
+      "loss": loss(params),
+      "gradient": jax.grad(lambda params: loss(params).sum)(params),
+      "reconstruction": jax.grad(lambda params: reconstruction(params).sum)(params),
       "mask": mask,
-      "scores": objective.difficulty(extra["teacher"], batch),
+      "mined": objective.mined_mask(variables, batch, step),
+      "scores": scores,
       "predicted": objective.model.apply(
         {"params": params}, objective.patches(batch), mask, method="with_difficulty"
       ),
-      "evaluated": objective.evaluate(params, extra, batch, KEY),
+      "evaluated": objective.evaluate(variables, batch, step),
     }
 
   return run
 
 
 def run(step=10, batch=BATCH):
-  params, extra = variables()
-  return jax.device_get(compiled()(params, {**extra, "step": jnp.int32(step)}, batch))
+  step = Step(KEY, jnp.int32(step), num_steps=10)
+  return jax.device_get(compiled()(variables(), batch, step))
 
 
 def ranking(predicted, errors):
@@ -109,7 +132,7 @@ def test_the_loss_by_hand():
     reconstruction.append(errors.mean())
     pairs.append(ranking(predicted[b].astype(np.float64), errors))
   loss = out["loss"]
-  assert loss.weight == 4 * NUM_HIDDEN
+  assert loss.weight == 4 * NUM_MASKED
   np.testing.assert_allclose(
     loss.value(), np.mean(reconstruction) + np.mean(pairs), rtol=1e-5
   )
@@ -121,24 +144,24 @@ def test_rows_that_are_not_valid_do_not_count():
   image = BATCH["image"].copy()
   image[2:] = 50
   half = run(batch={**BATCH, "image": image, "valid": np.arange(4) < 2})["loss"]
-  assert half.weight == 2 * NUM_HIDDEN
+  assert half.weight == 2 * NUM_MASKED
   assert half.value() < 20
 
 
-def test_the_teacher_hides_the_hardest_at_last():
+def test_the_teacher_masks_the_hardest_in_the_end():
   """A share of the masked patches that grows from none to a half."""
   for step, hard in ((0, 0), (3, 1), (10, 6), (99, 6)):
     out = run(step)
-    assert out["mask"].masked.sum(axis=1).tolist() == [NUM_HIDDEN] * 4
+    assert out["mined"].masked.sum(axis=1).tolist() == [NUM_MASKED] * 4
     order = np.argsort(-out["scores"], axis=1)
-    assert np.take_along_axis(out["mask"].masked, order, axis=1)[:, :hard].all()
-  by_chance = run(0)["mask"].masked
+    assert np.take_along_axis(out["mined"].masked, order, axis=1)[:, :hard].all()
+  by_chance = run(0)["mined"].masked
   noise = jax.vmap(lambda k: jax.random.uniform(k, (16,)))(
     mj.keys.example_keys(mj.keys.named(KEY, "mask"), BATCH)
   )
   expected = np.argsort(np.argsort(noise, axis=1), axis=1) >= 4
   np.testing.assert_array_equal(by_chance, expected)
-  assert (run(10)["mask"].masked != by_chance).any()
+  assert (run(10)["mined"].masked != by_chance).any()
 
 
 def test_the_teacher_sees_all_and_the_student_does_not():
@@ -164,27 +187,33 @@ def test_the_predicted_order_leaves_the_decoder_alone():
 def test_held_out_it_is_mae():
   params, _ = variables()
   params = {name: params[name] for name in ("encoder", "decoder")}
-  theirs = jax.jit(mae(**SMALL, norm_pix_loss=False).loss)(params, (), BATCH, KEY)
+  loss = jax.jit(mae(**SMALL, norm_pix_loss=False).loss)
+  theirs = loss(Variables(params), BATCH, Step(KEY))
   np.testing.assert_allclose(run()["evaluated"].value(), theirs.value(), rtol=1e-6)
 
 
-def test_the_teacher_follows_and_the_schedule_goes_on():
+def test_the_teacher_follows():
   params, extra = variables()
-  after = make().update_extra(params, extra, jnp.int32(0), {})
-  assert int(after["step"]) == 1
+  after = make().update(variables(), BATCH, Step(KEY), {})
   expected = jax.tree.map(
     lambda old, new: 0.9 * old + 0.1 * new, extra["teacher"], params
   )
   for ours, theirs in zip(
-    *map(jax.tree.leaves, (after["teacher"], expected)), strict=True
+    *map(jax.tree.leaves, (after.extra["teacher"], expected)), strict=True
   ):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
+def test_the_teacher_is_a_network_of_the_students_kind():
+  params, extra = make().teacher_variables(variables())
+  assert params is extra["teacher"] is variables().extra["teacher"]
+
+
 def test_the_papers_teacher():
-  teacher = make(num_steps=200, teacher=None).teacher
+  teacher = make(teacher=None).teacher
+  steps = [Step(KEY, number, num_steps=200) for number in (0, 50, 100, 200)]
   np.testing.assert_allclose(
-    [teacher.decay(step) for step in (0, 50, 100, 200)],
+    [teacher.decay(step) for step in steps],
     [0.999, 0.99945, 0.9999, 0.9999],
     rtol=1e-6,
   )
@@ -192,7 +221,7 @@ def test_the_papers_teacher():
 
 def test_hardest_and_the_rest_at_random():
   scores = jnp.array([3.0, 9.0, 1.0, 7.0, 5.0, 2.0])
-  draw = jax.vmap(lambda key: masking.hardest(key, scores, 4, jnp.int32(2)))
+  draw = jax.vmap(lambda key: hardest(key, scores, 4, jnp.int32(2)))
   masked = np.asarray(draw(jax.random.split(KEY, 64)))
   assert (masked.sum(axis=1) == 4).all() and masked[:, [1, 3]].all()
   share = masked[:, [0, 2, 4, 5]].mean(axis=0)
@@ -201,7 +230,7 @@ def test_hardest_and_the_rest_at_random():
 
 @functools.cache
 def trained():
-  """What a tiny HPM on digits reports, every 10 steps."""
+  """The metrics of a tiny HPM on digits, every 10 steps, and its last state."""
   data = mj.data.Pipeline(
     source=mj.data.digits(), batch_size=32, transforms=[mj.data.to_float]
   )
@@ -212,7 +241,7 @@ def trained():
       values.append(numbers)
 
   state = mj.fit(
-    make(num_steps=80, scan=True),
+    make(scan=True),
     data,
     optimizer=mj.training.adamw(learning_rate=1e-2, num_steps=400),
     num_steps=80,
@@ -227,9 +256,9 @@ def trained():
 def test_it_learns_to_reconstruct_and_what_is_hard():
   values, state = trained()
   assert values[-1]["train/reconstruction"] < 0.7 * values[0]["train/reconstruction"]
-  # Of guessing: log 2.
+  # Equal predictions have log 2.
   assert values[-1]["train/ranking"] < 0.6
-  assert int(state.extra["step"]) == 80
+  assert int(state.step) == 80
 
 
 @pytest.mark.parametrize(
@@ -237,7 +266,6 @@ def test_it_learns_to_reconstruct_and_what_is_hard():
   [
     (dict(hard_ratio=(0.0, 1.5)), "hard_ratio=.*expected two numbers from 0 to 1"),
     (dict(hard_ratio=(0.5,)), "hard_ratio=.*expected two numbers from 0 to 1"),
-    (dict(num_steps=0), "num_steps=0: expected the run's, at least 1"),
     (dict(mask_ratio=1.0), "mask_ratio=1.0: expected a number between"),
     (
       dict(teacher=dict(name="frozen", objective=dict(name="mae", **SMALL))),

@@ -1,4 +1,4 @@
-"""I-JEPA: its blocks and its target; tests/test_agreement_ijepa.py has its encoder."""
+"""I-JEPA: blocks and targets; tests/agreement/test_ijepa.py has its encoder."""
 
 import functools
 import math
@@ -13,11 +13,14 @@ from helpers.image.latents import digits, train
 from maskjax import masking
 from maskjax.errors import UserError
 from maskjax.masking.multi_block import rectangle
+from maskjax.objectives import Step, Variables
+from maskjax.objectives.joint_embedding import BlockPrediction
 from maskjax.systems import ijepa
 
 torch = pytest.importorskip("torch")
 
 KEY = jax.random.key(3)
+STEP = Step(KEY)
 TINY = {"width": 8, "depth": 1, "heads": 2}
 
 
@@ -36,6 +39,15 @@ def make(**more):
   )
 
 
+def without_mechanism(monkeypatch):
+  """Pixels of the patches are predicted in place of a teacher's features."""
+
+  def pixels(self, variables, batch):
+    return jnp.tile(self.patches(batch), (1, 1, 2))
+
+  monkeypatch.setattr(BlockPrediction, "target_features", pixels)
+
+
 def make_batch(count=4):
   valid = np.ones(count, bool)
   return {"image": random(count, 8, 12, 1), "index": np.arange(count), "valid": valid}
@@ -43,21 +55,21 @@ def make_batch(count=4):
 
 @functools.cache
 def compiled():
-  """Shaken parameters of student and teacher, and what is said of a batch."""
+  """Shaken variables, and a function of variables and a batch."""
   objective = make()
-  variables = jax.eval_shape(objective.init, KEY, make_batch())
-  params, extra = shaken(variables.params), shaken(variables.extra, seed=1)
+  shapes = jax.eval_shape(objective.init, KEY, make_batch())
+  params, extra = shaken(shapes.params), shaken(shapes.extra, seed=1)
 
   @jax.jit
   def run(params, extra, batch):
-    mask, blocks = objective.mask(batch, KEY), objective.blocks(batch, KEY)
+    mask, blocks = objective.mask(batch, STEP), objective.target_blocks(batch, STEP)
     patches = objective.patches(batch)
     return {
-      "loss": objective.loss(params, extra, batch, KEY),
+      "loss": objective.loss(Variables(params, extra), batch, STEP),
       "masked": mask.masked,
       "blocks": blocks,
       "predictions": objective.model.apply({"params": params}, patches, mask, blocks),
-      "codes": objective.features(extra["teacher"], batch),
+      "features": objective.features(Variables(extra["teacher"]), batch),
     }
 
   return params, extra, lambda *given: jax.device_get(run(*given))
@@ -78,13 +90,13 @@ def drawn():
   return jax.device_get(jax.jit(jax.vmap(draw))(jax.random.split(KEY, 300)))
 
 
-def test_no_patch_is_both_seen_and_predicted():
+def test_no_patch_is_both_visible_and_predicted():
   masked, targets, _ = drawn()
   assert ((~masked).sum(axis=1) == 80).all()
   assert targets.shape == (300, 4, 29)
-  for seen, places in zip(~masked, targets, strict=True):
-    assert not seen[places].any()
-    assert all(len(set(block)) == 29 and (np.diff(block) > 0).all() for block in places)
+  for visible, ids in zip(~masked, targets, strict=True):
+    assert not visible[ids].any()
+    assert all(len(set(block)) == 29 and (np.diff(block) > 0).all() for block in ids)
 
 
 def test_targets_lie_in_blocks_of_the_papers_sizes():
@@ -154,10 +166,10 @@ def test_masks_follow_the_index_alone():
 def test_the_loss_is_torchs(error):
   params, extra, run = compiled()
   out = run(params, extra, make_batch())
-  codes = torch.tensor(out["codes"])
-  codes = torch.nn.functional.layer_norm(codes, codes.shape[-1:])
+  features = torch.tensor(out["features"])
+  features = torch.nn.functional.layer_norm(features, features.shape[-1:])
   blocks = torch.tensor(out["blocks"]).long().flatten(1)[..., None]
-  targets = torch.take_along_dim(codes, blocks, dim=1)
+  targets = torch.take_along_dim(features, blocks, dim=1)
   compare = {
     "smooth_l1": torch.nn.functional.smooth_l1_loss,
     "squared": torch.nn.functional.mse_loss,
@@ -179,13 +191,13 @@ def test_the_target_is_the_teachers_and_of_the_whole_image():
   np.testing.assert_array_equal(other["predictions"], before["predictions"])
   assert abs(other["loss"].sum / before["loss"].sum - 1) > 1e-3
   # Change one masked patch: each target changes with it, no prediction does.
-  place = int(np.flatnonzero(before["masked"][0])[0])
-  row, column = divmod(place, 6)
+  position = int(np.flatnonzero(before["masked"][0])[0])
+  row, column = divmod(position, 6)
   image = batch["image"].copy()
   image[0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] += 3
   after = run(params, extra, {**batch, "image": image})
   np.testing.assert_array_equal(after["predictions"], before["predictions"])
-  assert (after["codes"][0] != before["codes"][0]).any(axis=1).all()
+  assert (after["features"][0] != before["features"][0]).any(axis=1).all()
 
 
 def test_each_block_is_predicted_by_itself():
@@ -194,7 +206,7 @@ def test_each_block_is_predicted_by_itself():
 
   @jax.jit
   def predict(blocks):
-    patches, mask = objective.patches(batch), objective.mask(batch, KEY)
+    patches, mask = objective.patches(batch), objective.mask(batch, STEP)
     return objective.model.apply({"params": params}, patches, mask, blocks)
 
   blocks = np.arange(24, dtype=np.int32).reshape(2, 4, 3)
@@ -218,13 +230,17 @@ def test_rows_that_are_not_valid_do_not_count():
 
 
 def test_the_teacher_averages_the_encoder_alone():
-  objective = make(teacher=dict(name="ema", decay=0.5, last=1.0, num_steps=4))
+  objective = make(teacher=dict(name="ema", decay=0.5, last=1.0))
   params = {"encoder": {"x": jnp.full(2, 8.0)}, "predictor": {"y": jnp.zeros(3)}}
   extra = {"teacher": {"encoder": {"x": jnp.zeros(2)}}}
-  for step, expected in ((0, 4.0), (2, 2.0), (4, 0.0)):
-    after = objective.update_extra(params, extra, jnp.int32(step), {})
+  for number, expected in ((0, 4.0), (2, 2.0), (4, 0.0)):
+    step = Step(KEY, jnp.int32(number), num_steps=4)
+    after = objective.update(Variables(params, extra), {}, step, {}).extra
     assert set(after["teacher"]) == {"encoder"}
     np.testing.assert_allclose(after["teacher"]["encoder"]["x"], expected, atol=1e-6)
+  evaluated = objective.teacher_variables(Variables(params, extra)).params
+  assert evaluated["encoder"] is extra["teacher"]["encoder"]
+  assert evaluated["predictor"] is params["predictor"]
 
 
 # Training
@@ -251,6 +267,16 @@ def test_a_teacher_of_another_width_is_refused():
   other |= dict(encoder={**TINY, "width": 16}, decoder=TINY)
   with pytest.raises(UserError, match="16 wide: expected encoder.width=8"):
     make(teacher=dict(name="frozen", objective=other))
+
+
+def test_a_network_of_another_kind_may_teach():
+  other = dict(name="mae", image_size=(8, 12), channels=1, patch_size=2)
+  other |= dict(encoder=TINY, decoder=TINY)
+  objective = make(teacher=dict(name="frozen", objective=other))
+  shapes = jax.eval_shape(objective.init, KEY, make_batch())
+  assert jax.eval_shape(objective.loss, shapes, make_batch(), STEP).sum.shape == ()
+  with pytest.raises(UserError, match="expected objective.teacher.name='ema'"):
+    objective.teacher_variables(shapes)
 
 
 @pytest.mark.parametrize(

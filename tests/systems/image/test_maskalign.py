@@ -1,4 +1,4 @@
-"""MaskAlign: what a teacher's blocks say of the visible patches."""
+"""MaskAlign: a teacher's hidden states of the visible patches."""
 
 import dataclasses
 
@@ -9,9 +9,11 @@ import pytest
 from helpers.image import taught
 from helpers.image.digits import held_out, train
 
-from maskjax import keys, masking
+from maskjax import keys
 from maskjax.errors import UserError
 from maskjax.systems import mae, maskalign
+from maskjax.systems.image import maskalign as module
+from maskjax.systems.image.maskalign import weighted
 
 torch = taught.torch
 F = torch.nn.functional
@@ -28,38 +30,48 @@ def make(**more):
   return maskalign(**{**keywords, **more})
 
 
+def without_mechanism(monkeypatch):
+  """Masks are random ones, whatever the teacher attends to."""
+
+  def attentive_mask(self, taught, batch, step):
+    return self.mask(batch, step)
+
+  monkeypatch.setattr(module.MaskAlign, "attentive_mask", attentive_mask)
+
+
 @pytest.mark.parametrize("mask", ["attentive", "random"])
 def test_loss_is_that_of_transformers_and_torch(tmp_path, mask):
-  """Student and teacher are theirs; ours decides who masks."""
+  """Student and teacher are theirs; the draw of the mask is ours."""
   objective, batch = make(mask=mask), taught.make_batch()
-  params, extra = taught.make_variables(objective, batch)
-  encoder = objective.teacher.objective.model.encoder
-  teacher = taught.Theirs(encoder, extra["teacher"]["encoder"], tmp_path / "teacher")
+  variables = taught.make_variables(objective, batch)
+  params, encoder = variables.params, objective.teacher.objective.model.encoder
+  theirs = variables.extra["teacher"].params["encoder"]
+  teacher = taught.Theirs(encoder, theirs, tmp_path / "teacher")
   student = taught.Theirs(
     objective.model.encoder, params["encoder"], tmp_path / "student"
   )
   with torch.no_grad():
-    told, attention = teacher.layers(batch["image"])
+    targets, attention = teacher.layers(batch["image"])
     attention = attention[:, :, 0, 1:].mean(dim=1)
     if mask == "attentive":
       example_keys = keys.example_keys(keys.named(taught.KEY, "mask"), batch)
-      masked = jax.vmap(lambda k, a: masking.weighted(k, a, 12))(
+      masked = jax.vmap(lambda k, a: weighted(k, a, 12))(
         example_keys, jnp.asarray(attention.numpy())
       )
     else:
-      masked = objective.mask(batch, taught.KEY).masked
-    said, _ = student.layers(batch["image"], masked)
+      masked = objective.mask(batch, taught.STEP).masked
+    outputs, _ = student.layers(batch["image"], masked)
     # W of section 3.3: one row for each aligned block of the teacher.
     weights = torch.tensor(params["weights"])
     loss = 0.0
-    for k, target in enumerate(told[-2:]):
+    for k, target in enumerate(targets[-2:]):
       target = F.layer_norm(target, target.shape[-1:], eps=1e-6)
       seen = np.pad(~np.asarray(masked), ((0, 0), (1, 0)), constant_values=True)
       target = target[torch.from_numpy(seen)].reshape(4, -1, target.shape[-1])
-      mixed = sum(w * x for w, x in zip(weights[k], said, strict=True))
+      mixed = sum(w * x for w, x in zip(weights[k], outputs, strict=True))
       head = taught.dense(mixed, params[f"head_{k}"])
       loss += F.smooth_l1_loss(head, target).item() / 2
-  ours = taught.loss_of(objective)(params, extra, batch, taught.KEY)
+  ours = taught.loss_of(objective)(variables, batch, taught.STEP)
   assert abs(ours.value() / loss - 1) <= 1e-5
   assert ours.weight == 2 * 4 * (1 + 4)
 
@@ -67,7 +79,7 @@ def test_loss_is_that_of_transformers_and_torch(tmp_path, mask):
 def test_defaults_are_the_papers():
   objective = maskalign(teacher="ema")
   assert objective.attentive
-  assert (objective.num_masked, objective.model.levels) == (138, 5)
+  assert (objective.masking.num_masked, objective.model.levels) == (138, 5)
   assert objective.model.encoder.options.drop_path == 0.1
 
 
@@ -81,22 +93,22 @@ def test_weights_begin_with_each_block_for_its_like():
   np.testing.assert_allclose(weights, np.full((1, 3), 1 / 3), rtol=1e-6)
 
 
-def test_hidden_pixels_change_what_is_taught_and_nothing_else():
+def test_masked_pixels_change_the_target_and_nothing_else():
   objective, batch = make(mask="random"), taught.make_batch()
-  params, extra = taught.make_variables(objective, batch)
-  mask = objective.mask(batch, taught.KEY)
+  variables = taught.make_variables(objective, batch)
+  mask = objective.mask(batch, taught.STEP)
   image = batch["image"].copy()
   row, column = divmod(int(mask.masked_ids[0, 0]), 4)
   image[0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] += 1
   apply = jax.jit(objective.model.apply)
-  said = [
-    apply({"params": params}, objective.patches({"image": x}), mask)
+  outputs = [
+    apply({"params": variables.params}, objective.patches({"image": x}), mask)
     for x in (batch["image"], image)
   ]
-  np.testing.assert_array_equal(*said)
-  assert said[0].shape == (2, 4, 5, 12)
+  np.testing.assert_array_equal(*outputs)
+  assert outputs[0].shape == (2, 4, 5, 12)
   losses = [
-    taught.loss_of(objective)(params, extra, {**batch, "image": x}, taught.KEY).sum
+    taught.loss_of(objective)(variables, {**batch, "image": x}, taught.STEP).sum
     for x in (batch["image"], image)
   ]
   assert abs(losses[1] / losses[0] - 1) > 1e-4
@@ -105,13 +117,13 @@ def test_hidden_pixels_change_what_is_taught_and_nothing_else():
 def test_attended_patches_are_seen_more_often():
   weights = jnp.array([1.0, 2.0, 3.0, 4.0, 0.0, 0.0])
   many = jax.random.split(taught.KEY, 4000)
-  one = jax.vmap(lambda key: masking.weighted(key, weights, 5))(many)
+  one = jax.vmap(lambda key: weighted(key, weights, 5))(many)
   assert (one.sum(axis=1) == 5).all()
-  # A single draw is as likely as its weight: to three standard deviations.
+  # A single draw is as likely as its weight: to three stds.
   np.testing.assert_allclose(
     (~one).mean(axis=0), weights / 10, rtol=0, atol=3 * 0.5 / 4000**0.5
   )
-  two = jax.vmap(lambda key: masking.weighted(key, weights, 4))(many)
+  two = jax.vmap(lambda key: weighted(key, weights, 4))(many)
   both = (~two[:, 2] & ~two[:, 3]).mean()
   expected = 0.3 * 0.4 / 0.7 + 0.4 * 0.3 / 0.6  # one after the other
   assert abs(both - expected) < 3 * 0.5 / 4000**0.5
@@ -126,7 +138,7 @@ def test_losses_fall_and_features_stay_apart():
   objective = make(encoder={"width": 16, "depth": 1, "heads": 2})
   losses, state = train(objective, 40)
   assert losses[-5:].mean() < 0.8 * losses[:5].mean()
-  features = jax.jit(objective.features)(jax.device_get(state.params), held_out())
+  features = jax.jit(objective.features)(jax.device_get(state.variables), held_out())
   taught.assert_no_collapse(features)
 
 
@@ -141,7 +153,10 @@ def without_class_token():
   [
     ({"beta": 0.0}, "beta=0.0: expected a number above 0"),
     ({"levels": 3}, "levels=3: expected at least 1, and no more than the teacher's 2"),
-    ({"teacher": taught.FEATURES_ALONE}, "Patches has features, but no layers"),
+    (
+      {"teacher": taught.FEATURES_ALONE},
+      "Patches has no layers: expected an objective with layers",
+    ),
     ({"mask": "rnadom"}, "did you mean 'random'"),
     (
       {
