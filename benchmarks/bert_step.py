@@ -60,17 +60,16 @@ def maskjax_step(everywhere):
   from steps import make_step
 
   import maskjax as mj
-  from maskjax.objectives.texts import token_loss
-  from maskjax.systems.text.bert import MaskedLanguageModel
+  from maskjax.objectives.text import MaskedTextObjective, token_loss
 
-  class Everywhere(MaskedLanguageModel):
+  class Everywhere(MaskedTextObjective):
     """The same objective, but logits are computed of all tokens."""
 
-    def loss(self, params, extra, batch, key):
-      mask = self.mask(batch, key)
-      text = self.seen(batch, mask, key)
+    def loss(self, variables, batch, step):
+      mask = self.mask(batch, step)
+      text = self.masking.replace(batch, mask, step.key)
       ids = jnp.broadcast_to(jnp.arange(LENGTH), mask.masked.shape)
-      logits = self.model.apply({"params": params}, text, ids)
+      logits = self.apply(variables, text, ids)
       return token_loss(logits, batch["token"], mask.masked)
 
   objective = mj.systems.bert(

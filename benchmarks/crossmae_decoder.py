@@ -46,8 +46,8 @@ def decoder_flops(objective, batch_size):
   batch = objective.batch_shapes(batch_size)
 
   def inputs(key, batch):
-    mask = objective.mask(batch, key)
-    count = objective.num_predicted or objective.num_masked
+    mask = objective.mask(batch, mj.objectives.Step(key))
+    count = objective.num_predicted or objective.masking.num_masked
     mask = mask.subset(jax.random.split(key, batch_size), count)
     params = objective.init(key, batch).params
     # MAE's decoder reads the last block, CrossMAE's all.

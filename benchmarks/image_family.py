@@ -21,9 +21,9 @@ from typing import Any
 from family import place, train
 
 from maskjax import config as configs
-from maskjax import curves, evaluation, experiment, workdir
+from maskjax import curves, evaluation, experiment, networks, workdir
 from maskjax.evaluation.probes import PROBES
-from maskjax.objectives.objective import Variables, readable
+from maskjax.objectives import Variables
 from maskjax.systems import records
 
 TABLE = Path(__file__).parent.parent / "docs/results/image.md"
@@ -68,10 +68,12 @@ def kept(file: Path, find: Callable[[], Row]) -> Row:
   return Row(**json.loads(file.read_text()))
 
 
-def judge(features: Any, params: Any, prepared: Any) -> Row:
+def judge(features: Any, variables: Any, prepared: Any) -> Row:
   """Probes features."""
   read = evaluation.pooled_features(features, prepared.mesh)
-  known, asked = (read(params, data) for data in (prepared.train_once, prepared.test))
+  known, asked = (
+    read(variables, data) for data in (prepared.train_once, prepared.test)
+  )
   return Row(
     scores={probe: PROBES[probe](*known, *asked) for probe in PROBED},
     ranks={
@@ -90,9 +92,9 @@ def judge_run(folder: Path, *, trained: bool = True) -> Row:
     objective, variables = prepared.objective, prepared.untrained()
     if trained:
       checkpoints = workdir.checkpoints(folder, prepared.config)
-      step, params = checkpoints.restore_weights()
+      step, params = networks.stored(prepared.config, objective, checkpoints)
       variables = Variables(params, checkpoints.restore_extra(step, variables.extra))
-    return judge(objective.features, readable(objective, variables), prepared)
+    return judge(objective.features, variables, prepared)
 
   return kept(folder / ("trained.json" if trained else "untrained.json"), find)
 

@@ -87,7 +87,12 @@ def step_of_mae():
   optimizer = mj.training.adamw(learning_rate=1e-4, num_steps=1000)
   batch = {"image": jax.random.normal(jax.random.key(1), (BATCH, SIZE, SIZE, 3))}
   program = mj.training.program(
-    objective, optimizer, batch, jax.random.key(0), mesh=mj.sharding.make_mesh()
+    objective,
+    optimizer,
+    batch,
+    jax.random.key(0),
+    num_steps=1000,
+    mesh=mj.sharding.make_mesh(),
   )
   state = program.init(batch, jax.random.key(0))
 

@@ -13,7 +13,9 @@ def make_step(objective, optimizer, batch):
   make = functools.partial(init_state, objective, optimizer)
   state = jax.jit(make)(batch, key)
   advance = jax.jit(
-    functools.partial(train_step, objective=objective, optimizer=optimizer, key=key),
+    functools.partial(
+      train_step, objective=objective, optimizer=optimizer, key=key, num_steps=1000
+    ),
     donate_argnums=0,
   )
 

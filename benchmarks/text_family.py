@@ -25,7 +25,7 @@ from family import place, train
 from maskjax import config as configs
 from maskjax import curves, experiment, keys, metrics, objectives, resolve, workdir
 from maskjax.masking import words
-from maskjax.objectives.texts import HELD_OUT_RATIO
+from maskjax.objectives.text import HELD_OUT_RATIO
 from maskjax.systems import records
 from maskjax.training import init_state, optimizers, train_step
 
@@ -63,8 +63,10 @@ def hidden_tokens(config: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndar
   with prepared.test(0) as batches:
     for batch in batches:
       batch = {name: jnp.asarray(column) for name, column in batch.items()}
-      draw = prepared.objective.draw
-      masked = draw(words.tokens, HELD_OUT_RATIO, batch, key).masked
+      mask = prepared.objective.masking.draw(
+        batch, key, ratio=HELD_OUT_RATIO, highest=HELD_OUT_RATIO, sampler=words.tokens
+      )
+      masked = mask.masked
       masked = np.asarray(masked & batch["valid"][:, None])
       token, characters = (np.asarray(batch[n]) for n in ("token", "characters"))
       before = np.roll(token, 1, axis=1)
@@ -74,8 +76,9 @@ def hidden_tokens(config: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndar
 def baselines() -> list[str]:
   """Tables of counts: of tokens, and of pairs of neighbors."""
   config = configs.load(BASE).copy_and_resolve_references()
-  rows = experiment.prepare(config).train.source.columns
-  size = config.objective.vocab_size
+  prepared = experiment.prepare(config)
+  rows = prepared.train.source.columns
+  size = prepared.config.objective.vocab_size
   ones, pairs = np.zeros(size), np.zeros((size, size))
   is_word = rows["word"] >= 0
   np.add.at(ones, rows["token"][is_word], 1)
@@ -109,7 +112,11 @@ def step_flops(config: Any) -> float:
   make = functools.partial(init_state, objective, optimizer)
   state = jax.eval_shape(make, shapes, key)
   step = functools.partial(
-    train_step, objective=objective, optimizer=optimizer, key=key
+    train_step,
+    objective=objective,
+    optimizer=optimizer,
+    key=key,
+    num_steps=config.num_steps,
   )
   return jax.jit(step).lower(state, shapes).compile().cost_analysis()["flops"]
 

@@ -26,7 +26,7 @@ SYSTEMS = {
 
 def flops(depth, rows, length, name, **options):
   """Of one compiled training step, nothing of which runs."""
-  objective = getattr(mj.objectives, name)(
+  objective = mj.systems.find(name)(
     vocab_size=30522,
     length=length,
     encoder=dict(size="B", depth=depth),
@@ -37,7 +37,11 @@ def flops(depth, rows, length, name, **options):
   make = functools.partial(mj.training.init_state, objective, optimizer)
   state = jax.eval_shape(make, batch, key)
   step = functools.partial(
-    mj.training.train_step, objective=objective, optimizer=optimizer, key=key
+    mj.training.train_step,
+    objective=objective,
+    optimizer=optimizer,
+    key=key,
+    num_steps=1000,
   )
   lowered = jax.jit(step).lower(state, batch)
   return lowered.compile().cost_analysis()["flops"]

@@ -77,8 +77,8 @@ def embeddings(name: str, pool: str, texts: list[str], *, learned: bool) -> np.n
   if not learned:
     rows = system.rows(texts[:1])
     batch: Batch = {column: np.asarray(values) for column, values in rows.items()}
-    params = system.objective.init(jax.random.key(0), batch).params
-    system = dataclasses.replace(system, params=params)
+    variables = system.objective.init(jax.random.key(0), batch)
+    system = dataclasses.replace(system, variables=variables)
   return system.sentence_embeddings(texts, pool=pool)
 
 

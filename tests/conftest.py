@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from helpers.running import DIGITS, TINY, Refused, check_refusal, process
+from mutants import MUTATE
 
 from maskjax import main
 
@@ -59,6 +60,13 @@ def refused(call: Callable[..., tuple[int, str, str]]) -> Refused:
     return check_refusal(code, err)
 
   return run
+
+
+@pytest.fixture(autouse=True)
+def mutated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+  """Takes the mechanism from a system where `tests/mutants.py` wants to see it fail."""
+  if MUTATE in os.environ:
+    request.module.without_mechanism(monkeypatch)
 
 
 @pytest.fixture(scope="session")

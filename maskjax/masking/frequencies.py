@@ -9,14 +9,15 @@ from jax import Array
 
 
 def low_frequencies(size: Sequence[int], radius: float) -> np.ndarray:
-  """Which frequencies of a shifted spectrum lie nearer to its center than a radius.
+  """The low frequencies of a spectrum whose zero frequency is in the center.
 
   Args:
     size: (height, width) of the image, and so of its spectrum.
-    radius: in places of the spectrum.
+    radius: distance from the zero frequency, in entries of the spectrum, below which a
+      frequency is low.
 
   Returns:
-    bool [H, W].
+    bool [H, W], True at low frequencies.
 
   Example:
     >>> low_frequencies((4, 4), 1.5).astype(int).tolist()
@@ -34,11 +35,12 @@ def low_or_high(
   Args:
     key: the example's key.
     size: (height, width) of the image.
-    radius: what is low, see `low_frequencies`.
-    low_pass: probability that the low frequencies are the visible ones.
+    radius: see `low_frequencies`.
+    low_pass: probability that the high frequencies are masked, not the low ones.
 
   Returns:
-    bool [H, W], of the shifted spectrum.
+    bool [H, W], True where masked, of the spectrum with its zero frequency in the
+    center.
 
   Example:
     >>> int(low_or_high(jax.random.key(0), (4, 4), radius=1.5, low_pass=1.0).sum())

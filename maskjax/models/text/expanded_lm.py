@@ -94,7 +94,7 @@ class ExpandedLM(nn.Module):
     says = (gather(text.token, ids) == self.mask_id) & (ids > 0) & (ids < last)
     says = jnp.pad(says, ((0, 0), (1, 1)), constant_values=True)
     # [B, E] -> [B, E (k - 1)]; those of what is not expanded are padding.
-    copies = text.pick(jnp.repeat(places, more, axis=1))
+    copies = text.take(jnp.repeat(places, more, axis=1))
     exists = jnp.repeat(says, more, axis=1)
     copies = dataclasses.replace(copies, segment=jnp.where(exists, copies.segment, 0))
     every = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), text, copies)

@@ -193,7 +193,7 @@ def localmim(
 
 
 def _cuts_and_pool(
-  scale: float, patch: tuple[int, int], grid: tuple[int, int]
+  scale: float, patch: tuple[int, int], grid: tuple[int, ...]
 ) -> tuple[int, int]:
   """How often a patch is cut in halves, and how many in a row are joined."""
   if scale > 0:

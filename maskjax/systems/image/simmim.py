@@ -71,9 +71,9 @@ def simmim(
       1e-5 in a Swin when None.
     drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
     scan: compile one block of a ViT and loop over it, see
-      `maskjax.models.Transformer`.
+      `maskjax.models.BlockOptions`.
     remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+      backward pass, see `maskjax.models.BlockOptions`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.

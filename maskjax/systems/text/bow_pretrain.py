@@ -124,7 +124,6 @@ class BagOfWords(TextObjective):
 
 def bow_pretrain(
   *,
-  vocab_size: int,
   num_steps: int,
   mask: str | Mapping[str, Any] = "whole_words",
   mask_ratio: float = 0.3,
@@ -136,7 +135,6 @@ def bow_pretrain(
   """Makes bag-of-word prediction from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     num_steps: the run's, over which the weight of bags falls.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
@@ -157,7 +155,6 @@ def bow_pretrain(
   if last_weight < 0:
     raise UserError(f"last_weight={last_weight}: expected at least 0")
   encoder, fields = text_parts(
-    vocab_size=vocab_size,
     mask=mask,
     mask_ratio=mask_ratio,
     replaced=replaced,

@@ -175,7 +175,6 @@ class DuplexMae(TextObjective):
 
 def dupmae(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "whole_words",
   mask_ratio: float = 0.3,
   replaced: Sequence[float] = (0.8, 0.1),
@@ -190,7 +189,6 @@ def dupmae(
   """Makes DupMAE from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords; of the encoder's masks and of the decoder's.
     mask_ratio: share of a row's tokens that is masked from the encoder.
@@ -220,7 +218,6 @@ def dupmae(
   if bag_weight < 0:
     raise UserError(f"bag_weight={bag_weight}: expected at least 0")
   encoder, fields = text_parts(
-    vocab_size=vocab_size,
     mask=mask,
     mask_ratio=mask_ratio,
     replaced=replaced,
@@ -238,7 +235,7 @@ def dupmae(
     )
   for name, value, most in (
     ("embed_dim", embed_dim, encoder.width),
-    ("top_k", top_k, vocab_size),
+    ("top_k", top_k, fields["tokens"].size),
   ):
     if not 1 <= value <= most:
       raise UserError(f"{name}={value}: expected from 1 to {most}")

@@ -151,7 +151,7 @@ class ErnieGram(TextObjective):
       word=jnp.where(gone, -1, text.word),
     )
     ids = mask.masked_ids
-    asked = left.pick(jnp.where(mask.is_masked, gather(begin, ids), ids))
+    asked = left.take(jnp.where(mask.is_masked, gather(begin, ids), ids))
     return Shortened(
       text=left,
       identities=jnp.where(number > 0, self.tokens.size - 1 + number, text.token),
@@ -194,7 +194,6 @@ class ErnieGram(TextObjective):
 
 def ernie_gram(
   *,
-  vocab_size: int,
   num_ngrams: int,
   longest: int = 6,
   mask: str | Mapping[str, Any] = "ngrams",
@@ -209,7 +208,6 @@ def ernie_gram(
   The data need `statistic="ngrams"`, see `maskjax.data.statistics`.
 
   Args:
-    vocab_size: number of tokens.
     num_ngrams: n-grams of the data's lexicon, or more; those of a larger lexicon have
       no logits, and make the loss no number.
     longest: tokens of an n-gram at most, as in the data.
@@ -239,7 +237,6 @@ def ernie_gram(
   if detection_weight < 0:
     raise UserError(f"detection_weight={detection_weight}: expected at least 0")
   encoder, fields = text_parts(
-    vocab_size=vocab_size,
     mask=mask,
     mask_ratio=mask_ratio,
     replaced=(1.0, 0.0),

@@ -68,7 +68,6 @@ class ExpandedLanguageModel(TextObjective):
 
 def exlm(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.15,
   states: int = 4,
@@ -77,7 +76,6 @@ def exlm(
   """Makes ExLM from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     mask_ratio: share of a row's tokens that is masked; all become mask tokens.
@@ -94,7 +92,6 @@ def exlm(
   own = {"size": given} if isinstance(given, str) else given
   text["encoder"] = {**ENCODER, **own}
   encoder, fields = text_parts(
-    vocab_size=vocab_size,
     mask=mask,
     mask_ratio=mask_ratio,
     replaced=(1.0, 0.0),

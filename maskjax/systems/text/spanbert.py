@@ -103,7 +103,6 @@ def last_of_run(masked: Array) -> Array:
 
 def spanbert(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "spans",
   mask_ratio: float = 0.15,
   replaced: Sequence[float] = (0.8, 0.1),
@@ -115,7 +114,6 @@ def spanbert(
   Give it rows of one document: `pack=False` in the data.
 
   Args:
-    vocab_size: number of tokens.
     mask: see `maskjax.systems.bert`; `p` and `longest` of `spans` are 0.2 and 10.
     mask_ratio: see `maskjax.systems.bert`.
     replaced: shares of the runs whose tokens become mask tokens, and random ones.
@@ -128,7 +126,6 @@ def spanbert(
   if place_width < 1:
     raise UserError(f"place_width={place_width}: expected at least 1")
   encoder, fields = text_parts(
-    vocab_size=vocab_size,
     mask=mask,
     mask_ratio=mask_ratio,
     replaced=replaced,

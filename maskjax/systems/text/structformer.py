@@ -35,7 +35,6 @@ ENCODER: Mapping[str, Any] = {
 
 def structformer(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.3,
   replaced: Sequence[float] = (1.0, 0.0),
@@ -47,7 +46,6 @@ def structformer(
   """Makes StructFormer from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     mask_ratio: share of a row's tokens that is masked.
@@ -66,7 +64,6 @@ def structformer(
   own = {"size": given} if isinstance(given, str) else given
   text["encoder"] = {**ENCODER, **own}
   encoder, fields = text_parts(
-    vocab_size=vocab_size,
     mask=mask,
     mask_ratio=mask_ratio,
     replaced=replaced,
