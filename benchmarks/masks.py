@@ -22,6 +22,8 @@ from sklearn.datasets import load_sample_image
 import maskjax as mj
 from maskjax import masking, plots
 from maskjax.masking import samplers
+from maskjax.systems.image import hpm
+from maskjax.systems.image.attmask import masks
 from maskjax.tokens import patchify, unpatchify
 
 BATCH, SIZE, PATCH = 32, 224, 16
@@ -53,10 +55,10 @@ def informed():
   """The same for masks that need scores."""
 
   def attended(mode, key, scores):
-    return masking.attended(key, scores, mode=mode, low=0.3, high=0.5, prob=1.0)
+    return masks.attended(key, scores, mode=mode, low=0.3, high=0.5, prob=1.0)
 
   def hardest(key, scores):
-    return masking.hardest(key, scores, NUM_HIDDEN, jnp.int32(NUM_HIDDEN // 2))
+    return hpm.hardest(key, scores, NUM_HIDDEN, jnp.int32(NUM_HIDDEN // 2))
 
   modes = ("high", "hint", "low")
   return {

@@ -59,7 +59,6 @@ def paper():
     vocabulary="roberta-base",
     length=512,
     encoder=dict(kind="roberta", size="B"),
-    mask="by_similarity",
     mask_ratio=0.15,
     replaced=(0.8, 0.1),
     dropout=0.1,

@@ -42,7 +42,6 @@ def paper():
     name="informask",
     vocabulary="bert-base-uncased",
     encoder=dict(kind="roberta", size="B"),
-    mask="by_rate",
     mask_ratio=0.3,
     replaced=(1.0, 0.0),
   )

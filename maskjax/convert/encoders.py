@@ -100,18 +100,17 @@ def hyperparameters(
 def config_of(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
   """The entries of `config.json` that all layouts have."""
   objective = vit(**hyperparameters)
-  encoder, (rows, columns) = objective.encoder, objective.encoder.grid
-  patch = layout.square(objective.patch_size)
+  encoder, patches = objective.encoder, objective.patches
   return {
     "dtype": "float32",
     "hidden_act": encoder.options.activation,
     "hidden_size": encoder.width,
-    "image_size": layout.one_or_two((patch * rows, patch * columns)),
+    "image_size": layout.one_or_two(patches.shape[:2]),
     "layer_norm_eps": encoder.norm_epsilon,
     "num_attention_heads": encoder.heads,
-    "num_channels": objective.channels,
+    "num_channels": patches.channels,
     "num_hidden_layers": encoder.depth,
-    "patch_size": patch,
+    "patch_size": layout.square(patches.size),
   }
 
 

@@ -70,13 +70,12 @@ def _encoder_of(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   """Of a run of `ijepa`, the encoder as the objective `vit` has it."""
   objective = systems.ijepa(**hyperparameters)
-  encoder, (rows, columns) = objective.model.encoder, objective.grid
-  patch = objective.patch_size
+  encoder, patches = objective.model.encoder, objective.patches
   found = {
     "encoder_type": MODEL_TYPE,
-    "image_size": (rows * patch[0], columns * patch[1]),
-    "channels": objective.channels,
-    "patch_size": patch,
+    "image_size": patches.shape[:2],
+    "channels": patches.channels,
+    "patch_size": patches.size,
     "encoder": {k: getattr(encoder, k) for k in ("width", "depth", "heads")},
     "norm_epsilon": encoder.norm_epsilon,
     "mlp_ratio": encoder.options.mlp_ratio,

@@ -1,7 +1,6 @@
 """Which tokens are masked. `True` means masked, everywhere."""
 
 from maskjax.masking import samplers
-from maskjax.masking.informed import attended, hardest
 from maskjax.masking.mask import Mask, Sampler, draw, gather, num_masked
 from maskjax.masking.multi_block import MultiBlock
 from maskjax.masking.policy import Masking, masking_of
@@ -17,7 +16,6 @@ from maskjax.masking.samplers import (
   red,
 )
 from maskjax.masking.selection import highest
-from maskjax.masking.weighted import weighted
 
 __all__ = [
   "Mask",
@@ -25,13 +23,11 @@ __all__ = [
   "MultiBlock",
   "Sampler",
   "aligned",
-  "attended",
   "blockwise",
   "blue",
   "draw",
   "gather",
   "green",
-  "hardest",
   "highest",
   "inverse_block",
   "masking_of",
@@ -41,5 +37,4 @@ __all__ = [
   "random",
   "red",
   "samplers",
-  "weighted",
 ]

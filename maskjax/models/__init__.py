@@ -1,28 +1,15 @@
 """Networks: (tokens, mask) to predictions, in Linen."""
 
-from maskjax.models.aligned import AlignedAutoencoder, AlignedEncoder, Projector
 from maskjax.models.attention import last_attention
 from maskjax.models.block_options import BlockOptions
 from maskjax.models.checks import check_dtype, check_rotary, check_shape
 from maskjax.models.cnn import CNN_SIZES, ConvEncoder, conv_encoder, is_cnn
-from maskjax.models.croco import CrossViewAutoencoder
-from maskjax.models.crossmae import CrossDecoder, CrossMaskedAutoencoder
 from maskjax.models.decoder import Decoder, decoder_of
-from maskjax.models.jepa import (
-  AggregationHead,
-  DiscriminativeJointEmbedding,
-  JointEmbedding,
-)
+from maskjax.models.joint_embedding import JointEmbedding
 from maskjax.models.layers import Layers, encoder_layers
-from maskjax.models.mae import MaskedAutoencoder, MiningAutoencoder
+from maskjax.models.mae import MaskedAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
-from maskjax.models.multiscale import MultiscaleAutoencoder, RegionDecoder
-from maskjax.models.prototypes import (
-  CosineHead,
-  DistilledEncoder,
-  PrototypeHead,
-  prototype_head,
-)
+from maskjax.models.prototypes import CosineHead
 from maskjax.models.swin import SWIN_SIZES, SwinEncoder, swin_encoder
 from maskjax.models.transformer import (
   Change,
@@ -45,30 +32,17 @@ __all__ = [
   "CNN_SIZES",
   "SWIN_SIZES",
   "VIT_SIZES",
-  "AggregationHead",
-  "AlignedAutoencoder",
-  "AlignedEncoder",
   "BlockOptions",
   "Change",
   "Classifier",
   "ConvEncoder",
   "CosineHead",
-  "CrossDecoder",
-  "CrossMaskedAutoencoder",
-  "CrossViewAutoencoder",
   "Decoder",
-  "DiscriminativeJointEmbedding",
-  "DistilledEncoder",
   "JointEmbedding",
   "Layers",
   "MaskedAutoencoder",
   "MaskedEncoder",
-  "MiningAutoencoder",
-  "MultiscaleAutoencoder",
   "Network",
-  "Projector",
-  "PrototypeHead",
-  "RegionDecoder",
   "SwinEncoder",
   "Transformer",
   "VisionEncoder",
@@ -82,7 +56,6 @@ __all__ = [
   "is_cnn",
   "last_attention",
   "norm_like",
-  "prototype_head",
   "stack_blocks",
   "swin_encoder",
   "unstack_blocks",

@@ -304,7 +304,7 @@ def features_width(teacher: Teacher, encoder: VisionEncoder, patches: Patches) -
   """
 
   def features(batch: Batch) -> Array:
-    state = teacher.init({}, jax.random.key(0), batch)
+    state = _any_state(teacher, batch)
     own = jnp.zeros((1, patches.length, encoder.width), encoder.dtype)
     return teacher.features(lambda *_: own, state, batch)
 
@@ -315,6 +315,13 @@ def features_width(teacher: Teacher, encoder: VisionEncoder, patches: Patches) -
       f"{patches.length} patches"
     )
   return shape[-1]
+
+
+def _any_state(teacher: Teacher, batch: Batch) -> Any:
+  """Arrays of a teacher, of which only shapes are needed; no student is made."""
+  if isinstance(teacher, PastStudent):
+    return {}
+  return teacher.init({}, jax.random.key(0), batch)
 
 
 def layer_shapes(
@@ -338,7 +345,7 @@ def layer_shapes(
   def layers(batch: Batch) -> Layers:
     masked = jnp.arange(count)[None] < num_masked
     mask = Mask.exactly(masked, num_masked=num_masked) if num_masked else None
-    state = teacher.init({}, jax.random.key(0), batch)
+    state = _any_state(teacher, batch)
     return teacher.layers(Student(), state, batch, mask)
 
   found = jax.eval_shape(layers, patches.batch_shapes(1))

@@ -1,6 +1,6 @@
 """Bags of words: which tokens a document has, in whatever order and number.
 
-Rows may hold several documents. Of each row the first S are looked at, S being fixed,
+Rows may hold several documents. Of each row the first S count, S being fixed,
 since shapes are; a row of fewer has empty bags.
 """
 
@@ -18,7 +18,7 @@ def members(text: Text, documents: int) -> Array:
 
 
 def firsts(text: Text, documents: int) -> Array:
-  """The place of the first token of each of a row's documents: int32 [B, S].
+  """Where the first token of each of a row's documents is: int32 [B, S].
 
   0 where there is no such document.
 

@@ -34,22 +34,27 @@ def per_side(size: int | Sequence[int], rank: int = 2) -> tuple[int, ...]:
 
 
 def grid_of(
-  image_size: int | Sequence[int], patch_size: int | Sequence[int], rank: int = 2
+  image_size: int | Sequence[int],
+  patch_size: int | Sequence[int],
+  rank: int | None = None,
 ) -> tuple[int, ...]:
   """How many patches lie along each side.
 
   Args:
     image_size: of images the side, or (height, width), in pixels; see `per_side`.
     patch_size: the same of patches.
-    rank: number of sides; 2 for images.
+    rank: number of sides; when None as many as a size has, 2 where both are numbers.
 
   Raises:
     UserError: the patch size does not divide the image size.
 
   Example:
-    >>> grid_of((224, 192), 16)
-    (14, 12)
+    >>> grid_of((224, 192), 16), grid_of((16, 224, 224), (2, 16, 16))
+    ((14, 12), (8, 14, 14))
   """
+  if rank is None:
+    sizes = (image_size, patch_size)
+    rank = max(2 if isinstance(size, int) else len(size) for size in sizes)
   whole, part = per_side(image_size, rank), per_side(patch_size, rank)
   if min(part) < 1 or any(n % p for n, p in zip(whole, part, strict=True)):
     every = "both sides" if rank == 2 else "every side"

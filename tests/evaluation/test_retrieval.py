@@ -10,7 +10,6 @@ from helpers.text.rows import REFERENCE
 from maskjax import data, evaluation, sharding, systems
 from maskjax.data.text import text
 from maskjax.errors import UserError
-from maskjax.objectives import Variables
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
@@ -92,23 +91,25 @@ def some(count=21):
   ],
 )
 def test_documents_are_embedded_in_order(name, pool, length):
-  own = {"bow_pretrain": dict(num_steps=9), "dupmae": dict(embed_dim=6, top_k=20)}
+  own = {"dupmae": dict(embed_dim=6, top_k=20)}
   objective = getattr(systems, name)(**SHAPE, **own.get(name, {}))
   columns = some()
   batch = {**columns, "index": np.arange(21)}
-  params = jax.jit(objective.init)(KEY, batch).params
+  variables = jax.jit(objective.init)(KEY, batch)
   mesh = sharding.make_mesh(data=1, fsdp=1, tensor=1, devices=jax.devices()[:1])
   embed = evaluation.embedder(objective, pool)
-  found = evaluation.document_embeddings(embed, mesh)(params, pipeline(columns))
+  found = evaluation.document_embeddings(embed, mesh)(variables, pipeline(columns))
   assert found.shape == (21, length) and found.dtype == np.float32
-  codes = np.asarray(objective.features(Variables(params), batch))
+  features = np.asarray(objective.features(variables, batch))
   if pool == "mean":
     inside = columns["segment"] == 1
-    expected = np.stack([c[w].mean(axis=0) for c, w in zip(codes, inside, strict=True)])
+    expected = np.stack(
+      [f[w].mean(axis=0) for f, w in zip(features, inside, strict=True)]
+    )
   elif name == "dupmae":
-    expected = np.asarray(objective.embed(Variables(params), batch))
+    expected = np.asarray(objective.embed(variables, batch))
   else:
-    expected = codes[:, 0]
+    expected = features[:, 0]
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
   # Each document is found by itself.
   away = found - found.mean(axis=0)

@@ -3,30 +3,32 @@
 MAE whose decoder predicts a teacher's features of the whole image in place of pixels,
 and whose first teacher is a random network, the student as it begins: after each stage
 the student becomes the teacher, and a new student begins at random. The features are
-those of the last block, before its normalization, each token less its mean over its
-std; they are compared by a smooth L1 error (https://arxiv.org/abs/2209.03917).
+those of the last block, before the last normalization, each token minus its mean over
+its std; they are compared by a smooth L1 error (https://arxiv.org/abs/2209.03917).
 Config: `configs/image/dbot.py`.
 """
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 import jax
 from jax import Array
 
-from maskjax import resolve
+from maskjax import keys
 from maskjax.errors import positive
-from maskjax.losses import smooth_l1
+from maskjax.losses import Loss, smooth_l1
+from maskjax.masking import masking_of
 from maskjax.models import MaskedAutoencoder, Network, decoder_of, vit_encoder
 from maskjax.objectives import teachers
-from maskjax.objectives.distillation import Distillation
-from maskjax.objectives.images import masks
-from maskjax.objectives.objective import Batch
+from maskjax.objectives.objective import Batch, Step, Variables
+from maskjax.objectives.patches import PatchObjective
+from maskjax.objectives.reconstruction import patch_loss
+from maskjax.objectives.teachers import Bootstrap, Teacher
 from maskjax.systems.system import System
 from maskjax.targets import normalized_pixels
-from maskjax.tokens.patches import per_side
+from maskjax.tokens import patches_of
 
 SYSTEM = System(
   name="dbot",
@@ -38,22 +40,65 @@ SYSTEM = System(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Dbot(Distillation):
-  """The objective of dBOT; `dbot` makes it from hyperparameters."""
+class DBot(PatchObjective):
+  """The objective of dBOT; `dbot` makes it from hyperparameters.
 
-  def own_features(self, student: Any, batch: Batch) -> Array:
-    """What the last block says of whole images, before its normalization."""
-    return self.model.encoder.patch_tokens(self.layers(student, batch).tokens[-1])
+  Attributes:
+    teacher: see `maskjax.objectives.teachers`.
+    error: of each token, from two [B, M, T] to [B, M].
+  """
 
-  def restart(self, params: Any, step: Array, batch: Batch, key: Array) -> Any:
-    """Random parameters after the last step of a stage; else those that there are."""
-    if not isinstance(self.teacher, teachers.Bootstrap):
-      return params
-    return jax.lax.cond(
-      self.teacher.ends_stage(step),
-      lambda: self.init_model(key, batch),
-      lambda: params,
-    )
+  teacher: Teacher
+  error: Callable[[Array, Array], Array]
+
+  @property
+  def pretrained(self) -> Mapping[str, str]:
+    """The teacher's run."""
+    return self.teacher.pretrained
+
+  def init(self, key: Array, batch: Batch) -> Variables:
+    """Parameters for images of the batch's shape, and the teacher."""
+    params = self.init_params(key, batch)
+    return Variables(params, {"teacher": self.teacher.init(params, key, batch)})
+
+  def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
+    """Mean error of the masked patches, with dropped paths."""
+    return self._loss(variables, batch, step, self.rngs(batch, step))
+
+  def evaluate(self, variables: Variables, batch: Batch, step: Step) -> Loss:
+    """Mean error of the masked patches, by the whole network."""
+    return self._loss(variables, batch, step, {})
+
+  def update(
+    self, variables: Variables, batch: Batch, step: Step, sums: Mapping[str, Any]
+  ) -> Variables:
+    """Updates the teacher; after the last step of a stage a new student begins.
+
+    The new student has random parameters. The optimizer's state stays as it is.
+    """
+    params, extra = variables
+    teacher = self.teacher.update(extra["teacher"], params, step)
+    if isinstance(self.teacher, Bootstrap):
+      params = jax.lax.cond(
+        self.teacher.ends_stage(step),
+        lambda: self.init_params(keys.named(step.key, "restart"), batch),
+        lambda: params,
+      )
+    return Variables(params, {**extra, "teacher": teacher})
+
+  def last_block(self, variables: Variables, batch: Batch) -> Array:
+    """The last block's output of whole images, not normalized: [B, N, D]."""
+    return self.model.encoder.patch_tokens(self.layers(variables, batch).tokens[-1])
+
+  def _loss(
+    self, variables: Variables, batch: Batch, step: Step, rngs: Mapping[str, Array]
+  ) -> Loss:
+    mask = self.mask(batch, step)
+    predictions = self.apply(variables, self.patches(batch), mask, rngs=rngs)
+    taught = variables.extra["teacher"]
+    features = self.teacher.features(self.last_block, taught, batch)
+    targets = normalized_pixels(features)
+    return patch_loss(self.error, predictions, targets, mask, batch)
 
 
 def dbot(
@@ -69,7 +114,7 @@ def dbot(
   beta: float = 2.0,
   drop_path: float = 0.2,
   **network: Unpack[Network],
-) -> Dbot:
+) -> DBot:
   """Makes dBOT from hyperparameters.
 
   Args:
@@ -88,34 +133,27 @@ def dbot(
     **network: see `maskjax.models.Network`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a size, a shape, a ratio or a teacher that does not fit; names it.
 
   Example:
-    >>> teacher = {"name": "bootstrap", "stages": 2, "num_steps": 10}
     >>> system = dbot(
-    ...   teacher=teacher, image_size=8, channels=1, patch_size=2, encoder="Ti"
+    ...   teacher={"name": "bootstrap", "stages": 2},
+    ...   image_size=8, channels=1, patch_size=2, encoder="Ti",
     ... )
     >>> system.model.decoder.patch_dim
     192
   """
   positive(beta=beta)
-  patch = per_side(patch_size)
-  vit = vit_encoder(
-    image_size=image_size,
-    patch_size=patch,
-    encoder=encoder,
-    drop_path=drop_path,
-    **network,
-  )
-  taught_by = resolve.build(teachers, teacher)
-  size = teachers.features_width(taught_by, vit, patch, channels)
-  return Dbot(
+  patches = patches_of(image_size, patch_size, channels=channels)
+  vit = vit_encoder(grid=patches.grid, encoder=encoder, drop_path=drop_path, **network)
+  built = teachers.build(teacher)
+  size = teachers.features_width(built, vit, patches)
+  return DBot(
     model=MaskedAutoencoder(
-      encoder=vit,
-      decoder=decoder_of(vit, decoder, patch_dim=size),
+      encoder=vit, decoder=decoder_of(vit, decoder, patch_dim=size)
     ),
-    **masks(vit, mask, mask_ratio, patch_size=patch, channels=channels),
-    teacher=taught_by,
-    normalize=normalized_pixels,
+    patches=patches,
+    masking=masking_of(patches.grid, mask, mask_ratio),
+    teacher=built,
     error=functools.partial(smooth_l1, beta=beta),
   )

@@ -1,37 +1,37 @@
 """DMAE: masked autoencoders enable efficient knowledge distillers.
 
-MAE that also learns from a larger MAE: besides predicting pixels, one block of its
-encoder is to say of the visible patches what a block of the teacher says. Its tokens
-are projected to the teacher's channels, and compared at length 1 by an L1 distance. The
-teacher sees the visible patches alone, and runs no further than that block
-(https://arxiv.org/abs/2208.12256). Config: `configs/image/dmae.py`.
+MAE that also learns from a larger MAE: besides predicting pixels, it matches the hidden
+states of one block of its encoder at the visible patches to those of a block of the
+teacher. They are projected to the teacher's width, both are divided by their lengths,
+and compared by an L1 error. The teacher encodes the visible patches only, and runs no
+further than that block (https://arxiv.org/abs/2208.12256). Config:
+`configs/image/dmae.py`.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Unpack, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Unpack
 
+import jax.numpy as jnp
+from flax import linen as nn
 from jax import Array
+from jax.typing import DTypeLike
 
-from maskjax import resolve
 from maskjax.errors import UserError, at_least_one
 from maskjax.losses import Loss, Mean, absolute_error, squared_error
-from maskjax.masking import Mask
-from maskjax.models import (
-  AlignedAutoencoder,
-  Network,
-  Projector,
-  decoder_of,
-  vit_encoder,
-)
+from maskjax.masking import Mask, masking_of
+from maskjax.models import Decoder, Network, decoder_of, vit_encoder
+from maskjax.models.dense import Dense
+from maskjax.models.encoder_model import EncoderModel
+from maskjax.models.gelu import gelu
 from maskjax.objectives import teachers
-from maskjax.objectives.distillation import Taught
-from maskjax.objectives.images import masks
-from maskjax.objectives.objective import Batch, valid
-from maskjax.objectives.reconstruction import Prediction
+from maskjax.objectives.objective import Batch, Step, Variables, valid
+from maskjax.objectives.patches import PatchObjective
+from maskjax.objectives.reconstruction import pictures
+from maskjax.objectives.teachers import Teacher
 from maskjax.systems.system import System
-from maskjax.targets import Pixels, unit
-from maskjax.tokens.patches import per_side
+from maskjax.targets import Pixels, Target, unit
+from maskjax.tokens import patches_of
 
 SYSTEM = System(
   name="dmae",
@@ -42,43 +42,125 @@ SYSTEM = System(
 )
 
 
+class Projector(nn.Module):
+  """Maps tokens to another width by dense layers with GELUs between them.
+
+  Attributes:
+    size: width T of the result, and of hidden layers.
+    depth: number of layers.
+    dtype: type of the computation.
+  """
+
+  size: int
+  depth: int = 1
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """[B, N, D] to [B, N, T]."""
+    for i in range(self.depth):
+      x = gelu(x) if i else x
+      x = Dense(self.size, dtype=self.dtype, name=f"dense_{i}")(x)
+    return x
+
+
+class AlignedAutoencoder(EncoderModel):
+  """MAE's network with a projector on one of the encoder's blocks (paper, section 3).
+
+  Attributes:
+    encoder: encodes the visible patches only.
+    decoder: sees their features and mask tokens.
+    projector: maps the block's tokens to the teacher's width.
+    layer: the block's number, from 1.
+  """
+
+  decoder: Decoder
+  projector: Projector
+  layer: int
+
+  def __call__(self, patches: Array, mask: Mask, visible_too: bool = False) -> Array:
+    """Predicts masked patches: [B, N, P] to float32 [B, M, P], see `Decoder`."""
+    return self.predict_and_project(patches, mask, visible_too)[0]
+
+  def predict_and_project(
+    self, patches: Array, mask: Mask, visible_too: bool = False
+  ) -> tuple[Array, Array]:
+    """Predictions as `__call__` gives them, and the block's tokens [B, 1 + V, T]."""
+    tokens = self.encoder.every_block(patches, mask)
+    predictions = self.decoder(tokens[-1], mask, visible_too)
+    return predictions, self.projector(tokens[self.layer - 1])
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Dmae(Prediction, Taught):
+class Dmae(PatchObjective):
   """The objective of DMAE; `dmae` makes it from hyperparameters.
 
   Attributes:
+    teacher: see `maskjax.objectives.teachers`.
     teacher_layer: number of the teacher's block, from 1; it runs no further.
+    target: what is predicted of masked patches.
+    error: of each token, from two [B, M, T] to [B, M].
   """
 
+  teacher: Teacher
   teacher_layer: int
+  target: Target
+  error: Callable[[Array, Array], Array]
 
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """Error of the masked patches, and distance from the teacher at the others."""
-    return self.judge(self.mask(batch, key), params, extra, batch)
+  @property
+  def pretrained(self) -> Mapping[str, str]:
+    """The teacher's run."""
+    return self.teacher.pretrained
 
-  def judge(self, mask: Mask, params: Any, extra: Any, batch: Batch) -> Loss:
-    """The loss of given masks: means of each example, added."""
-    predictions, own = cast(
-      tuple[Array, Array],
-      self.model.apply(
-        {"params": params},
-        *(self.patches(batch), mask),
-        method="predict_and_project",
-      ),
+  def init(self, key: Array, batch: Batch) -> Variables:
+    """Parameters for images of the batch's shape, and the teacher."""
+    params = self.init_params(key, batch)
+    return Variables(params, {"teacher": self.teacher.init(params, key, batch)})
+
+  def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
+    """Error of the masked patches, plus distance from the teacher at the visible ones.
+
+    Both are means of each example.
+    """
+    mask = self.mask(batch, step)
+    predictions, own = self.apply(
+      variables, self.patches(batch), mask, method="predict_and_project"
     )
     taught = self.teacher.layers(
-      self, extra["teacher"], batch, mask, depth=self.teacher_layer
+      self, variables.extra["teacher"], batch, mask, depth=self.teacher_layer
     ).tokens[-1]
     # A class token stands first; it counts where both have one.
     count = min(own.shape[1], taught.shape[1])
-    far = absolute_error(unit(own[:, -count:]), unit(taught[:, -count:])).mean(axis=1)
-    wrong = self.error(predictions, mask.take_masked(self.targets(batch))).mean(axis=1)
+    distances = absolute_error(unit(own[:, -count:]), unit(taught[:, -count:]))
+    distances = distances.mean(axis=1)
+    errors = self.error(predictions, mask.take_masked(self.targets(batch)))
+    errors = errors.mean(axis=1)
     where = valid(batch)
     return Loss.of(
-      Mean.of(wrong + far, where),
-      reconstruction=Mean.of(wrong, where),
-      distillation=Mean.of(far, where),
+      Mean.of(errors + distances, where),
+      reconstruction=Mean.of(errors, where),
+      distillation=Mean.of(distances, where),
     )
+
+  def update(
+    self, variables: Variables, batch: Batch, step: Step, sums: Mapping[str, Any]
+  ) -> Variables:
+    """Updates the teacher, where it is an average."""
+    params, extra = variables
+    teacher = self.teacher.update(extra["teacher"], params, step)
+    return Variables(params, {**extra, "teacher": teacher})
+
+  def targets(self, batch: Batch) -> Array:
+    """What is to be predicted at each patch: [B, N, T]."""
+    return self.target(batch[self.patches.name])
+
+  def reconstruct(
+    self, variables: Variables, batch: Batch, step: Step
+  ) -> dict[str, Array]:
+    """See `maskjax.objectives.reconstruction.pictures`."""
+    mask = self.mask(batch, step)
+    predictions = self.apply(variables, self.patches(batch), mask)
+    return pictures(self, self.target, predictions, batch, mask)
 
 
 def dmae(
@@ -117,7 +199,8 @@ def dmae(
     **network: see `maskjax.models.Network`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a size, a block, or a teacher without layers or that encodes masked
+      patches; names it.
 
   Example:
     >>> system = dmae(
@@ -127,20 +210,13 @@ def dmae(
     (9, 9)
   """
   at_least_one(projector_depth=projector_depth)
-  patch = per_side(patch_size)
-  vit = vit_encoder(
-    image_size=image_size,
-    patch_size=patch,
-    encoder=encoder,
-    **network,
-  )
-  target = Pixels(patch_size=patch, channels=channels, normalized=norm_pix_loss)
-  num_patches = vit.grid[0] * vit.grid[1]
-  images = masks(vit, mask, mask_ratio, patch_size=patch, channels=channels)
-  num_masked = images["num_masked"]
-  taught_by = resolve.build(teachers, teacher)
-  num_visible = num_patches - num_masked
-  shapes = teachers.layer_shapes(taught_by, vit, patch, channels, num_masked=num_masked)
+  patches = patches_of(image_size, patch_size, channels=channels)
+  vit = vit_encoder(grid=patches.grid, encoder=encoder, **network)
+  target = Pixels(patch_size=patches.size, channels=channels, normalized=norm_pix_loss)
+  masking = masking_of(patches.grid, mask, mask_ratio)
+  built = teachers.build(teacher)
+  num_visible = patches.length - masking.num_masked
+  shapes = teachers.layer_shapes(built, vit, patches, num_masked=masking.num_masked)
   if shapes[-1][1] - num_visible not in (0, 1):
     raise UserError(
       f"teacher sees {shapes[-1][1]} tokens where {num_visible} patches are "
@@ -153,11 +229,12 @@ def dmae(
       projector=Projector(size=shapes[-1][2], depth=projector_depth, dtype=vit.dtype),
       layer=_layer("layer", layer, vit.depth),
     ),
-    **images,
+    patches=patches,
+    masking=masking,
+    teacher=built,
+    teacher_layer=_layer("teacher_layer", teacher_layer, len(shapes)),
     target=target,
     error=squared_error,
-    teacher=taught_by,
-    teacher_layer=_layer("teacher_layer", teacher_layer, len(shapes)),
   )
 
 

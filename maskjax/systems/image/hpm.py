@@ -1,30 +1,34 @@
 """HPM: hard patches mining for masked image modeling.
 
 Gives MAE a second decoder, which predicts how hard each patch is to reconstruct; it
-learns by cross-entropy which of two masked patches has the larger error. An average of
-the student asks its own second decoder, of the whole image, what to mask: at first all
-at random, in the end the hardest for half of what is masked
+learns by cross-entropy which of two masked patches has the larger error. The second
+decoder of an average of the student sees the whole image and decides what is masked: at
+first all at random, in the end the hardest patches for half of what is masked
 (https://arxiv.org/abs/2304.05919). Config: `configs/image/hpm.py`.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from maskjax import keys, masking
+from maskjax import keys, schedules
 from maskjax.errors import UserError
-from maskjax.losses import Loss, Mean, ranking_error
-from maskjax.masking import Mask
-from maskjax.models import MiningAutoencoder, Network
+from maskjax.losses import Loss, Mean, squared_error
+from maskjax.masking import Mask, highest, masking_of
+from maskjax.models import Decoder, Network, decoder_of, vit_encoder
+from maskjax.models.encoder_model import EncoderModel
 from maskjax.objectives import teachers
-from maskjax.objectives.objective import Batch, Variables, valid
-from maskjax.objectives.reconstruction import Prediction
-from maskjax.systems.image.mae import mae
+from maskjax.objectives.objective import Batch, Step, Variables, valid
+from maskjax.objectives.patches import PatchObjective
+from maskjax.objectives.reconstruction import patch_loss, pictures
 from maskjax.systems.system import System
+from maskjax.targets import Pixels, Target
+from maskjax.tokens import patches_of
 
 SYSTEM = System(
   name="hpm",
@@ -35,43 +39,64 @@ SYSTEM = System(
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class HardPatchesMining(Prediction):
-  """The objective of HPM; `hpm` makes it from hyperparameters.
+class MiningAutoencoder(EncoderModel):
+  """MAE's network with a second decoder, which predicts the errors of the first.
 
-  `extra` holds the `teacher` and the `step`, which says what share is hard.
+  (Section 3.2 of the paper.)
+
+  Attributes:
+    encoder: encodes the visible patches only.
+    decoder: sees their features and mask tokens, and predicts the patches.
+    predictor: sees the same, and predicts one number a patch, the larger the harder
+      the patch is.
+  """
+
+  decoder: Decoder
+  predictor: Decoder
+
+  def __call__(self, patches: Array, mask: Mask, visible_too: bool = False) -> Array:
+    """Predicts masked patches: [B, N, P] to float32 [B, M, P], see `Decoder`."""
+    return self.decoder(self.encoder(patches, mask), mask, visible_too)
+
+  def with_difficulty(self, patches: Array, mask: Mask) -> tuple[Array, Array]:
+    """Predicts masked patches, and how hard they are: float32 [B, M, P] and [B, M]."""
+    tokens = self.encoder(patches, mask)
+    hard = self.predictor(tokens, mask, False)
+    return self.decoder(tokens, mask, False), hard[..., 0]
+
+  def difficulty(self, patches: Array) -> Array:
+    """Predicts of a whole image how hard each patch would be: float32 [B, N]."""
+    nothing = Mask.exactly(jnp.zeros(patches.shape[:2], bool), num_masked=0)
+    return self.predictor(self.encoder(patches), nothing, True)[..., 0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hpm(PatchObjective):
+  """The objective of HPM; `hpm` makes it from hyperparameters.
 
   Attributes:
     teacher: an average of the student.
     hard_ratio: share of the masked patches that are the hardest, at the first and at
       the last step; it changes along a line.
-    num_steps: the last step.
+    target: what is predicted of masked patches.
+    error: of each token, from two [B, M, T] to [B, M].
   """
 
   teacher: teachers.Ema
   hard_ratio: tuple[float, float]
-  num_steps: int
+  target: Target
+  error: Callable[[Array, Array], Array]
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters of the student, and a teacher that is a copy."""
-    one = {name: rows[:1] for name, rows in batch.items()}
-    params = self.model.init(
-      key, self.patches(one), self.mask(one, key), method="with_difficulty"
-    )["params"]
-    teacher = self.teacher.init(params, keys.named(key, "teacher"), batch)
-    return Variables(params, {"teacher": teacher, "step": jnp.int32(0)})
+    params = self.init_params(key, batch, method="with_difficulty")
+    return Variables(params, {"teacher": self.teacher.init(params, key, batch)})
 
-  def update_extra(self, params: Any, extra: Any, step: Array, sums: Any) -> Any:
-    """The teacher follows, and the schedule goes on."""
-    del sums
-    teacher = self.teacher.update(extra["teacher"], params, step)
-    return {"teacher": teacher, "step": step + 1}
-
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+  def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
     """Errors of the patches that the teacher masks, and of their predicted order."""
-    mask = self.mined_mask(extra, batch, key)
-    predictions, difficulty = self.model.apply(
-      {"params": params}, self.patches(batch), mask, method="with_difficulty"
+    mask = self.mined_mask(variables, batch, step)
+    predictions, difficulty = self.apply(
+      variables, self.patches(batch), mask, method="with_difficulty"
     )
     errors = self.error(predictions, mask.take_masked(self.targets(batch)))
     ranking = ranking_error(difficulty, jax.lax.stop_gradient(errors))
@@ -82,35 +107,105 @@ class HardPatchesMining(Prediction):
       ranking=Mean.of(ranking, valid(batch)),
     )
 
-  def evaluate(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+  def evaluate(self, variables: Variables, batch: Batch, step: Step) -> Loss:
     """Errors of patches masked at random, so that all steps have the same task."""
-    del extra
-    return self.loss_under(self.mask(batch, key), params, batch)
+    mask = self.mask(batch, step)
+    predictions = self.apply(variables, self.patches(batch), mask)
+    return patch_loss(self.error, predictions, self.targets(batch), mask, batch)
 
-  def mined_mask(self, extra: Any, batch: Batch, key: Array) -> Mask:
+  def update(
+    self, variables: Variables, batch: Batch, step: Step, sums: Mapping[str, Any]
+  ) -> Variables:
+    """Moves the teacher toward the student."""
+    params, extra = variables
+    teacher = self.teacher.update(extra["teacher"], params, step)
+    return Variables(params, {**extra, "teacher": teacher})
+
+  def teacher_variables(self, variables: Variables) -> Variables:
+    """The variables with the teacher's arrays in the place of the student's."""
+    return Variables(variables.extra["teacher"], variables.extra)
+
+  def targets(self, batch: Batch) -> Array:
+    """What is to be predicted at each patch: [B, N, T]."""
+    return self.target(batch[self.patches.name])
+
+  def reconstruct(
+    self, variables: Variables, batch: Batch, step: Step
+  ) -> dict[str, Array]:
+    """Under random masks, see `maskjax.objectives.reconstruction.pictures`."""
+    mask = self.mask(batch, step)
+    predictions = self.apply(variables, self.patches(batch), mask)
+    return pictures(self, self.target, predictions, batch, mask)
+
+  def mined_mask(self, variables: Variables, batch: Batch, step: Step) -> Mask:
     """The masks that the teacher makes of a batch's examples."""
-    scores = self.teacher.features(self.difficulty, extra["teacher"], batch)
-    hard = jnp.int32(self.hard_share(extra["step"]) * self.num_masked)
-    masked = jax.vmap(masking.hardest, in_axes=(0, 0, None, None))(
-      keys.example_keys(keys.named(key, "mask"), batch), scores, self.num_masked, hard
+    assert self.masking is not None
+    num_masked = self.masking.num_masked
+    scores = self.teacher.features(self.difficulty, variables.extra["teacher"], batch)
+    share = schedules.linear(*self.hard_ratio, step.progress)
+    masked = jax.vmap(hardest, in_axes=(0, 0, None, None))(
+      keys.example_keys(keys.named(step.key, "mask"), batch),
+      scores,
+      num_masked,
+      jnp.int32(share * num_masked),
     )
-    return Mask.exactly(masked, num_masked=self.num_masked)
+    return Mask.exactly(masked, num_masked=num_masked)
 
-  def difficulty(self, params: Any, batch: Batch) -> Array:
+  def difficulty(self, variables: Variables, batch: Batch) -> Array:
     """How hard each patch of whole images would be to reconstruct: [B, N]."""
-    return self.model.apply(
-      {"params": params}, self.patches(batch), method="difficulty"
-    )
+    return self.apply(variables, self.patches(batch), method="difficulty")
 
-  def hard_share(self, step: Array) -> Array:
-    """What share of the masked patches are the hardest ones."""
-    first, last = self.hard_ratio
-    return first + (last - first) * jnp.clip(step / self.num_steps, 0, 1)
+
+def hardest(key: Array, scores: Array, num_masked: int, num_hardest: Array) -> Array:
+  """Masks the tokens that are hardest to predict, and others uniformly at random.
+
+  (Section 3.3 of the paper, where `num_hardest` grows during training.)
+
+  Args:
+    key: the example's key.
+    scores: [N], the predicted error of each token.
+    num_masked: how many tokens to mask.
+    num_hardest: how many of them have the highest scores, int scalar.
+
+  Returns:
+    bool [N], exactly `num_masked` True.
+
+  Example:
+    >>> scores = jnp.arange(6.0)
+    >>> hardest(jax.random.key(0), scores, 4, 3).tolist()[3:]
+    [True, True, True]
+  """
+  noise = jax.random.uniform(key, scores.shape)
+  return highest(noise + highest(scores, num_hardest), num_masked)
+
+
+def ranking_error(predictions: Array, targets: Array) -> Array:
+  """The error of predicting which of two targets is larger: two [..., M] to [...].
+
+  The mean, over all pairs of different targets, of the cross-entropy of which is larger
+  with the logistic function of the predictions' difference (section 3.2 of the paper);
+  0 where all are equal.
+
+  Example:
+    >>> targets = jnp.array([1.0, 2.0, 3.0])
+    >>> print(f"{ranking_error(jnp.zeros(3), targets):.4f}")
+    0.6931
+  """
+  chex.assert_equal_shape([predictions, targets])
+
+  def differences(values: Array) -> Array:
+    values = values.astype(jnp.float32)
+    return values[..., :, None] - values[..., None, :]
+
+  order = jnp.sign(differences(targets))
+  errors = jax.nn.softplus(-order * differences(predictions))
+  differ = order != 0
+  count = jnp.maximum(differ.sum(axis=(-2, -1)), 1)
+  return jnp.where(differ, errors, 0).sum(axis=(-2, -1)) / count
 
 
 def hpm(
   *,
-  num_steps: int,
   image_size: int | Sequence[int] = 224,
   channels: int = 3,
   patch_size: int | Sequence[int] = 16,
@@ -121,11 +216,10 @@ def hpm(
   norm_pix_loss: bool = False,
   teacher: str | Mapping[str, Any] | None = None,
   **network: Unpack[Network],
-) -> HardPatchesMining:
+) -> Hpm:
   """Makes HPM from hyperparameters.
 
   Args:
-    num_steps: the run's, over which `hard_ratio` changes.
     image_size: side, or (height, width), in pixels.
     channels: values a pixel.
     patch_size: side, or (height, width), in pixels.
@@ -140,40 +234,32 @@ def hpm(
     **network: see `maskjax.models.Network`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a size, a shape, a ratio or a teacher that does not fit; names it.
+
+  Example:
+    >>> hpm(image_size=8, channels=1, patch_size=2, encoder="Ti").masking.num_masked
+    12
   """
-  base = mae(
-    image_size=image_size,
-    channels=channels,
-    patch_size=patch_size,
-    encoder=encoder,
-    decoder=decoder,
-    mask_ratio=mask_ratio,
-    norm_pix_loss=norm_pix_loss,
-    **network,
-  )
-  if num_steps < 1:
-    raise UserError(f"objective.num_steps={num_steps}: expected the run's, at least 1")
   if len(hard_ratio) != 2 or not all(0 <= share <= 1 for share in hard_ratio):
     raise UserError(
       f"hard_ratio={hard_ratio}: expected two numbers from 0 to 1, the share at first "
       "and in the end"
     )
-  rising = {"decay": 0.999, "last": 0.9999, "num_steps": -(-num_steps // 2)}
-  parts = base.model
-  return HardPatchesMining(
+  first, last = hard_ratio
+  rising = dict(name="ema", decay=0.999, last=0.9999, shape="linear", share=0.5)
+  patches = patches_of(image_size, patch_size, channels=channels)
+  vit = vit_encoder(grid=patches.grid, encoder=encoder, **network)
+  target = Pixels(patch_size=patches.size, channels=channels, normalized=norm_pix_loss)
+  return Hpm(
     model=MiningAutoencoder(
-      encoder=parts.encoder,
-      decoder=parts.decoder,
-      predictor=parts.decoder.clone(patch_dim=1),
+      encoder=vit,
+      decoder=decoder_of(vit, decoder, patch_dim=target.size),
+      predictor=decoder_of(vit, decoder, patch_dim=1),
     ),
-    sampler=base.sampler,
-    num_masked=base.num_masked,
-    target=base.target,
-    error=base.error,
-    patch_size=base.patch_size,
-    channels=base.channels,
-    teacher=teachers.average(teacher or {"name": "ema", "shape": "linear", **rising}),
-    hard_ratio=(hard_ratio[0], hard_ratio[1]),
-    num_steps=num_steps,
+    patches=patches,
+    masking=masking_of(patches.grid, "random", mask_ratio),
+    teacher=teachers.build_ema(teacher or rising),
+    hard_ratio=(first, last),
+    target=target,
+    error=squared_error,
   )

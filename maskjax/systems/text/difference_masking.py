@@ -59,7 +59,7 @@ def by_similarity(key: Array, text: Text, count: Array) -> Array:
   )
   rank = jnp.argsort(jnp.argsort(of_unit)) - (of_unit == -jnp.inf).sum()
   weights = jnp.maximum(1 + rank, 1)
-  # Log weights plus Gumbel noise: see `maskjax.masking.weighted`.
+  # Log weights plus Gumbel noise: see https://arxiv.org/abs/1903.06059.
   noise = jax.random.gumbel(key, units.shape)
   return highest_where(jnp.log(weights[units]) + noise, text.is_word, count)
 

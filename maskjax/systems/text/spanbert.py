@@ -1,10 +1,10 @@
 """SpanBERT: improving pre-training by representing and predicting spans.
 
-Masks runs of whole words, all tokens of a run in the same way, and tells each of their
-tokens twice: by its own code, as BERT does, and by the codes of the two tokens around
-the run and its place in it alone, so that these come to stand for the whole run. Rows
-hold one document (https://arxiv.org/abs/1907.10529, section 3). Config:
-`configs/text/spanbert.py`.
+Masks runs of whole words, all tokens of a run in the same way, and predicts each of
+their tokens twice: from its own features, as BERT does, and from the features of the
+two tokens around the run and its position in it alone, so that these come to represent
+the whole run. Rows hold one document (https://arxiv.org/abs/1907.10529, section 3).
+Config: `configs/text/spanbert.py`.
 """
 
 import dataclasses
@@ -13,21 +13,28 @@ from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax import Array
 
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean
-from maskjax.masking import Mask
-from maskjax.models.text import SpanLM
-from maskjax.objectives.objective import Batch, valid
-from maskjax.objectives.texts import (
+from maskjax.masking import Mask, gather
+from maskjax.masking.text_policy import text_masking
+from maskjax.models.dense import Dense
+from maskjax.models.gelu import gelu
+from maskjax.models.text import TextEncoder, VocabularyHead
+from maskjax.models.transformer import LayerNorm
+from maskjax.objectives.objective import Batch, Step, Variables
+from maskjax.objectives.text import (
+  MaskedTextObjective,
   TextKeywords,
-  TextObjective,
+  counted,
   text_parts,
   token_cross_entropy,
   token_loss,
 )
 from maskjax.systems.system import System
+from maskjax.tokens import Text
 
 SYSTEM = System(
   name="spanbert",
@@ -39,41 +46,40 @@ SYSTEM = System(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SpanBert(TextObjective):
+class SpanBert(MaskedTextObjective):
   """The objective of SpanBERT; `spanbert` makes it from hyperparameters."""
 
-  def together(self, mask: Mask) -> Array:
-    """Tokens of one run are replaced in the same way."""
-    return first_of_run(mask.masked)
-
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+  def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
     """The sum of both cross-entropies of the masked tokens."""
-    del extra
-    mask = self.mask(batch, key)
+    mask = self.mask(batch, step)
     first, last = first_of_run(mask.masked), last_of_run(mask.masked)
-    # What is no masked token has no run; its logits do not count.
+    # Tokens that are not masked have no run; their logits do not count.
     first, last = mask.take_masked(first), mask.take_masked(last)
     left = jnp.maximum(first - 1, 0)
     right = jnp.minimum(last + 1, mask.masked.shape[1] - 1)
-    logits, told = self.model.apply(
-      {"params": params},
-      self.seen(batch, mask, key),
+    logits, of_boundary = self.apply(
+      variables,
+      self.replaced_runs(batch, mask, step),
       mask.masked_ids,
       left,
       right,
       mask.masked_ids - first,
-      method="both",
-      rngs=self.rngs(batch, key),
+      method="both_logits",
+      rngs=self.rngs(batch, step),
     )
-    tokens = mask.take_masked(batch["token"])
-    where = mask.is_masked & valid(batch)[:, None]
+    tokens, where = mask.take_masked(batch["token"]), counted(mask, batch)
     own = token_loss(logits, tokens, where)
-    boundary = Mean.of(token_cross_entropy(told, tokens), where)
+    boundary = Mean.of(token_cross_entropy(of_boundary, tokens), where)
     return Loss(
       own.sum + boundary.sum,
       own.weight,
       {**own.metrics, "masked": Mean(own.sum, own.weight), "boundary": boundary},
     )
+
+  def replaced_runs(self, batch: Batch, mask: Mask, step: Step) -> Text:
+    """The rows as the encoder sees them: the tokens of a run are replaced alike."""
+    groups = first_of_run(mask.masked)
+    return self.masking.replace(batch, mask, step.key, groups=groups)
 
 
 def first_of_run(masked: Array) -> Array:
@@ -85,9 +91,9 @@ def first_of_run(masked: Array) -> Array:
     >>> first_of_run(jnp.array([[False, True, True, False, True]])).tolist()
     [[0, 1, 1, 3, 4]]
   """
-  places = jnp.arange(masked.shape[1], dtype=jnp.int32)
+  positions = jnp.arange(masked.shape[1], dtype=jnp.int32)
   before = jnp.pad(masked[:, :-1], ((0, 0), (1, 0)))
-  begins = jnp.where(masked & before, -1, places)
+  begins = jnp.where(masked & before, -1, positions)
   return jax.lax.cummax(begins, axis=1)
 
 
@@ -99,6 +105,108 @@ def last_of_run(masked: Array) -> Array:
     [[0, 2, 2, 3, 4]]
   """
   return masked.shape[1] - 1 - first_of_run(masked[:, ::-1])[:, ::-1]
+
+
+class BoundaryHead(nn.Module):
+  """From the features at both ends of a span, and a position in it, to token logits.
+
+  Two dense layers, each with GELU and a normalization, and the encoder's own table
+  (https://arxiv.org/abs/1907.10529, section 3.2).
+
+  Attributes:
+    encoder: has the table, and the options of the layers.
+    longest: how many tokens a span has at most.
+    position_width: channels of the embedding of a position in a span.
+  """
+
+  encoder: TextEncoder
+  longest: int
+  position_width: int = 200
+
+  @nn.compact
+  def __call__(self, left: Array, right: Array, position: Array) -> Array:
+    """Logits [..., V], float32.
+
+    Args:
+      left: [..., D], features of the token before the span.
+      right: [..., D], features of the token after it.
+      position: int [...], how many tokens of the span stand before the predicted one.
+    """
+    encoder = self.encoder
+    init = nn.initializers.normal(0.02)
+    table = self.param("places", init, (self.longest, self.position_width))
+    x = jnp.concatenate([left, right, table[position].astype(left.dtype)], axis=-1)
+    for name, width in (
+      ("first", encoder.width),
+      ("second", encoder.embed_width or encoder.width),
+    ):
+      x = gelu(Dense(width, dtype=encoder.dtype, name=f"{name}_dense")(x))
+      x = LayerNorm(
+        epsilon=encoder.norm_epsilon, dtype=encoder.dtype, name=f"{name}_norm"
+      )(x)
+    zeros = nn.initializers.zeros_init()
+    bias = self.param("bias", zeros, (encoder.vocab_size,), jnp.float32)
+    return encoder.token_logits(x) + bias
+
+
+class SpanLM(nn.Module):
+  """Predicts the tokens at some positions of a text, also from the ends of their span.
+
+  Attributes:
+    encoder: of the text.
+    longest: see `BoundaryHead`.
+    position_width: see `BoundaryHead`.
+  """
+
+  encoder: TextEncoder
+  longest: int
+  position_width: int = 200
+
+  def setup(self) -> None:
+    """Makes the heads."""
+    self.head = VocabularyHead(encoder=self.encoder)
+    self.boundaries = BoundaryHead(
+      encoder=self.encoder, longest=self.longest, position_width=self.position_width
+    )
+
+  def __call__(self, text: Text, ids: Array) -> Array:
+    """Logits at the positions `ids` alone, from their own features.
+
+    Args:
+      text: [B, N], with mask tokens where tokens are masked.
+      ids: int [B, M].
+
+    Returns:
+      float32 [B, M, V].
+    """
+    if self.is_initializing():
+      return self.both_logits(text, ids, ids, ids, jnp.zeros_like(ids))[0]
+    return self.head(gather(self.encoder(text), ids))
+
+  def both_logits(
+    self, text: Text, ids: Array, left: Array, right: Array, position: Array
+  ) -> tuple[Array, Array]:
+    """Logits at `ids`, from the features there and from the ends of their spans.
+
+    Args:
+      text: see `__call__`.
+      ids: see `__call__`.
+      left: int [B, M], where the token before the span of each stands.
+      right: int [B, M], where the one after it stands.
+      position: int [B, M], see `BoundaryHead`.
+
+    Returns:
+      Two float32 [B, M, V].
+    """
+    features = self.encoder(text)
+    of_boundary = self.boundaries(
+      gather(features, left), gather(features, right), position
+    )
+    return self.head(gather(features, ids)), of_boundary
+
+  def encode(self, text: Text) -> Array:
+    """Features of all tokens: [B, N, D]."""
+    return self.encoder(text)
 
 
 def spanbert(
@@ -114,25 +222,28 @@ def spanbert(
   Give it rows of one document: `pack=False` in the data.
 
   Args:
-    mask: see `maskjax.systems.bert`; `p` and `longest` of `spans` are 0.2 and 10.
-    mask_ratio: see `maskjax.systems.bert`.
+    mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
+      keywords; `p` and `longest` of `spans` are 0.2 and 10.
+    mask_ratio: share of a row's tokens that is masked.
     replaced: shares of the runs whose tokens become mask tokens, and random ones.
-    place_width: channels that stand for the place of a token in its run.
-    **text: see `maskjax.objectives.texts.TextKeywords`.
+    place_width: channels of the embedding of a token's position in its run.
+    **text: see `maskjax.objectives.text.TextKeywords`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a width, a share, a token or a shape that cannot be; names it.
+
+  Example:
+    >>> spanbert(vocab_size=30522, length=128).model.longest
+    20
   """
   if place_width < 1:
     raise UserError(f"place_width={place_width}: expected at least 1")
-  encoder, fields = text_parts(
-    mask=mask,
-    mask_ratio=mask_ratio,
-    replaced=replaced,
-    **text,
-  )
+  encoder, rows = text_parts(**text)
+  masking = text_masking(rows.ids, mask=mask, mask_ratio=mask_ratio, replaced=replaced)
   # No run is longer than what a row masks.
-  model = SpanLM(encoder=encoder, places=0, place_width=place_width)
-  objective = SpanBert(model=model, **fields)
-  places = objective.max_masked(mask_ratio, encoder.length)
-  return dataclasses.replace(objective, model=model.clone(places=places))
+  longest = masking.max_masked(mask_ratio, encoder.length)
+  return SpanBert(
+    model=SpanLM(encoder=encoder, longest=longest, position_width=place_width),
+    rows=rows,
+    masking=masking,
+  )

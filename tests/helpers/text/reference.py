@@ -58,12 +58,12 @@ def silu(x):
   return x / (1 + np.exp(-x))
 
 
-def rotary(places, base):
-  """Turns queries and keys [N, D] by the angles of their places [N]."""
+def rotary(positions, base):
+  """Turns queries and keys [N, D] by the angles of their positions [N]."""
 
   def turn(x):
     half = x.shape[-1] // 2
-    angles = np.outer(places, base ** -(np.arange(half) / half))
+    angles = np.outer(positions, base ** -(np.arange(half) / half))
     # Two channels are a complex number, which is multiplied by one of length 1.
     turned = (x[:, :half] + 1j * x[:, half:]) * np.exp(1j * angles)
     return np.concatenate([turned.real, turned.imag], axis=-1)

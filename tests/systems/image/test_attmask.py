@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.arrays import random, shaken
+from maskjax.objectives.prototypes import both_views
 
 import maskjax as mj
 from maskjax import masking
 from maskjax.models import PrototypeHead
-from maskjax.objectives.prototypes import both_views
 from maskjax.systems import attmask
 
 torch = pytest.importorskip("torch")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from helpers.arrays import assert_close, random, shaken
 from helpers.image.latents import digits, train
+from maskjax.models.jepa import neighborhood, similar_neighbors
 
 from maskjax.errors import UserError
-from maskjax.models.jepa import neighborhood, similar_neighbors
 from maskjax.systems import dmt_jepa
 
 KEY = jax.random.key(3)

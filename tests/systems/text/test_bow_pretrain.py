@@ -1,5 +1,6 @@
-"""Bag-of-word prediction: which words a document has, told by its first token."""
+"""Bag-of-word prediction: a document's first token predicts which words it has."""
 
+import dataclasses
 import functools
 import math
 
@@ -11,7 +12,9 @@ from helpers.text.documents import two_documents
 from helpers.text.rows import batch
 
 from maskjax.errors import UserError
+from maskjax.objectives import Step, Variables
 from maskjax.systems import bert, bow_pretrain
+from maskjax.systems.text.bow_pretrain import BowPretrain
 from maskjax.targets.bag_of_words import bags
 from maskjax.tokens import Text
 
@@ -23,8 +26,30 @@ SHAPE = dict(
 )
 
 
+# Of `two_documents`, of which the encoder reads mask tokens alone.
+SAME = dict(
+  mask="helpers.text.documents:every_third", mask_ratio=0.375, replaced=(1.0, 0.0)
+)
+
+
+def at(number):
+  """A step of a run of 100."""
+  return Step(KEY, number=number, num_steps=100)
+
+
+def without_mechanism(monkeypatch):
+  """Without bags of words: masked language modeling is left."""
+  whole = BowPretrain.loss
+
+  def loss(self, variables, batch, step):
+    found = whole(self, variables, batch, step)
+    return dataclasses.replace(found, sum=found.metrics["tokens"].sum)
+
+  monkeypatch.setattr(BowPretrain, "loss", loss)
+
+
 def make(**options):
-  return bow_pretrain(**{**SHAPE, "num_steps": 100, **options})
+  return bow_pretrain(**{**SHAPE, **options})
 
 
 @functools.cache
@@ -33,20 +58,21 @@ def untrained():
 
 
 @functools.cache
-def judged(alone, documents=2, weight=0.7):
-  objective = make(documents=documents)
+def measured(alone, documents=2, weight=0.7):
+  """The loss at the end of a run, where bags have their last weight."""
+  objective = make(documents=documents, last_weight=weight, **SAME)
   columns, mask, _ = two_documents(alone)
-  seen = objective.with_mask_tokens(columns, mask)
-  judge = jax.jit(lambda p: objective.tasks_under(mask, p, seen, columns, weight))
-  return judge(untrained().params), untrained().params
+  drawn = objective.mask(columns, at(100))
+  np.testing.assert_array_equal(drawn.masked, mask.masked)
+  return jax.jit(objective.loss)(untrained(), columns, at(100))
 
 
 def test_the_loss_is_the_papers():
   """In NumPy: -1/|bag| sum of log-probabilities of the words, each of them once."""
-  found, params = judged(alone=True, documents=1)
-  objective = make()
+  found = measured(alone=True, documents=1)
+  objective, params = make(), untrained().params
   columns, mask, _ = two_documents(alone=True)
-  seen = objective.with_mask_tokens(columns, mask)
+  seen = objective.masking.with_mask_tokens(columns, mask)
   everywhere = jnp.tile(jnp.arange(32), (2, 1))
   logits = jax.jit(objective.model.apply)({"params": params}, seen, everywhere)
   logits = np.asarray(logits, np.float64)
@@ -57,18 +83,18 @@ def test_the_loss_is_the_papers():
     bag = set(tokens[row, 1 : length - 1])
     assert len(bag) < length - 2  # some stand there twice
     of_bag = -np.mean([log_p[row, 0, token] for token in bag])
-    at = np.flatnonzero(masked[row])
-    total += -log_p[row, at, tokens[row, at]].sum() + 0.7 * len(at) * of_bag
+    ids = np.flatnonzero(masked[row])
+    total += -log_p[row, ids, tokens[row, ids]].sum() + 0.7 * len(ids) * of_bag
   assert found.weight == masked.sum()
   np.testing.assert_allclose(found.sum, total, rtol=1e-5)
 
 
 def test_documents_of_a_packed_row_have_bags_of_their_own():
-  together, apart = judged(alone=False)[0], judged(alone=True)[0]
+  together, apart = measured(alone=False), measured(alone=True)
   np.testing.assert_allclose(together.sum, apart.sum, rtol=1e-5)
   assert together.weight == apart.weight
-  # With fewer bags than documents, the rest tells its masked tokens alone.
-  less = judged(alone=False, documents=1)[0]
+  # With fewer bags than documents, the rest has masked tokens alone.
+  less = measured(alone=False, documents=1)
   assert less.metrics["tokens"].sum == together.metrics["tokens"].sum
   assert less.metrics["bag"].weight < together.metrics["bag"].weight
 
@@ -85,52 +111,52 @@ def test_bags_have_words_and_no_others():
 
 
 def test_the_bag_teaches_the_first_token():
-  """Plain masked language modeling asks nothing of its code."""
-  objective, plain = make(documents=3), bert(**SHAPE)
-  params, extra = untrained()
+  """Plain masked language modeling teaches its features nothing."""
+  objective, plain = make(documents=3, last_weight=0.0), bert(**SHAPE)
+  params = untrained().params
   same = jax.eval_shape(plain.init, KEY, BATCH).params
   assert jax.tree.structure(params) == jax.tree.structure(same)
 
-  mask = objective.mask(BATCH, KEY)
-  seen = objective.with_mask_tokens(BATCH, mask)
+  assert (objective.bag_weight(at(0)), objective.bag_weight(at(100))) == (1, 0)
 
   @jax.jit
   @functools.partial(jax.grad, argnums=1)
-  def gradients(weight, params):
-    return objective.tasks_under(mask, params, seen, BATCH, weight).sum
+  def gradients(number, params):
+    return objective.loss(Variables(params), BATCH, at(number)).sum
 
-  def gradient(weight):
-    return gradients(weight, params)["encoder"]["positions"][0]
+  def gradient(number):
+    return gradients(number, params)["encoder"]["positions"][0]
 
   # Position 0 is that of first tokens alone; attention reaches them either way.
-  assert jnp.abs(gradient(1.0) - gradient(0.0)).max() > 1e-3
-  told = jax.jit(objective.loss)(params, extra, BATCH, KEY)
-  bag = told.metrics["bag"].value()
+  assert jnp.abs(gradient(0) - gradient(100)).max() > 1e-3
+  found = jax.jit(objective.loss)(untrained(), BATCH, at(0))
+  bag = found.metrics["bag"].value()
   assert abs(bag - math.log(300)) < 1
-  np.testing.assert_allclose(told.value(), told.metrics["tokens"].value() + bag, 1e-5)
+  np.testing.assert_allclose(found.value(), found.metrics["tokens"].value() + bag, 1e-5)
 
 
 def test_the_weight_of_bags_falls_along_a_cosine():
-  objective = make(num_steps=100)
-  found = [float(objective.weight(step)) for step in (0, 25, 50, 100, 150)]
+  objective = make()
+  found = [float(objective.bag_weight(at(step))) for step in (0, 25, 50, 100, 150)]
   expected = [0.1 + 0.9 * (1 + math.cos(math.pi * s)) / 2 for s in (0, 0.25, 0.5, 1, 1)]
   np.testing.assert_allclose(found, expected, rtol=1e-6)
-  extra = objective.first_extra()
-  assert objective.update_extra(None, extra, 0, {})["step"] == 1
+  # And the loss weighs bags so, from the number of the step alone.
+  assert untrained().extra == ()
+  loss = jax.jit(objective.loss)(untrained(), BATCH, at(25))
+  tokens, bag = loss.metrics["tokens"], loss.metrics["bag"]
+  np.testing.assert_allclose(loss.sum, tokens.sum + expected[1] * bag.sum, rtol=1e-6)
 
 
 def test_an_embedding_is_that_of_the_first_token():
   objective = make()
-  params = judged(alone=True)[1]
-  found = objective.embed(params, BATCH)
+  found = objective.embed(untrained(), BATCH)
   assert found.shape == (4, 8)
-  np.testing.assert_array_equal(found, objective.features(params, BATCH)[:, 0])
+  np.testing.assert_array_equal(found, objective.features(untrained(), BATCH)[:, 0])
 
 
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    (dict(num_steps=0), "objective.num_steps=0: expected at least 1"),
     (dict(documents=0), "objective.documents=0: expected at least 1"),
     (dict(last_weight=-1.0), "last_weight=-1.0: expected at least 0"),
   ],

@@ -1,6 +1,7 @@
 """ERNIE-Gram: its lexicon, its shortened rows and its loss, against NumPy."""
 
 import collections
+import dataclasses
 import functools
 import itertools
 import math
@@ -15,10 +16,13 @@ from maskjax.data.ngrams import fewest_parts, ngrams, t_statistics
 from maskjax.data.text import text as text_rows
 from maskjax.errors import UserError
 from maskjax.masking import Mask, words
+from maskjax.objectives import Step, Variables
 from maskjax.systems import ernie_gram
+from maskjax.systems.text.ernie_gram.objective import ErnieGram
 from maskjax.tokens import Text
 
 KEY = jax.random.key(5)
+STEP = Step(KEY)
 VOCAB, GRAMS = 300, 60
 SHAPE = dict(
   vocab_size=VOCAB,
@@ -28,6 +32,17 @@ SHAPE = dict(
   generator_depth=1,
 )
 STATISTIC = dict(name="ngrams", training=REFERENCE, bigrams=40, trigrams=20)
+
+
+def without_mechanism(monkeypatch):
+  """Without identities of n-grams: their tokens are predicted one by one, as BERT's."""
+  whole = ErnieGram.loss
+
+  def loss(self, variables, batch, step):
+    found = whole(self, variables, batch, step)
+    return dataclasses.replace(found, sum=found.metrics["fine"].sum)
+
+  monkeypatch.setattr(ErnieGram, "loss", loss)
 
 
 @functools.cache
@@ -65,7 +80,7 @@ def params():
   )
 
 
-def hidden_mask():
+def some_mask():
   """The first two n-grams of each row, and the first other token."""
   text = Text.of(batch())
   score, is_word = np.asarray(text.score), np.asarray(text.is_word)
@@ -149,7 +164,7 @@ def test_rows_are_cut_into_ngrams_of_whole_words():
   assert "of the" in found and all(any(map(str.isalpha, text)) for text in found)
 
 
-def test_ngrams_are_hidden_whole():
+def test_ngrams_are_masked_whole():
   text = Text.of(batch())
   row = jax.tree.map(lambda column: column[0], text)
   score = np.asarray(row.score)
@@ -164,14 +179,14 @@ def test_ngrams_are_hidden_whole():
 
 
 def test_rows_are_as_if_shortened():
-  """The same codes as of rows in which each masked n-gram is one token."""
-  objective, mask = make(), hidden_mask()
+  """The same features as of rows in which each masked n-gram is one token."""
+  objective, mask = make(), some_mask()
   short = jax.jit(objective.shortened)(batch(), mask)
   text = Text.of(batch())
   model = objective.model.bind({"params": params()})
   identities = jnp.where(short.starts, short.identities, text.token)
-  read = jax.jit(model.read)
-  found = np.asarray(read(short.text, identities, short.asked, short.symbol))
+  encode = jax.jit(model.encode_both)
+  found = np.asarray(encode(short.text, identities, short.symbols, short.symbol_ids))
 
   @jax.jit
   def alone(text, identities):
@@ -199,19 +214,20 @@ def test_rows_are_as_if_shortened():
     )
   assert (np.asarray(short.identities)[score > 0] >= VOCAB).all()
   assert (np.asarray(short.identities)[score <= 0] < VOCAB).all()
-  # An n-gram's place is its first token's.
+  # An n-gram stands where its first token does.
   starts = np.asarray(short.starts)
   np.testing.assert_array_equal(starts, masked & (score >= 0))
 
 
 def test_mask_symbols_see_the_text_and_themselves():
-  objective, mask = make(), hidden_mask()
+  objective, mask = make(), some_mask()
   short = jax.jit(objective.shortened)(batch(), mask)
   model = objective.model.bind({"params": params()})
   read = jnp.where(short.starts, 3, batch()["token"])
-  before = np.asarray(model.read(short.text, read, short.asked, short.symbol))
-  other = short.symbol.at[:, 1].set((short.symbol[:, 1] + 1) % 6)
-  after = np.asarray(model.read(short.text, read, short.asked, other))
+  ids = short.symbol_ids
+  before = np.asarray(model.encode_both(short.text, read, short.symbols, ids))
+  other = ids.at[:, 1].set((ids[:, 1] + 1) % 6)
+  after = np.asarray(model.encode_both(short.text, read, short.symbols, other))
   changed = (before != after).any(axis=-1)
   assert changed[:, 33].all() and changed.sum() == 4
   assert np.asarray(mask.is_masked)[:3, 1].all()
@@ -219,65 +235,67 @@ def test_mask_symbols_see_the_text_and_themselves():
   text = Text.of(batch())
   score = np.asarray(text.score)
   for row, column in np.argwhere(np.asarray(mask.is_masked)):
-    place = start = int(mask.masked_ids[row, column])
+    position = start = int(mask.masked_ids[row, column])
     while score[row, start] < 0:
       start -= 1
-    assert short.symbol[row, column] == place - start
-    assert short.asked.position[row, column] == short.text.position[row, start]
-    assert short.asked.segment[row, column] == text.segment[row, start]
+    assert ids[row, column] == position - start
+    assert short.symbols.position[row, column] == short.text.position[row, start]
+    assert short.symbols.segment[row, column] == text.segment[row, start]
 
 
 def test_the_loss_is_the_papers():
-  objective, mask = make(plausible=0.5, detection_weight=2.0), hidden_mask()
-  judge = jax.jit(lambda p: objective.tasks_under(mask, p, batch(), KEY))
-  found = judge(params())
+  objective = make(plausible=0.5, detection_weight=2.0, mask_ratio=0.4)
+  mask = objective.mask(batch(), STEP)
+  found = jax.jit(objective.loss)(Variables(params()), batch(), STEP)
   short, ids = objective.shortened(batch(), mask), mask.masked_ids
   tokens = np.asarray(batch()["token"])
   begun = jnp.where(short.starts, 3, batch()["token"])
   model = objective.model.bind({"params": params()})
   proposed = jax.jit(model.propose)(short.text, begun, ids)
-  stands, drawn = objective.proposals(proposed, batch(), mask, KEY)
+  stands, drawn = objective.proposals(proposed, batch(), mask, STEP)
   stands = np.asarray(stands & short.starts)
   assert stands.any() and (np.asarray(short.starts) & ~stands).any()
   read = np.where(stands, drawn, begun)
-  whole, fine, other = jax.jit(model.tell)(
-    short.text, jnp.asarray(read), short.asked, short.symbol, ids
+  whole, fine, other = jax.jit(model.all_logits)(
+    short.text, jnp.asarray(read), short.symbols, short.symbol_ids, ids
   )
   generator, whole, fine = (log_softmax(x) for x in (proposed, whole, fine))
   assert whole.shape[-1] == VOCAB + GRAMS and fine.shape[-1] == VOCAB
   p = 1 / (1 + np.exp(-np.asarray(other, np.float64)))
-  starts, total, count = np.asarray(short.starts), 0.0, 0
+  starts, count = np.asarray(short.starts), 0
   identities = np.asarray(short.identities)
-  told = collections.Counter()
+  # Whole n-grams are masked, and not only single tokens.
+  assert (starts & (identities >= VOCAB)).sum() > 3
+  expected = collections.Counter()
   for row in range(4):
     for column in np.flatnonzero(np.asarray(mask.is_masked)[row]):
-      place = int(ids[row, column])
-      told["fine"] -= fine[row, column, tokens[row, place]]
-      if starts[row, place]:
+      at = int(ids[row, column])
+      expected["fine"] -= fine[row, column, tokens[row, at]]
+      if starts[row, at]:
         count += 1
-        told["coarse"] -= whole[row, column, identities[row, place]]
-        told["generator"] -= generator[row, column, identities[row, place]]
+        expected["coarse"] -= whole[row, column, identities[row, at]]
+        expected["generator"] -= generator[row, column, identities[row, at]]
     errors = []
-    for place in np.flatnonzero(np.asarray(short.text.is_word)[row]):
-      if starts[row, place] and not stands[row, place]:
+    for at in np.flatnonzero(np.asarray(short.text.is_word)[row]):
+      if starts[row, at] and not stands[row, at]:
         continue
-      replaced = stands[row, place] and read[row, place] != identities[row, place]
-      errors.append(-np.log(p[row, place] if replaced else 1 - p[row, place]))
-    told["detection"] += np.mean(errors) * starts[row].sum()
+      replaced = stands[row, at] and read[row, at] != identities[row, at]
+      errors.append(-np.log(p[row, at] if replaced else 1 - p[row, at]))
+    expected["detection"] += np.mean(errors) * starts[row].sum()
   for name in ("fine", "coarse", "generator", "detection"):
-    np.testing.assert_allclose(found.metrics[name].sum, told[name], rtol=1e-5)
-  total = told["fine"] + told["coarse"] + told["generator"] + 2 * told["detection"]
+    np.testing.assert_allclose(found.metrics[name].sum, expected[name], rtol=1e-5)
+  total = expected.total() + expected["detection"]  # which weighs 2
   assert found.weight == count
   np.testing.assert_allclose(found.sum, total, rtol=1e-5)
 
 
 def test_proposals_are_drawn_from_the_generator():
   """By its probabilities, special tokens left out; and they teach it nothing."""
-  objective, mask = make(plausible=1.0), hidden_mask()
+  objective, mask = make(plausible=1.0), some_mask()
   logits = jnp.zeros((4, mask.masked_ids.shape[1], VOCAB + GRAMS)).at[..., 310].set(5.0)
   drawn = []
   for key in jax.random.split(KEY, 30):
-    stands, found = objective.proposals(logits, batch(), mask, key)
+    stands, found = objective.proposals(logits, batch(), mask, Step(key))
     np.testing.assert_array_equal(stands, mask.masked)
     drawn.append(np.asarray(found)[np.asarray(mask.masked)])
   drawn = np.concatenate(drawn)
@@ -285,12 +303,15 @@ def test_proposals_are_drawn_from_the_generator():
   assert abs((drawn == 310).mean() - expected) < 0.05 and drawn.min() > 3
 
 
-def test_hidden_tokens_are_told_alone_in_evaluation():
-  objective = make()
-  found = jax.jit(objective.evaluate)(params(), (), batch(), KEY)
+def test_evaluation_predicts_single_tokens():
+  objective, variables = make(), Variables(params())
+  found = jax.jit(objective.evaluate)(variables, batch(), STEP)
   assert 0 < found.metrics["bits_per_character"].value() < 20
-  mask = objective.draw(words.tokens, 0.15, batch(), KEY)
-  logits = objective.predict(params(), objective.with_mask_tokens(batch(), mask), mask)
+  mask = objective.masking.draw(
+    batch(), KEY, ratio=0.15, highest=0.15, sampler=words.tokens
+  )
+  text = objective.masking.with_mask_tokens(batch(), mask)
+  logits = objective.predict(variables, text, mask)
   assert logits.shape == (4, 5, VOCAB)
 
 
@@ -313,7 +334,7 @@ def test_mistakes(options, message):
 def test_data_without_ngrams_and_bad_lexicons():
   plain = {name: column for name, column in batch().items() if name != "score"}
   with pytest.raises(UserError, match="the data has no n-grams: expected statistic"):
-    make().loss(params(), (), plain, KEY)
+    make().loss(Variables(params()), plain, STEP)
   rows = {name: np.asarray(column) for name, column in batch().items()}
   given = dict(rows=rows, vocabulary=source().vocabulary, training=rows)
   with pytest.raises(UserError, match="bigrams=0, trigrams=0: expected at least 0, an"):

@@ -13,23 +13,32 @@ from helpers.text import reference
 from helpers.text.rows import batch, row
 
 from maskjax.errors import UserError
-from maskjax.models.text.alignment import log_likelihood, occupancy
+from maskjax.objectives import Step, Variables
+from maskjax.objectives.text import MaskedLanguageModel
 from maskjax.systems import exlm
+from maskjax.systems.text.exlm.alignment import log_likelihood, occupancy
+from maskjax.systems.text.exlm.objective import ExLm
 
 BATCH = batch(count=3)
 KEY = jax.random.key(3)
+STEP = Step(KEY)
 SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=16, depth=2, heads=2))
+
+
+def without_mechanism(monkeypatch):
+  """Each masked token by itself, as in BERT, in place of all paths through states."""
+  monkeypatch.setattr(ExLm, "loss", MaskedLanguageModel.loss)
 
 
 def make(**options):
   objective = exlm(**{**SHAPE, "states": 3, **options})
   params = shaken(objective.init(KEY, BATCH).params)
-  return objective, jax.tree.map(jnp.asarray, params)
+  return objective, Variables(jax.tree.map(jnp.asarray, params))
 
 
-def two_axes(places, numbers):
+def two_axes(positions, numbers):
   """Rotary positions of two axes: half of the channels each."""
-  turns = reference.rotary(places, 1e4), reference.rotary(numbers, 1e4)
+  turns = reference.rotary(positions, 1e4), reference.rotary(numbers, 1e4)
 
   def turn(x):
     return np.concatenate(
@@ -76,21 +85,21 @@ def expand(params, objective, row, masked):
   return reference.log_softmax(logits), links
 
 
-def all_paths(links, said):
+def all_paths(links, emissions):
   """The sum over all paths, each written out: [S, S], [E, S] of probabilities."""
   total = 0.0
-  for inner in itertools.combinations(range(1, len(links) - 1), len(said) - 2):
+  for inner in itertools.combinations(range(1, len(links) - 1), len(emissions) - 2):
     path = (0, *inner, len(links) - 1)
     steps = [links[a, b] for a, b in itertools.pairwise(path)]
-    total += np.prod(steps) * np.prod([said[e, s] for e, s in enumerate(path)])
+    total += np.prod(steps) * np.prod([emissions[e, s] for e, s in enumerate(path)])
   return total
 
 
-def forward(links, said):
+def forward(links, emissions):
   """The same by the forward algorithm, for more states than can be written out."""
   so_far = np.zeros(len(links))
-  so_far[0] = said[0, 0]
-  for emission in said[1:]:
+  so_far[0] = emissions[0, 0]
+  for emission in emissions[1:]:
     so_far = (so_far @ links) * emission
   return so_far[-1]
 
@@ -98,18 +107,18 @@ def forward(links, said):
 def test_paths_are_summed():
   rng = np.random.default_rng(0)
   links = np.triu(rng.uniform(size=(7, 7)), 1)
-  said = rng.uniform(size=(4, 7))
-  expected = all_paths(links, said)
-  assert_close(forward(links, said), expected)
+  emissions = rng.uniform(size=(4, 7))
+  expected = all_paths(links, emissions)
+  assert_close(forward(links, emissions), expected)
   with np.errstate(divide="ignore"):
-    logs = np.float32(np.log(links)), np.float32(np.log(said))
+    logs = np.float32(np.log(links)), np.float32(np.log(emissions))
   ours = log_likelihood(*map(jnp.asarray, logs), jnp.ones(4, bool))
   assert_close(ours, np.log(expected))
-  # What is not said is passed over.
+  # What is not emitted is skipped.
   with_gap = jnp.asarray(np.insert(logs[1], 2, 0.0, axis=0))
-  says = jnp.array([True, True, False, True, True])
-  assert_close(log_likelihood(jnp.asarray(logs[0]), with_gap, says), ours)
-  share = np.asarray(occupancy(jnp.asarray(logs[0]), says))
+  emits = jnp.array([True, True, False, True, True])
+  assert_close(log_likelihood(jnp.asarray(logs[0]), with_gap, emits), ours)
+  share = np.asarray(occupancy(jnp.asarray(logs[0]), emits))
   np.testing.assert_allclose(share.sum(axis=1), [1, 1, 0, 1, 1], atol=1e-5)
   nothing = np.ones((4, 7))
   for state in range(7):
@@ -121,57 +130,58 @@ def test_paths_are_summed():
 
 @pytest.mark.parametrize("states", [1, 3])
 def test_loss_and_predictions_of_the_equations(states):
-  objective, params = make(states=states)
-  mask = objective.mask(BATCH, KEY)
-  text = objective.with_mask_tokens(BATCH, mask)
-  loss = jax.jit(objective.loss)(params, (), BATCH, KEY)
-  found = np.exp(jax.jit(objective.predict)(params, text, mask))
+  objective, variables = make(states=states)
+  mask = objective.mask(BATCH, STEP)
+  text = objective.masking.with_mask_tokens(BATCH, mask)
+  loss = jax.jit(objective.loss)(variables, BATCH, STEP)
+  found = np.exp(jax.jit(objective.predict)(variables, text, mask))
   expected = 0.0
   for i in range(3):
     masked = np.asarray(mask.masked[i])
     one = row(dataclasses.asdict(text), i)
-    logs, links = expand(params, objective, one, masked)
+    logs, links = expand(variables.params, objective, one, masked)
     likely = np.exp(logs)
     filled = int((np.asarray(one.segment) > 0).sum())
     at = [0, *np.flatnonzero(masked), filled - 1]
-    said = likely[:, np.asarray(BATCH["token"][i])[at]].T
-    expected -= np.log(forward(links, said)) / len(at)
-    # A masked token's probabilities, whatever the others say.
-    nothing = np.ones(said.shape)
+    emissions = likely[:, np.asarray(BATCH["token"][i])[at]].T
+    expected -= np.log(forward(links, emissions)) / len(at)
+    # A masked token's probabilities, whatever the others are.
+    nothing = np.ones(emissions.shape)
     every = forward(links, nothing)
-    for e, place in enumerate(at[1:-1], start=1):
+    for e, position in enumerate(at[1:-1], start=1):
       share = [
         forward(links, np.where(np.arange(len(at))[:, None] == e, state, 1)) / every
         for state in np.eye(len(links))
       ]
-      of_place = found[i, list(np.asarray(mask.masked_ids[i])).index(place)]
-      assert_close(of_place, np.array(share) @ likely)
-      assert abs(of_place.sum() - 1) < 1e-4
+      likely_here = found[i, list(np.asarray(mask.masked_ids[i])).index(position)]
+      assert_close(likely_here, np.array(share) @ likely)
+      assert abs(likely_here.sum() - 1) < 1e-4
   assert_close(loss.sum, expected)
   assert loss.weight == 3
 
 
 def test_states_differ_and_depend_on_each_other():
-  objective, params = make()
-  mask = objective.mask(BATCH, KEY)
-  text = objective.with_mask_tokens(BATCH, mask)
+  objective, variables = make()
+  mask = objective.mask(BATCH, STEP)
+  text = objective.masking.with_mask_tokens(BATCH, mask)
   paths = functools.partial(objective.model.apply, method="paths")
-  logits, links, says = jax.jit(paths)({"params": params}, text, mask.masked_ids)
-  assert logits.shape == (3, 21, 300) and says[0].all()
-  np.testing.assert_array_equal(says.sum(axis=1), mask.masked.sum(axis=1) + 2)
-  # The states of one mask token say different things.
+  params = {"params": variables.params}
+  logits, links, emits = jax.jit(paths)(params, text, mask.masked_ids)
+  assert logits.shape == (3, 21, 300) and emits[0].all()
+  np.testing.assert_array_equal(emits.sum(axis=1), mask.masked.sum(axis=1) + 2)
+  # The states of one mask token emit different things.
   assert (np.asarray(logits[0, 3]) != np.asarray(logits[0, 4])).all()
   # From each state one goes somewhere ahead, but from the last one.
   total = np.exp(np.float64(links)).sum(axis=-1)
-  real = np.repeat(np.asarray(says), 3, axis=1)
+  real = np.repeat(np.asarray(emits), 3, axis=1)
   np.testing.assert_allclose(total[:, :-1], real[:, :-1], atol=1e-5)
   assert (total[:, -1] == 0).all()
-  judge = jax.grad(lambda p: objective.loss(p, (), BATCH, KEY).value())
-  slope = jax.jit(judge)(params)
+  gradient = jax.grad(lambda p: objective.loss(Variables(p), BATCH, STEP).value())
+  slope = jax.jit(gradient)(variables.params)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
   for name in ("link_query", "link_key", "link_gate"):
     assert np.abs(slope[name]["kernel"]).max() > 0
-  shape = jax.eval_shape(objective.features, params, BATCH).shape
+  shape = jax.eval_shape(objective.features, variables, BATCH).shape
   assert shape == (3, 32, 16)
 
 

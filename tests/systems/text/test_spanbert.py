@@ -1,5 +1,6 @@
-"""SpanBERT: spans are told by the tokens around them, in torch once more."""
+"""SpanBERT: spans are predicted from the tokens around them, in torch once more."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,15 +11,29 @@ from helpers.arrays import assert_close
 from helpers.text.rows import batch, runs
 
 from maskjax.errors import UserError
+from maskjax.objectives import Step, Variables
 from maskjax.systems import bert, spanbert
+from maskjax.systems.text.spanbert import SpanBert
 
 torch = pytest.importorskip("torch")
 
 BATCH = batch(count=4)
 KEY = jax.random.key(3)
+STEP = Step(KEY)
 ENCODER = dict(width=8, depth=1, heads=2)
 SHAPE = dict(vocab_size=300, length=32, encoder=ENCODER, mask_ratio=0.3)
 OBJECTIVE = spanbert(**SHAPE, place_width=5)
+
+
+def without_mechanism(monkeypatch):
+  """Without the boundary objective: BERT's loss of masked spans is left."""
+  whole = SpanBert.loss
+
+  def loss(self, variables, batch, step):
+    found = whole(self, variables, batch, step)
+    return dataclasses.replace(found, sum=found.metrics["masked"].sum)
+
+  monkeypatch.setattr(SpanBert, "loss", loss)
 
 
 @functools.cache
@@ -28,7 +43,8 @@ def variables():
   leaves, shape = jax.tree.flatten(params)
   rng = np.random.default_rng(0)
   noise = [jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32) for x in leaves]
-  return jax.tree.unflatten(shape, [a + b for a, b in zip(leaves, noise, strict=True)])
+  shaken = [a + b for a, b in zip(leaves, noise, strict=True)]
+  return Variables(jax.tree.unflatten(shape, shaken))
 
 
 LOSS = jax.jit(OBJECTIVE.loss)
@@ -38,10 +54,11 @@ def tensor(array):
   return torch.from_numpy(np.array(array))
 
 
-def in_torch(head, table, codes, left, right, place):
+def in_torch(head, table, features, left, right, position):
   """The paper's two layers, and the table of tokens: h0, h1, y of section 3.2."""
   norm = functools.partial(torch.nn.functional.layer_norm, normalized_shape=(8,))
-  y = torch.cat([codes[left], codes[right], tensor(head["places"])[place]], dim=-1)
+  table_of_positions = tensor(head["places"])
+  y = torch.cat([features[left], features[right], table_of_positions[position]], dim=-1)
   for name in ("first", "second"):
     layer, scale = head[f"{name}_dense"], head[f"{name}_norm"]
     y = y @ tensor(layer["kernel"]) + tensor(layer["bias"])
@@ -51,10 +68,10 @@ def in_torch(head, table, codes, left, right, place):
 
 
 def test_the_loss_is_that_of_the_paper():
-  params = variables()
-  found = LOSS(params, (), BATCH, KEY)
+  params = variables().params
+  found = LOSS(variables(), BATCH, STEP)
   mask, text = masked_rows(KEY)
-  codes = OBJECTIVE.model.apply({"params": params}, text, method="encode")
+  features = OBJECTIVE.model.apply({"params": params}, text, method="encode")
   total, count = 0.0, 0
   for row, masked in enumerate(np.asarray(mask.masked)):
     for first, last in runs(masked):
@@ -62,7 +79,7 @@ def test_the_loss_is_that_of_the_paper():
         logits = in_torch(
           params["boundaries"],
           params["encoder"]["tokens"],
-          tensor(codes[row]),
+          tensor(features[row]),
           first - 1,
           last + 1,
           i - first,
@@ -72,8 +89,8 @@ def test_the_loss_is_that_of_the_paper():
         count += 1
   assert count == found.weight and max(b - a for a, b in runs(masked)) > 0
   assert_close(found.metrics["boundary"].sum, np.float32(total))
-  # By their own codes they are told as BERT does.
-  logits = jax.jit(OBJECTIVE.predict)(params, text, mask)
+  # From their own features they are predicted as in BERT.
+  logits = jax.jit(OBJECTIVE.predict)(variables(), text, mask)
   likely = torch.log_softmax(tensor(logits), dim=-1)
   tokens = tensor(mask.take_masked(BATCH["token"])).long()
   errors = -likely.gather(-1, tokens[..., None])[..., 0]
@@ -82,10 +99,13 @@ def test_the_loss_is_that_of_the_paper():
   assert_close(found.sum, np.float32(total) + own.numpy())
 
 
-def test_the_boundary_sees_nothing_of_the_hidden_codes():
-  """What stands at the masked places of the head changes nothing but BERT's part."""
-  params = variables()
-  grads = jax.grad(lambda p: LOSS(p, (), BATCH, KEY).metrics["boundary"].sum)(params)
+def test_the_boundary_head_reads_nothing_of_masked_features():
+  """The head of masked positions changes nothing but BERT's part."""
+
+  def boundary(params):
+    return LOSS(Variables(params), BATCH, STEP).metrics["boundary"].sum
+
+  grads = jax.grad(boundary)(variables().params)
   size = {
     name: max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(part))
     for name, part in grads.items()
@@ -97,8 +117,8 @@ def test_the_boundary_sees_nothing_of_the_hidden_codes():
 
 @jax.jit
 def masked_rows(key):
-  mask = OBJECTIVE.mask(BATCH, key)
-  return mask, OBJECTIVE.seen(BATCH, mask, key)
+  mask = OBJECTIVE.mask(BATCH, Step(key))
+  return mask, OBJECTIVE.replaced_runs(BATCH, mask, Step(key))
 
 
 def test_a_run_is_replaced_as_one():
@@ -116,9 +136,9 @@ def test_a_run_is_replaced_as_one():
   assert kinds == {(True, False), (False, True), (False, False)}
 
 
-def test_there_is_a_place_for_the_longest_run():
-  table = variables()["boundaries"]["places"]
-  assert table.shape == (OBJECTIVE.mask(BATCH, KEY).masked_ids.shape[1], 5)
+def test_the_longest_run_has_positions():
+  table = variables().params["boundaries"]["places"]
+  assert table.shape == (OBJECTIVE.mask(BATCH, STEP).masked_ids.shape[1], 5)
 
 
 def test_mistakes():

@@ -9,22 +9,34 @@ from helpers.text import reference
 from helpers.text.rows import batch, row
 
 from maskjax.errors import UserError
-from maskjax.models.text.dependency import calibrate, heads
+from maskjax.objectives import Step, Variables
 from maskjax.systems import bert, structformer
+from maskjax.systems.text.structformer import network
+from maskjax.systems.text.structformer.dependency import calibrate, head_probabilities
 
 BATCH = batch(count=3)
 # The first row's last 12 tokens are another document.
 BATCH["segment"] = BATCH["segment"].at[0, 20:].set(2)
 BATCH["position"] = BATCH["position"].at[0, 20:].set(jnp.arange(12))
 KEY = jax.random.key(3)
+STEP = Step(KEY)
 BERT = dict(vocab_size=300, length=32, encoder=dict(width=8, depth=2, heads=2))
 SHAPE = dict(**BERT, parser_depth=2, conv_size=5)
+
+
+def without_mechanism(monkeypatch):
+  """Without the parser's trees: any token of a document may depend on any other."""
+
+  def unconstrained(distance, height, segment, scale):
+    return (segment[:, None] == segment).astype(jnp.float32)
+
+  monkeypatch.setattr(network, "head_probabilities", unconstrained)
 
 
 def make(**options):
   objective = structformer(**{**SHAPE, **options})
   params = shaken(objective.init(KEY, BATCH).params)
-  return objective, jax.tree.map(jnp.asarray, params)
+  return objective, Variables(jax.tree.map(jnp.asarray, params))
 
 
 def sigmoid(x):
@@ -82,7 +94,7 @@ def test_trees_are_sums_over_all_constituents(lengths):
     start += length
   arrays = jnp.float32(distance), jnp.float32(height), jnp.asarray(segment)
   lowered = calibrate(*arrays)
-  found = heads(lowered, *arrays[1:], jnp.float32(scale))
+  found = head_probabilities(lowered, *arrays[1:], jnp.float32(scale))
   np.testing.assert_allclose(found, expected, atol=1e-5)
   # No part of a document is cut off on both sides from all others.
   ends = np.cumsum(lengths) - 1
@@ -146,21 +158,29 @@ def run(params, objective, row):
 
 
 @pytest.mark.parametrize("context_depth", [0, 1])
-def test_logits_of_the_equations(context_depth):
-  objective, params = make(context_depth=context_depth)
-  mask = objective.mask(BATCH, KEY)
-  text = objective.with_mask_tokens(BATCH, mask)
-  found = jax.jit(objective.predict)(params, text, mask)
+def test_loss_and_logits_of_the_equations(context_depth):
+  objective, variables = make(context_depth=context_depth)
+  mask = objective.mask(BATCH, STEP)
+  text = objective.masking.with_mask_tokens(BATCH, mask)
+  found = jax.jit(objective.predict)(variables, text, mask)
+  errors = 0.0
   for i in range(3):
+    params = variables.params
     expected = run(params, objective, row({**BATCH, "token": text.token}, i))
     assert_close(found[i], expected[np.asarray(mask.masked_ids[i])])
+    ids = np.flatnonzero(mask.masked[i])
+    errors -= reference.log_softmax(expected)[ids, BATCH["token"][i, ids]].sum()
+  # All that is masked becomes mask tokens.
+  loss = jax.jit(objective.loss)(variables, BATCH, STEP)
+  assert_close(loss.sum, errors)
 
 
-def test_the_parser_learns_and_is_heeded():
-  objective, params = make()
+def test_the_parser_learns_and_constrains():
+  objective, variables = make()
+  params = variables.params
   assert "transformer" not in params["encoder"]
-  judge = jax.jit(jax.grad(lambda p: objective.loss(p, (), BATCH, KEY).value()))
-  slope = judge(params)
+  gradient = jax.grad(lambda p: objective.loss(Variables(p), BATCH, STEP).value())
+  slope = jax.jit(gradient)(params)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
   for name in ("conv_0", "height", "distance"):
     assert np.abs(slope["parser"][name]["kernel"]).max() > 0
@@ -171,7 +191,7 @@ def test_the_parser_learns_and_is_heeded():
   )
   assert "parser" not in jax.eval_shape(plain.init, KEY, BATCH).params
   tree = objective.model.apply(
-    {"params": params}, objective.text(BATCH), method="parse"
+    {"params": params}, objective.rows(BATCH), method="parse"
   )
   apart = BATCH["segment"][:, None] != BATCH["segment"][..., None]
   assert (np.asarray(tree)[np.asarray(apart)] == 0).all()

@@ -1,4 +1,4 @@
-"""The networks of ERNIE-Gram: n-grams told whole, and token by token."""
+"""The networks of ERNIE-Gram: n-grams predicted as wholes, and token by token."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -7,8 +7,7 @@ from jax import Array
 from maskjax.masking.mask import gather
 from maskjax.models.dense import Dense
 from maskjax.models.gelu import gelu
-from maskjax.models.text.encoder import TextEncoder
-from maskjax.models.text.masked_lm import VocabularyHead
+from maskjax.models.text import TextEncoder, VocabularyHead
 from maskjax.models.transformer import blocks_like, norm_like
 from maskjax.tokens import Text
 
@@ -16,10 +15,10 @@ _NORMAL = nn.initializers.normal(0.02)
 
 
 class IdentityHead(nn.Module):
-  """From codes to logits of tokens and n-grams, by the tables that both have.
+  """From features to logits of tokens and n-grams, by the tables that both have.
 
   Attributes:
-    encoder: has the table of tokens, and says what the layers here are like.
+    encoder: has the table of tokens, and the options of the layers.
   """
 
   encoder: TextEncoder
@@ -45,7 +44,7 @@ class IdentityHead(nn.Module):
 
 
 class NgramLM(nn.Module):
-  """Reads identities, those of tokens or of n-grams, and tells them.
+  """Reads identities, those of tokens or of n-grams, and predicts them.
 
   An identity is a number: of a token below V, of an n-gram from V to V + G - 1.
 
@@ -74,39 +73,39 @@ class NgramLM(nn.Module):
     self.detector = Dense(1, dtype=self.encoder.dtype)
 
   def __call__(self, text: Text, ids: Array) -> Array:
-    """Logits of the tokens at some places, as `MaskedLM`.
+    """Logits of the tokens at some positions, as `MaskedLM`.
 
     Args:
-      text: [B, N], with mask tokens where tokens are hidden.
+      text: [B, N], with mask tokens where tokens are masked.
       ids: int [B, M].
 
     Returns:
       float32 [B, M, V].
     """
-    codes = self.encoder(text)
+    features = self.encoder(text)
     if self.is_initializing():
       self.propose(text, text.token, ids)
-      self.fine(codes)
-      self.detector(codes)
-    logits = self.coarse(gather(codes, ids), self.ngrams)
+      self.fine(features)
+      self.detector(features)
+    logits = self.coarse(gather(features, ids), self.ngrams)
     return logits[..., : self.encoder.vocab_size]
 
   def encode(self, text: Text) -> Array:
-    """Codes of all tokens: [B, N, D]."""
+    """Features of all tokens: [B, N, D]."""
     return self.encoder(text)
 
   def vectors(self, identities: Array) -> Array:
-    """What stands for identities: int [...] to [..., E]."""
+    """The embeddings of identities: int [...] to [..., E]."""
     size = self.encoder.vocab_size
     of_token = self.encoder.table[jnp.minimum(identities, size - 1)]
     of_ngram = self.ngrams[jnp.maximum(identities - size, 0)]
     return jnp.where((identities < size)[..., None], of_token, of_ngram)
 
   def propose(self, text: Text, identities: Array, ids: Array) -> Array:
-    """The generator's logits of identities at some places.
+    """The generator's logits of identities at some positions.
 
     Args:
-      text: the places, [B, N].
+      text: the positions, [B, N].
       identities: what stands there, int [B, N].
       ids: int [B, M].
 
@@ -118,42 +117,48 @@ class NgramLM(nn.Module):
     x = self.generator_norm(gather(x, ids))
     return self.generator_head(x, self.ngrams)
 
-  def tell(
-    self, text: Text, identities: Array, asked: Text, symbol: Array, ids: Array
+  def all_logits(
+    self, text: Text, identities: Array, symbols: Text, symbol_ids: Array, ids: Array
   ) -> tuple[Array, Array, Array]:
-    """What is told of n-grams whole, of their tokens, and of all places.
+    """Logits of n-grams as wholes, of their tokens, and of replacements.
 
-    For each token asked for there is a mask symbol. It sees its document and itself;
+    For each predicted token there is a mask symbol. It sees its document and itself;
     nothing sees it.
 
     Args:
-      text: the places, [B, N].
+      text: the positions, [B, N].
       identities: what stands there, int [B, N].
-      asked: the places of mask symbols, [B, M].
-      symbol: which token of its n-gram each stands for, int [B, M].
-      ids: the places to tell whole, int [B, M].
+      symbols: the positions of mask symbols, [B, M].
+      symbol_ids: which token of its n-gram each stands for, int [B, M].
+      ids: where n-grams are predicted as wholes, int [B, M].
 
     Returns:
       Logits of identities, float32 [B, M, V + G]; of tokens, float32 [B, M, V]; and of
-      whether each place has another identity than it should, float32 [B, N].
+      whether another identity stands at each position than the original, float32
+      [B, N].
     """
-    codes = self.read(text, identities, asked, symbol)
-    codes, symbols = jnp.split(codes, [text.token.shape[1]], axis=1)
-    whole = self.coarse(gather(codes, ids), self.ngrams)
-    return whole, self.fine(symbols), self.detector(codes)[..., 0].astype(jnp.float32)
+    both = self.encode_both(text, identities, symbols, symbol_ids)
+    features, of_symbols = jnp.split(both, [text.token.shape[1]], axis=1)
+    whole = self.coarse(gather(features, ids), self.ngrams)
+    replaced = self.detector(features)[..., 0].astype(jnp.float32)
+    return whole, self.fine(of_symbols), replaced
 
-  def read(self, text: Text, identities: Array, asked: Text, symbol: Array) -> Array:
-    """Codes of all places and of all mask symbols, see `tell`: [B, N + M, D]."""
-    vectors = jnp.concatenate([self.vectors(identities), self.symbols[symbol]], axis=1)
+  def encode_both(
+    self, text: Text, identities: Array, symbols: Text, symbol_ids: Array
+  ) -> Array:
+    """Features of all positions and mask symbols, see `all_logits`: [B, N + M, D]."""
+    vectors = jnp.concatenate(
+      [self.vectors(identities), self.symbols[symbol_ids]], axis=1
+    )
 
     def joined(first: Array, second: Array) -> Array:
       return jnp.concatenate([first, second], axis=1)
 
     both = Text(
-      token=joined(text.token, asked.token),
-      segment=joined(text.segment, asked.segment),
-      position=joined(text.position, asked.position),
-      word=joined(text.word, asked.word),
+      token=joined(text.token, symbols.token),
+      segment=joined(text.segment, symbols.segment),
+      position=joined(text.position, symbols.position),
+      word=joined(text.word, symbols.word),
     )
     count = vectors.shape[1]
     is_symbol = jnp.arange(count) >= text.token.shape[1]

@@ -1,29 +1,12 @@
-"""StructFormer for little data: masked language models that build structure inside.
-
-A parser of convolutions induces a distance between neighboring tokens and a height of
-each token, and from them how likely each token depends on each other one. Attention
-looks along these dependencies alone, from heads to children and back, so that the loss
-of masked language modeling teaches the parser too (https://arxiv.org/abs/2012.00857,
-with learned positions and, as a variant, ordinary blocks before the parser, as
-https://arxiv.org/abs/2310.20589 has it). Config: `configs/text/structformer.py`.
-"""
+"""StructFormer: masked language modeling, of a network with a parser inside."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from maskjax.errors import UserError
-from maskjax.models.text import StructFormer
-from maskjax.objectives.texts import TextKeywords, text_parts
-from maskjax.systems.system import System
-from maskjax.systems.text.bert import MaskedLanguageModel
-
-SYSTEM = System(
-  name="structformer",
-  family="text",
-  paper="arXiv:2310.20589",
-  config="configs/text/structformer.py",
-  agrees_with="equations in NumPy",
-)
+from maskjax.masking.text_policy import text_masking
+from maskjax.objectives.text import MaskedLanguageModel, TextKeywords, text_parts
+from maskjax.systems.text.structformer.network import StructFormer
 
 ENCODER: Mapping[str, Any] = {
   "kind": "roberta",
@@ -54,21 +37,22 @@ def structformer(
       to all; 0 for the paper's first variant, 4 for its second.
     parser_depth: number of the parser's convolutions.
     conv_size: tokens that each of them reads, an odd number.
-    **text: see `maskjax.objectives.texts.TextKeywords`; the encoder's blocks are all
-      blocks, normalize before each branch and have a leaky ReLU unless told otherwise.
+    **text: see `maskjax.objectives.text.TextKeywords`; the encoder's blocks are all
+      blocks, and unless `encoder` has its own options they normalize before each branch
+      and have a leaky ReLU.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: a number, a share, a token or a shape that cannot be, or an option of the
+      blocks that the constrained ones do not have; names it.
+
+  Example:
+    >>> structformer(vocab_size=32000, mask_id=4, context_depth=4).model.context
+    4
   """
   given = text.get("encoder", "B")
   own = {"size": given} if isinstance(given, str) else given
   text["encoder"] = {**ENCODER, **own}
-  encoder, fields = text_parts(
-    mask=mask,
-    mask_ratio=mask_ratio,
-    replaced=replaced,
-    **text,
-  )
+  encoder, rows = text_parts(**text)
   if not 0 <= context_depth < encoder.depth:
     raise UserError(
       f"context_depth={context_depth}: expected at least 0 and less than "
@@ -93,4 +77,8 @@ def structformer(
     parser_depth=parser_depth,
     conv_size=conv_size,
   )
-  return MaskedLanguageModel(model=model, **fields)
+  return MaskedLanguageModel(
+    model=model,
+    rows=rows,
+    masking=text_masking(rows.ids, mask=mask, mask_ratio=mask_ratio, replaced=replaced),
+  )

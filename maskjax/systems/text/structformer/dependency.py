@@ -41,7 +41,9 @@ def calibrate(distance: Array, height: Array, segment: Array) -> Array:
   return distance - jnp.where(same, least.max(axis=1), 0).max(axis=1)
 
 
-def heads(distance: Array, height: Array, segment: Array, scale: Array) -> Array:
+def head_probabilities(
+  distance: Array, height: Array, segment: Array, scale: Array
+) -> Array:
   """How likely each token depends on each other one of its row.
 
   A token's constituent reaches to either side over distances that are smaller than the
@@ -56,8 +58,9 @@ def heads(distance: Array, height: Array, segment: Array, scale: Array) -> Array
   Returns:
     float32 [N, N], of which the diagonal is 0.
   """
-  places = jnp.arange(len(height))
-  after, earlier = places[None] >= places[:, None], places[None] < places[:, None]
+  positions = jnp.arange(len(height))
+  after = positions[None] >= positions[:, None]
+  earlier = positions[None] < positions[:, None]
   # How likely the constituent of i reaches over the distance after j.
   over = jax.nn.sigmoid((height[:, None] - distance[None]) * scale[0])
   # It begins at j or before it, and it ends at j or after it.
@@ -79,4 +82,4 @@ def heads(distance: Array, height: Array, segment: Array, scale: Array) -> Array
   right = jnp.cumsum((ends * (begins @ share))[:, ::-1], axis=1)[:, ::-1]
   left = jnp.cumsum(begins * (ends @ share.T), axis=1)
   found = power[None] * jnp.where(after, right, left)
-  return jnp.where(places[None] == places[:, None], 0.0, found)
+  return jnp.where(positions[None] == positions[:, None], 0.0, found)

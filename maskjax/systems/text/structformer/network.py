@@ -1,4 +1,4 @@
-"""StructFormer: a parser without examples, and attention along the trees it finds."""
+"""StructFormer: an unsupervised parser, and attention along the trees that it finds."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from maskjax.masking.mask import gather
 from maskjax.models.attention import weighted_sum
 from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout
-from maskjax.models.text.dependency import calibrate, heads
-from maskjax.models.text.encoder import TextEncoder
+from maskjax.models.text import TextEncoder
 from maskjax.models.transformer import Mlp, blocks_like, norm_like, remat_of
 from maskjax.sharding import constrain_batch
+from maskjax.systems.text.structformer.dependency import calibrate, head_probabilities
 from maskjax.tokens import Text
 
 # As torch's layers begin, 1 over the root of the inputs at most.
@@ -61,7 +61,7 @@ class Parser(nn.Module):
 
 
 def neighbors(x: Array, segment: Array, offsets: range) -> Array:
-  """What stands around each token in its document, 0 beyond it.
+  """The tokens around each one in its document, 0 beyond it.
 
   Args:
     x: [B, N, D].
@@ -76,11 +76,11 @@ def neighbors(x: Array, segment: Array, offsets: range) -> Array:
     >>> neighbors(x, segment, range(-1, 2))[0].tolist()
     [[0.0, 1.0, 2.0], [1.0, 2.0, 0.0], [0.0, 3.0, 0.0]]
   """
-  places = jnp.arange(x.shape[1])
+  positions = jnp.arange(x.shape[1])
   parts = []
   for offset in offsets:
-    at = places + offset
-    inside = (at >= 0) & (at < len(places))
+    at = positions + offset
+    inside = (at >= 0) & (at < len(positions))
     same = jnp.roll(segment, -offset, axis=1) == segment
     moved = jnp.roll(x, -offset, axis=1)
     parts.append(jnp.where((inside & same)[..., None], moved, 0))
@@ -127,7 +127,7 @@ class TreeBlock(nn.Module):
   """A block that normalizes before its branches, the first of which is `TreeAttention`.
 
   Attributes:
-    encoder: what it is like otherwise.
+    encoder: has the options of the block.
   """
 
   encoder: TextEncoder
@@ -138,8 +138,9 @@ class TreeBlock(nn.Module):
 
     Args:
       x: [B, N, D].
-      head: float32 [B, N, N], see `maskjax.models.text.dependency.heads`.
-      relations: float32 [H, 2], how much each head heeds heads, and children.
+      head: float32 [B, N, N], see `head_probabilities`.
+      relations: float32 [H, 2], how much each attention head attends to a token's head
+        in the tree, and to its children.
     """
     encoder, options = self.encoder, self.encoder.options
     like: dict[str, Any] = {"use_bias": options.use_bias, "dtype": options.dtype}
@@ -169,8 +170,8 @@ class StructFormer(nn.Module):
   """An encoder whose attention is constrained by dependencies that a parser induces.
 
   Attributes:
-    encoder: tells the embedding and what all blocks are like; its depth is that of all.
-    context: how many ordinary blocks stand first, whose outcome the parser reads; with
+    encoder: embeds tokens, and has the options of all blocks and their number.
+    context: how many ordinary blocks stand first, whose output the parser reads; with
       none it reads tokens without their positions.
     parser_depth: number of the parser's convolutions.
     conv_size: tokens that each of them reads.
@@ -198,11 +199,11 @@ class StructFormer(nn.Module):
     self.bias = self.param("bias", nn.initializers.zeros, (encoder.vocab_size,))
 
   def __call__(self, text: Text, ids: Array) -> Array:
-    """Logits at the places `ids` alone: [B, N] and int [B, M] to float32 [B, M, V]."""
+    """Logits at `ids` alone: [B, N] and int [B, M] to float32 [B, M, V]."""
     return self.encoder.token_logits(gather(self.encode(text), ids)) + self.bias
 
   def encode(self, text: Text) -> Array:
-    """Codes of all tokens: [B, N, D]."""
+    """Features of all tokens: [B, N, D]."""
     x, head = self._read(text)
     relations = jax.nn.softmax(self.relations.astype(jnp.float32), axis=-1)
     for block, of_block in zip(self.blocks, relations, strict=True):
@@ -223,5 +224,5 @@ class StructFormer(nn.Module):
     else:
       read = encoder.table[text.token]
     distance, height = self.parser(read, text.segment)
-    depends = jax.vmap(heads, in_axes=(0, 0, 0, None))
+    depends = jax.vmap(head_probabilities, in_axes=(0, 0, 0, None))
     return x, depends(distance, height, text.segment, jnp.exp(self.log_scale))

@@ -9,9 +9,8 @@ from jax import Array
 
 from maskjax.masking.mask import gather
 from maskjax.models.dense import Dense
-from maskjax.models.text.alignment import NEVER, occupancy
-from maskjax.models.text.encoder import TextEncoder, attention_bias
-from maskjax.models.text.masked_lm import VocabularyHead
+from maskjax.models.text import TextEncoder, VocabularyHead, attention_bias
+from maskjax.systems.text.exlm.alignment import NEVER, occupancy
 from maskjax.tokens import Text
 
 _NORMAL = nn.initializers.normal(0.02)
@@ -21,8 +20,8 @@ class ExpandedLM(nn.Module):
   """An encoder of expanded mask tokens, and the transitions between their states.
 
   Mask tokens, and a row's first and last token, are `states` tokens each. Attention
-  tells them apart by rotary positions of two axes: the place of the token in its
-  document, and the number of the state, 0 for tokens that are one alone.
+  distinguishes them by rotary positions of two axes: the position of the token in its
+  document, and the number of the state, 0 for tokens that are not expanded.
 
   Attributes:
     encoder: with rotary positions.
@@ -39,7 +38,7 @@ class ExpandedLM(nn.Module):
     encoder = self.encoder
     self.head = VocabularyHead(encoder=encoder)
     shape = (encoder.length * self.states, encoder.width)
-    self.link_places = self.param("link_positions", _NORMAL, shape)
+    self.link_positions = self.param("link_positions", _NORMAL, shape)
     self.link_query = Dense(encoder.width, dtype=encoder.dtype)
     self.link_key = Dense(encoder.width, dtype=encoder.dtype)
     self.link_gate = Dense(encoder.heads, dtype=encoder.dtype)
@@ -48,20 +47,20 @@ class ExpandedLM(nn.Module):
     """Logarithms of each token's probability at `ids`, by all paths of the states.
 
     Args:
-      text: [B, N], with mask tokens where tokens are hidden.
+      text: [B, N], with mask tokens where tokens are masked.
       ids: int [B, M], ascending.
 
     Returns:
-      float32 [B, M, V], for what a mask token stands at.
+      float32 [B, M, V], of the tokens that mask tokens stand for.
     """
-    logits, links, says = self.paths(text, ids)
+    logits, links, emits = self.paths(text, ids)
     # [B, M, S] x [B, S, V] -> [B, M, V]
-    share = jax.vmap(occupancy)(links, says)[:, 1:-1]
+    share = jax.vmap(occupancy)(links, emits)[:, 1:-1]
     likely = jnp.einsum("bms,bsv->bmv", share, jax.nn.softmax(logits))
     return jnp.log(jnp.maximum(likely, jnp.finfo(jnp.float32).tiny))
 
   def paths(self, text: Text, ids: Array) -> tuple[Array, Array, Array]:
-    """What the states say, and how one goes from state to state.
+    """What the states may emit, and how a path goes from state to state.
 
     Args:
       text: see `__call__`.
@@ -70,64 +69,67 @@ class ExpandedLM(nn.Module):
     Returns:
       Logits of tokens at each state, float32 [B, S, V], where S = k (M + 2): the first
       token's states, those at `ids`, and the last token's; links, float32 [B, S, S],
-      see `maskjax.models.text.alignment`; and bool [B, M + 2], which of these are more
-      than one state.
+      see `log_likelihood`; and bool [B, M + 2], which of these tokens are expanded, and
+      so emitted.
     """
-    x, places, says = self._expanded(text, ids)
-    rows, base = ids.shape[0], text.token.shape[1]
+    x, positions, emits = self._expanded(text, ids)
+    rows, length = ids.shape[0], text.token.shape[1]
     # The token's own state first: [B, E, 1, D] and [B, E, k - 1, D] to [B, S, D].
-    own = gather(x[:, :base], places)[:, :, None]
-    more = x[:, base:].reshape(*places.shape, self.states - 1, x.shape[-1])
-    codes = jnp.concatenate([own, more], axis=2).reshape(rows, -1, x.shape[-1])
-    return self.head(codes), self._links(codes, places, says), says
+    own = gather(x[:, :length], positions)[:, :, None]
+    more = x[:, length:].reshape(*positions.shape, self.states - 1, x.shape[-1])
+    states = jnp.concatenate([own, more], axis=2).reshape(rows, -1, x.shape[-1])
+    return self.head(states), self._links(states, positions, emits), emits
 
   def _expanded(self, text: Text, ids: Array) -> tuple[Array, Array, Array]:
-    """Codes of all tokens and, after them, of all further states.
+    """Features of all tokens and, after them, of all further states.
 
     Returns:
-      [B, N + (k - 1) E, D]; int [B, E], the places that are expanded; and bool [B, E],
-      which of them really are.
+      [B, N + (k - 1) E, D]; int [B, E], the positions that may be expanded; and bool
+      [B, E], which of them are.
     """
     more = self.states - 1
     last = jnp.maximum((~text.is_padding).sum(axis=1, keepdims=True) - 1, 0)
-    places = jnp.concatenate([jnp.zeros_like(last), ids, last], axis=1)
-    says = (gather(text.token, ids) == self.mask_id) & (ids > 0) & (ids < last)
-    says = jnp.pad(says, ((0, 0), (1, 1)), constant_values=True)
-    # [B, E] -> [B, E (k - 1)]; those of what is not expanded are padding.
-    copies = text.take(jnp.repeat(places, more, axis=1))
-    exists = jnp.repeat(says, more, axis=1)
+    positions = jnp.concatenate([jnp.zeros_like(last), ids, last], axis=1)
+    emits = (gather(text.token, ids) == self.mask_id) & (ids > 0) & (ids < last)
+    emits = jnp.pad(emits, ((0, 0), (1, 1)), constant_values=True)
+    # [B, E] -> [B, E (k - 1)]; copies of tokens that are not expanded are padding.
+    copies = text.take(jnp.repeat(positions, more, axis=1))
+    exists = jnp.repeat(emits, more, axis=1)
     copies = dataclasses.replace(copies, segment=jnp.where(exists, copies.segment, 0))
     every = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), text, copies)
 
-    def first_states(places: Array, says: Array) -> Array:
-      return jnp.zeros(text.token.shape[1:], int).at[places].max(says.astype(int))
+    def first_states(positions: Array, emits: Array) -> Array:
+      none = jnp.zeros(text.token.shape[1:], int)
+      return none.at[positions].max(emits.astype(int))
 
-    further = jnp.tile(jnp.arange(more) + 2, places.shape[1])
+    further = jnp.tile(jnp.arange(more) + 2, positions.shape[1])
     further = jnp.broadcast_to(further, exists.shape)
-    number = jnp.concatenate([jax.vmap(first_states)(places, says), further], axis=1)
+    first = jax.vmap(first_states)(positions, emits)
+    number = jnp.concatenate([first, further], axis=1)
     encoder = self.encoder
     x = encoder.transformer(
       encoder.embed(every),
       bias=attention_bias(every),
       positions=jnp.stack([every.position, number], axis=-1),
     )[-1]
-    return encoder.finish(x), places, says
+    return encoder.finish(x), positions, emits
 
-  def _links(self, codes: Array, places: Array, says: Array) -> Array:
+  def _links(self, states: Array, positions: Array, emits: Array) -> Array:
     """Logarithms of transitions, softmax over what is ahead: float32 [B, S, S]."""
     k, heads = self.states, self.encoder.heads
-    # The place in the expanded row: [B, E, k] -> [B, S]
-    before = jnp.cumsum(says, axis=1) - says
-    at = (places + before * (k - 1))[..., None] + jnp.arange(k)
-    at = at.reshape(len(places), -1)
-    x = jnp.concatenate([codes, self.link_places[at].astype(codes.dtype)], axis=-1)
+    # The position in the expanded row: [B, E, k] -> [B, S]
+    before = jnp.cumsum(emits, axis=1) - emits
+    at = (positions + before * (k - 1))[..., None] + jnp.arange(k)
+    at = at.reshape(len(positions), -1)
+    embedded = self.link_positions[at].astype(states.dtype)
+    x = jnp.concatenate([states, embedded], axis=-1)
 
     def in_heads(x: Array) -> Array:
       return x.reshape(*x.shape[:2], heads, -1).astype(jnp.float32)
 
     query, key = in_heads(self.link_query(x)), in_heads(self.link_key(x))
     scores = jnp.einsum("bihd,bjhd->bhij", query, key) * query.shape[-1] ** -0.5
-    real = jnp.repeat(says, k, axis=1)
+    real = jnp.repeat(emits, k, axis=1)
     number = jnp.arange(real.shape[1])
     ahead = (number[None] > number[:, None]) & real[:, None] & real[:, :, None]
     scores = jnp.where(ahead[:, None], scores, NEVER)
@@ -137,6 +139,6 @@ class ExpandedLM(nn.Module):
     return jnp.where(ahead, jax.nn.logsumexp(ways, axis=1), NEVER)
 
   def encode(self, text: Text) -> Array:
-    """Codes of all tokens, none of them masked: [B, N, D]."""
+    """Features of all tokens, none of them masked: [B, N, D]."""
     none = jnp.zeros((text.token.shape[0], 0), jnp.int32)
     return self._expanded(text, none)[0][:, : text.token.shape[1]]

@@ -1,7 +1,6 @@
-"""Informed masks: scores of one example's tokens in, bool [N] out, `True` masked.
+"""Masks by attention: scores of one example's tokens in, bool [N] out.
 
-Unlike the samplers of `maskjax.masking.samplers` they depend on the example, through a
-score per token: a teacher's attention to it, or the error of predicting it.
+`True` is masked. A config may name another function of this signature by import path.
 """
 
 import jax
@@ -9,36 +8,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from maskjax.errors import UserError
-from maskjax.masking.selection import highest
+from maskjax.masking import highest
 from maskjax.resolve import did_you_mean
 
-__all__ = ["attended", "hardest"]
+__all__ = ["attended"]
 
 MODES = ("high", "hint", "low")
-
-
-def hardest(key: Array, scores: Array, num_masked: int, num_hardest: Array) -> Array:
-  """Masks the tokens that are hardest to predict, and others uniformly at random.
-
-  As HPM does (https://arxiv.org/abs/2304.05919, section 3.3), where `num_hardest` grows
-  during training.
-
-  Args:
-    key: the example's key.
-    scores: [N], the predicted error of each token.
-    num_masked: how many tokens to mask.
-    num_hardest: how many of them have the highest scores, int scalar.
-
-  Returns:
-    bool [N], exactly `num_masked` True.
-
-  Example:
-    >>> scores = jnp.arange(6.0)
-    >>> hardest(jax.random.key(0), scores, 4, 3).tolist()[3:]
-    [True, True, True]
-  """
-  noise = jax.random.uniform(key, scores.shape)
-  return highest(noise + highest(scores, num_hardest), num_masked)
 
 
 def attended(
@@ -51,9 +26,9 @@ def attended(
   prob: float = 0.5,
   show: float = 0.1,
 ) -> Array:
-  """Masks tokens by how much a teacher attends to them (AttMask).
+  """Masks tokens by how much a teacher attends to them (section 3.2 of the paper).
 
-  (https://arxiv.org/abs/2203.12719, section 3.2.) `high` masks the tokens with the most
+  `high` masks the tokens with the most
   attention, `low` those with the least; `hint` is `high` with a random subset of the
   most attended tokens left visible.
 

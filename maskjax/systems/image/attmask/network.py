@@ -1,0 +1,93 @@
+"""An encoder whose tokens are compared with a learned set of prototypes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jax.typing import DTypeLike
+
+from maskjax.errors import UserError, at_least_one
+from maskjax.masking import Mask
+from maskjax.models import CosineHead
+from maskjax.models.dense import Dense
+from maskjax.models.encoder_model import EncoderModel
+from maskjax.models.gelu import gelu
+from maskjax.resolve import did_you_mean
+
+
+class PrototypeHead(nn.Module):
+  """The projection of DINO (https://arxiv.org/abs/2104.14294, appendix C).
+
+  Three dense layers, then the cosine to each of a set of directions.
+
+  Attributes:
+    size: number of directions K.
+    hidden: width of the first two layers.
+    bottleneck: width of the third.
+    fixed_length: see `CosineHead`.
+    dtype: type of the computation.
+  """
+
+  size: int = 8192
+  hidden: int = 2048
+  bottleneck: int = 256
+  fixed_length: bool = False
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, fixed: Array | bool = False) -> Array:
+    """Logits of tokens: [B, N, D] to float32 [B, N, K], see `CosineHead`."""
+    init = nn.initializers.truncated_normal(0.02)
+    for name, width in (("up", self.hidden), ("middle", self.hidden)):
+      x = gelu(Dense(width, kernel_init=init, dtype=self.dtype, name=name)(x))
+    x = Dense(self.bottleneck, kernel_init=init, dtype=self.dtype, name="down")(x)
+    return CosineHead(
+      size=self.size,
+      fixed_length=self.fixed_length,
+      dtype=self.dtype,
+      name="prototypes",
+    )(x, fixed)
+
+
+def prototype_head(fields: Mapping[str, Any], dtype: DTypeLike) -> PrototypeHead:
+  """Makes a head from hyperparameters, and checks them.
+
+  Args:
+    fields: of `PrototypeHead`.
+    dtype: type of the computation.
+
+  Raises:
+    UserError: a field that there is not, or a count below 1; names it.
+  """
+  known = ("size", "hidden", "bottleneck", "fixed_length")
+  for key, value in fields.items():
+    if key not in known:
+      raise UserError(f"head.{key}: {did_you_mean(key, known)}")
+    if key != "fixed_length":
+      at_least_one(**{f"head.{key}": value})
+  return PrototypeHead(**fields, dtype=dtype)
+
+
+class DistilledEncoder(EncoderModel):
+  """The network of student and teacher (iBOT, https://arxiv.org/abs/2111.07832).
+
+  Attributes:
+    encoder: a `VisionEncoder` with a class token and `masked_patches="token"`.
+    head: gives logits of all its tokens, of the class token and of patches alike.
+  """
+
+  head: PrototypeHead
+
+  def __call__(
+    self, patches: Array, mask: Mask | None = None, fixed: Array | bool = False
+  ) -> Array:
+    """Logits of the class token and all patches: [B, N, P] to float32 [B, 1 + N, K].
+
+    Args:
+      patches: of whole images.
+      mask: which of them the encoder must not see.
+      fixed: see `PrototypeHead`.
+    """
+    return self.head(self.encoder(patches, mask), fixed)

@@ -1,0 +1,22 @@
+"""ExLM: mask tokens as several states, which differ and depend on each other.
+
+A text with masked tokens may mean many things. So each mask token is expanded into
+several states, which have positions of their own beside the token's (rotary positions
+of two axes), and are tied by a matrix of transitions. Which state emits which of the
+masked tokens is left open: the loss is the likelihood of them all, summed over all
+paths through the states (https://arxiv.org/abs/2501.13397, section 4). Config:
+`configs/text/exlm.py`.
+"""
+
+from maskjax.systems.system import System
+from maskjax.systems.text.exlm.objective import exlm
+
+__all__ = ["SYSTEM", "exlm"]
+
+SYSTEM = System(
+  name="exlm",
+  family="text",
+  paper="arXiv:2501.13397",
+  config="configs/text/exlm.py",
+  agrees_with="equations in NumPy",
+)
