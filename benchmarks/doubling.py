@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from maskjax.models.convolution import Doubling
+from maskjax.models.convolution import Upsample
 
 TURNS = 9
 
@@ -35,7 +35,7 @@ def main():
     seconds: dict[str, list[float]] = {"doubling": [], "flax": []}
     compiled = {
       name: gradients(module, x)
-      for name, module in (("doubling", Doubling(width)), ("flax", flax))
+      for name, module in (("doubling", Upsample(width)), ("flax", flax))
     }
     for _ in range(TURNS):
       for name, (run, params) in compiled.items():

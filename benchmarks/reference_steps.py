@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import json
 import math
-import re
 import sys
 import time
 from pathlib import Path
@@ -36,8 +35,9 @@ def specs() -> list[str]:
   """`FILE:SETTING` of every small setting."""
   found = []
   for file in sorted((ROOT / "configs").rglob("*.py")):
-    names = re.findall(r"^def (small\w*|digits)\(", file.read_text(), re.MULTILINE)
-    found += [f"{file.relative_to(ROOT)}:{name}" for name in names]
+    path = str(file.relative_to(ROOT))
+    names = configs.settings(path)
+    found += [f"{path}:{n}" for n in names if n.startswith("small") or n == "digits"]
   return found
 
 

@@ -76,8 +76,9 @@ def hidden_tokens(config: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndar
 def baselines() -> list[str]:
   """Tables of counts: of tokens, and of pairs of neighbors."""
   config = configs.load(BASE).copy_and_resolve_references()
-  rows = experiment.prepare(config).train.source.columns
-  size = config.objective.vocab_size
+  prepared = experiment.prepare(config)
+  rows = prepared.train.source.columns
+  size = prepared.config.objective.vocab_size
   ones, pairs = np.zeros(size), np.zeros((size, size))
   is_word = rows["word"] >= 0
   np.add.at(ones, rows["token"][is_word], 1)

@@ -1,10 +1,13 @@
 """Configs: finding their files, their keys for every run, and comparing them."""
 
+import ast
+import contextlib
 import importlib.util
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -68,25 +71,6 @@ def defaults() -> ConfigDict:
   return config
 
 
-def setting(
-  name: str | None, settings: Mapping[str, Callable[[], ConfigDict]]
-) -> ConfigDict:
-  """Makes the setting of a config file that its argument names.
-
-  Args:
-    name: what stands after the colon of `--config FILE:NAME`; the first setting
-      when None.
-    settings: functions by name.
-
-  Raises:
-    UserError: no such setting; lists those there are.
-  """
-  name = next(iter(settings)) if name is None else name
-  if name not in settings:
-    raise UserError(f"no setting {name!r}: {did_you_mean(name, settings)}")
-  return settings[name]()
-
-
 def find_file(path: str) -> Path:
   """Finds a config file, here or among those that come with MaskJAX.
 
@@ -100,11 +84,11 @@ def find_file(path: str) -> Path:
   package = Path(__file__).parent
   inside = Path(*Path(path).parts[1:]) if Path(path).parts[:1] == ("configs",) else ""
   # Own configs lie in the package when it is installed, beside it in a checkout.
-  places = [Path(path)]
-  places += [package / "configs" / inside, package.parent / "configs" / inside]
-  for place in places:
-    if place.is_file():
-      return place.absolute()
+  candidates = [Path(path)]
+  candidates += [package / "configs" / inside, package.parent / "configs" / inside]
+  for file in candidates:
+    if file.is_file():
+      return file.absolute()
   own = sorted(
     str(Path("configs") / file.relative_to(root))
     for root in (package / "configs", package.parent / "configs")
@@ -114,32 +98,138 @@ def find_file(path: str) -> Path:
 
 
 def load(spec: str) -> ConfigDict:
-  """Loads `FILE` or `FILE:ARGUMENT`.
+  """Loads `FILE` or `FILE:NAME`.
+
+  A file's settings are its public functions without required parameters that give a
+  `ConfigDict`; the first is taken where none is named. A file may have a `get_config`
+  in place of settings, which is given what follows the colon.
+
+  Args:
+    spec: see `find_file` for the file.
 
   Raises:
-    UserError: no such file, no such argument, or the file has no `get_config`
-      that gives a whole config.
+    UserError: no such file, no such setting, or none that gives a complete config.
 
   Example:
     >>> load("configs/image/mae.py:digits").objective.name
     'mae'
   """
-  path, _, argument = spec.partition(":")
+  path, _, name = spec.partition(":")
   file = find_file(path)
-  loader = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
-  if loader is None or loader.loader is None:
-    raise UserError(f"{path}: expected a Python file")
-  module = importlib.util.module_from_spec(loader)
+  with _complaints(path):
+    module = _module(file)
+    if hasattr(module, "get_config"):
+      arguments = (name,) if name else ()
+      inspect.signature(module.get_config).bind(*arguments)
+      return complete(module.get_config(*arguments))
+    functions = _functions(module)
+    if not name:
+      made = (make() for make in functions.values())
+      first = next((config for config in made if isinstance(config, ConfigDict)), None)
+      if first is None:
+        raise UserError(_NO_SETTING)
+      return complete(first)
+    if name not in functions:
+      raise UserError(
+        f"no setting {name!r}: {did_you_mean(name, _settings(functions))}"
+      )
+    return complete(functions[name]())
+
+
+def settings(path: str) -> list[str]:
+  """The names of a config file's settings, in the order of the file.
+
+  Args:
+    path: see `find_file`.
+
+  Returns:
+    The names; none of a file with a `get_config`, which takes what it likes.
+
+  Raises:
+    UserError: no such file, or no setting in it; or it cannot be run.
+
+  Example:
+    >>> settings("configs/text/structformer.py")
+    ['small', 'paper', 'middle']
+  """
+  file = find_file(path)
+  with _complaints(path):
+    module = _module(file)
+    if hasattr(module, "get_config"):
+      return []
+    return _settings(_functions(module))
+
+
+_NO_SETTING = (
+  "no setting: expected a public function without required parameters that gives a "
+  "ConfigDict, or a get_config"
+)
+
+
+@contextlib.contextmanager
+def _complaints(path: str) -> Iterator[None]:
+  """Turns what goes wrong in a config file into one line that names it."""
   try:
-    loader.loader.exec_module(module)
-    get_config = module.get_config
-    arguments = (argument,) if argument else ()
-    inspect.signature(get_config).bind(*arguments)
-    return complete(get_config(*arguments))
+    yield
   except UserError as error:
     raise UserError(f"{path}: {error}") from error
   except Exception as error:
     raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def _module(file: Path) -> ModuleType:
+  """Runs a config file."""
+  loader = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
+  if loader is None or loader.loader is None:
+    raise UserError("expected a Python file")
+  module = importlib.util.module_from_spec(loader)
+  loader.loader.exec_module(module)
+  return module
+
+
+def _functions(module: ModuleType) -> dict[str, Callable[[], Any]]:
+  """What may be settings of a file: its functions that can be called with nothing.
+
+  Raises:
+    UserError: two functions bear one name, of which Python knows the second alone.
+  """
+  found: dict[str, Callable[[], Any]] = {}
+  lines: dict[str, int] = {}
+  # Read from the text, since a module does not know which names it defines itself.
+  for node in ast.parse(Path(str(module.__file__)).read_text()).body:
+    if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+      continue
+    if node.name in lines:
+      raise UserError(
+        f"two functions are called {node.name!r}, in lines {lines[node.name]} and "
+        f"{node.lineno}: expected one name a setting"
+      )
+    lines[node.name] = node.lineno
+    function = getattr(module, node.name, None)
+    if callable(function) and not _required(function):
+      found[node.name] = function
+  return found
+
+
+def _required(function: Callable[..., Any]) -> bool:
+  """Whether a function has a parameter without a default."""
+  variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+  return any(
+    parameter.default is parameter.empty and parameter.kind not in variadic
+    for parameter in inspect.signature(function).parameters.values()
+  )
+
+
+def _settings(functions: Mapping[str, Callable[[], Any]]) -> list[str]:
+  """The names of the functions that give a config.
+
+  Raises:
+    UserError: none does.
+  """
+  names = [name for name, make in functions.items() if isinstance(make(), ConfigDict)]
+  if not names:
+    raise UserError(_NO_SETTING)
+  return names
 
 
 def complete(config: Any) -> ConfigDict:
@@ -162,7 +252,7 @@ def complete(config: Any) -> ConfigDict:
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The values of a config by their whole keys.
+  """The values of a config by their full keys.
 
   Example:
     >>> flat(ConfigDict({"a": {"b": 1}, "c": (2,)}))

@@ -18,6 +18,8 @@ from maskjax import config as configs
 from maskjax import metrics
 from maskjax import workdir as workdirs
 from maskjax.errors import UserError
+from maskjax.experiment import with_vocabulary
+from maskjax.migrations import migrate, migrate_curves
 from maskjax.runs import train
 
 # What a curve is of, where a run writes it.
@@ -86,7 +88,7 @@ def record(spec: str, config: ConfigDict, *, seeds: int = 4) -> Path:
 
 
 def store(spec: str, config: ConfigDict, runs: Sequence[Run]) -> Path:
-  """Stores what runs of a config wrote, in the place of the curve that there was.
+  """Stores what runs of a config wrote, replacing the curve that there was.
 
   Args:
     spec: `FILE[:ARG]`, whose curve it becomes.
@@ -97,9 +99,9 @@ def store(spec: str, config: ConfigDict, runs: Sequence[Run]) -> Path:
     The file.
   """
   file, setting = _place(spec)
-  stored = json.loads(file.read_text()) if file.exists() else {}
+  stored = _read(file)
   stored[setting] = {
-    "config": configs.plain(config),
+    "config": configs.plain(with_vocabulary(config, whole=True)[0]),
     "curve": _curve(runs),
   }
   file.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n")
@@ -111,23 +113,37 @@ def check(spec: str, config: ConfigDict) -> list[Point]:
 
   Args:
     spec: `FILE[:ARG]`, whose curve it is.
-    config: what is run; may have another seed and another place of the data.
+    config: what is run; may have another seed and other data.
 
   Raises:
-    UserError: there is no curve, or it is of another config; says which keys differ.
+    UserError: there is no curve, or its config is another; names the keys that differ.
   """
   stored = _stored(spec)
-  found = [
-    text
-    for text in configs.differences(stored["config"], configs.plain(config))
-    if not text.startswith(_FREE)
-  ]
-  if found:
+  if found := changes(spec, config):
     raise UserError(
       f"the curve of {spec} is of another config: {'; '.join(found)}; expected the "
       "config as it was recorded, or a new curve: maskjax check --record"
     )
   return list(compare(stored["curve"], _run(config)))
+
+
+def changes(spec: str, config: ConfigDict) -> list[str]:
+  """The keys in which a config differs from the one that a curve is of.
+
+  Args:
+    spec: `FILE[:ARG]`, whose curve it is.
+    config: may have another seed and other data.
+
+  Returns:
+    Texts like `optimizer.learning_rate: 0.1, now 0.2`.
+
+  Raises:
+    UserError: there is no such curve.
+  """
+  whole, _ = with_vocabulary(config, whole=True)
+  now = migrate(configs.plain(whole))
+  found = configs.differences(_stored(spec)["config"], now)
+  return [text for text in found if not text.startswith(_FREE)]
 
 
 def ends(path: str) -> tuple[str, dict[str, tuple[float, float]]]:
@@ -141,7 +157,7 @@ def ends(path: str) -> tuple[str, dict[str, tuple[float, float]]]:
     mean and the standard deviation of the last numbers; nothing where none was.
   """
   file, _ = _place(path)
-  stored = json.loads(file.read_text()) if file.exists() else {}
+  stored = _read(file)
   if not stored:
     return "", {}
   setting = "small" if "small" in stored else min(stored)
@@ -240,9 +256,14 @@ def _place(spec: str) -> tuple[Path, str]:
   return configs.find_file(path).with_suffix(".curves.json"), setting
 
 
+def _read(file: Path) -> dict[str, Any]:
+  """What a file holds, by setting; nothing where there is no file."""
+  return migrate_curves(json.loads(file.read_text())) if file.exists() else {}
+
+
 def _stored(spec: str) -> Any:
   file, setting = _place(spec)
-  stored = json.loads(file.read_text()) if file.exists() else {}
+  stored = _read(file)
   if setting not in stored:
     there = ", ".join(sorted(stored)) or "none"
     raise UserError(

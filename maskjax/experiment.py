@@ -26,6 +26,7 @@ from maskjax.errors import UserError
 from maskjax.evaluation.probes import PROBES
 from maskjax.objectives import Step, Variables, abilities
 from maskjax.objectives.abilities import Abilities
+from maskjax.tokens import vocabularies
 from maskjax.training import optimizers, transfer
 
 
@@ -113,6 +114,7 @@ def build_system(
     raise UserError(
       f"config.wandb_project={config.wandb_project!r}: expected the package wandb"
     )
+  config, _ = with_vocabulary(config)
   objective = resolve.build(objectives, config.objective)
   found = abilities(objective)
   networks.check(config, objective)
@@ -141,12 +143,13 @@ def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
   Raises:
     UserError: names the key that is wrong and says what was expected.
   """
+  config, source = with_vocabulary(config, whole=True)
   objective, optimizer, mesh = build_system(config, learns=learns)
 
   def pipeline(source: Any, transforms: Sequence[Any], **keywords: Any) -> Any:
     return data.Pipeline(
       source=source,
-      transforms=[resolve.bind(data.transforms, t) for t in transforms],
+      transforms=[data.bind_transform(t) for t in transforms],
       seed=config.seed,
       on_bad_record=config.data.on_bad_record,
       num_threads=config.data.num_threads,
@@ -161,7 +164,8 @@ def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
     shuffle=False,
     repeat=False,
   )
-  source = resolve.build(data.sources, config.data.train)
+  if source is None:
+    source = resolve.build(data.sources, config.data.train)
   experiment = Experiment(
     config=config,
     objective=objective,
@@ -182,6 +186,46 @@ def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
     step = Step(experiment.key, 0, config.num_steps)
     jax.eval_shape(objective.loss, fresh, experiment.example, step)
   return experiment
+
+
+def with_vocabulary(
+  config: ConfigDict, *, whole: bool = False
+) -> tuple[ConfigDict, Any]:
+  """Gives a text system the numbers of its vocabulary that its config leaves out.
+
+  The name of a vocabulary becomes its numbers, and what is left out is read off the
+  data that the run trains on, so that its `config.json` can be read without either.
+
+  Args:
+    config: is not changed.
+    whole: read the data also where only ids are left out, which have defaults; without
+      it the data is read for the number of tokens alone.
+
+  Returns:
+    The config, and its training data where that had to be read, None otherwise.
+
+  Raises:
+    UserError: no such objective or vocabulary, or no such data.
+  """
+  if "name" not in config.objective:
+    return config, None
+  taken = resolve.takes(resolve.find(objectives, config.objective.name)) or set()
+  keys = [key for key in vocabularies.KEYS if key in taken]
+  objective = vocabularies.spelled_out(config.objective) if keys else {}
+  missing = [key for key in keys if key not in objective]
+  source = None
+  if config.data.train and (missing if whole else "vocab_size" in missing):
+    source = resolve.build(data.sources, config.data.train)
+    if (vocabulary := getattr(source, "vocabulary", None)) is not None:
+      special = tuple(vocabulary.special.tolist())
+      found = (len(vocabulary), vocabulary.pad, vocabulary.mask, special)
+      numbers = dict(zip(vocabularies.KEYS, found, strict=True))
+      objective.update({key: numbers[key] for key in missing})
+  if keys and objective != dict(config.objective):
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+      config.objective = objective
+  return config, source
 
 
 def _check_vocabulary(experiment: Experiment) -> None:

@@ -151,40 +151,6 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
   return -(targets * log_p).sum(axis=-1)
 
 
-def spectral_distance(
-  predictions: Array, targets: Array, *, gamma: float = 1.0, focal: float = 0.0
-) -> Array:
-  """How far apart the frequencies of two spectra lie in the complex plane.
-
-  `|p - t| ** gamma` (https://arxiv.org/abs/2206.07706, section 3.3), times
-  `|p - t| ** focal` over its maximum in the spectrum, without a gradient
-  (https://arxiv.org/abs/2012.12821, section 3.2).
-
-  Args:
-    predictions: complex64 [B, H, W, C].
-    targets: the same.
-    gamma: exponent of the distance.
-    focal: exponent of the weights; 0 weighs all the same.
-
-  Returns:
-    float32 [B, H, W, C].
-
-  Example:
-    >>> p, t = jnp.array([[[[3.0 + 4.0j]]]]), jnp.zeros((1, 1, 1, 1))
-    >>> spectral_distance(p, t).tolist()
-    [[[[5.0]]]]
-  """
-  chex.assert_equal_shape([predictions, targets])
-  apart = predictions - targets
-  # Never 0, where a root has no gradient.
-  squared = jnp.square(apart.real) + jnp.square(apart.imag) + 1e-12
-  distances = squared ** (gamma / 2)
-  if not focal:
-    return distances
-  weights = jax.lax.stop_gradient(squared) ** (focal / 2)
-  return distances * weights / weights.max(axis=(1, 2), keepdims=True)
-
-
 def ranking_error(predictions: Array, targets: Array) -> Array:
   """How badly predictions say which of two targets is larger: two [..., M] to [...].
 

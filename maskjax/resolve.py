@@ -60,13 +60,31 @@ def find(room: ModuleType, name: str) -> Callable[..., Any]:
         "or give an import path like 'my_lab.module:name'"
       )
     return getattr(room, name)
-  module_name, _, attribute = name.partition(":")
+  return find_by_path(name)
+
+
+def find_by_path(path: str) -> Callable[..., Any]:
+  """Finds a function by its import path alone.
+
+  Args:
+    path: `"module.path:attribute"`.
+
+  Raises:
+    UserError: it is no such path, cannot be imported, or is no function.
+
+  Example:
+    >>> find_by_path("math:sqrt")(9)
+    3.0
+  """
+  module_name, colon, attribute = path.partition(":")
+  if not colon:
+    raise UserError(f"{path!r}: expected an import path like 'my_lab.module:name'")
   try:
     part = getattr(importlib.import_module(module_name), attribute)
   except (ImportError, AttributeError, ValueError) as error:
-    raise UserError(f"cannot import {name!r}: {error}") from error
+    raise UserError(f"cannot import {path!r}: {error}") from error
   if not callable(part):
-    raise UserError(f"{name!r} is of type {type(part).__name__}: expected a function")
+    raise UserError(f"{path!r} is of type {type(part).__name__}: expected a function")
   return part
 
 
@@ -107,14 +125,14 @@ def _split(
   name = spec.pop("name")
   part = find(room, name)
   keywords = {**more, **spec}
-  taken = _taken(part)
+  taken = takes(part)
   for key in keywords:
     if taken is not None and key not in taken:
       raise UserError(f"{name!r} takes no {key!r}: {did_you_mean(key, taken)}")
   return part, keywords
 
 
-def _taken(part: Callable[..., Any]) -> set[str] | None:
+def takes(part: Callable[..., Any]) -> set[str] | None:
   """The keywords that a part takes, also by `**more: Unpack[...]`; None if any."""
   taken = set()
   for name, parameter in inspect.signature(part).parameters.items():

@@ -40,6 +40,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     TerminatedError: SIGTERM came; the state is saved.
   """
   experiment = prepare(config)
+  config = experiment.config  # with its vocabulary
   initial = beginning(experiment)
   checkpoints = workdirs.checkpoints(workdir, config)
   if saved := checkpoints.steps():

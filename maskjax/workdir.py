@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from maskjax import config as configs
 from maskjax import distributed, storage
 from maskjax.errors import UserError
+from maskjax.migrations import migrate
 from maskjax.training.checkpoints import Checkpoints
 
 LOCK = "lock"
@@ -158,7 +159,8 @@ def _write_config(path: epath.Path, text: str) -> None:
 
 def _check_same_config(folder: epath.Path, written: dict) -> None:
   if storage.exists(folder / "config.json"):
-    found = configs.differences(configs.plain(read_config(folder)), written)
+    there = configs.plain(read_config(folder))
+    found = configs.differences(there, migrate(written))
     if found:
       raise UserError(
         f"workdir {folder} belongs to another config: {'; '.join(found)}; "
@@ -169,14 +171,17 @@ def _check_same_config(folder: epath.Path, written: dict) -> None:
 
 
 def read_config(workdir: str | Path) -> ConfigDict:
-  """Reads the config of a workdir.
+  """Reads the config of a workdir, as today's version would have written it.
 
   Raises:
     UserError: it has none, or one that cannot be read.
   """
   path = storage.reach(workdir) / "config.json"
   try:
-    return configs.complete(ConfigDict(json.loads(path.read_text())))
+    found = json.loads(path.read_text())
+    if not isinstance(found, dict):
+      raise ValueError(f"it holds a {type(found).__name__}, expected an object")
+    return configs.complete(ConfigDict(migrate(found)))
   except FileNotFoundError:
     raise UserError(f"{workdir}: expected a workdir with a config.json") from None
   except storage.errors(ValueError) as error:

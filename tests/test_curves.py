@@ -4,16 +4,14 @@ import importlib
 import json
 
 import pytest
-from helpers.running import check_refusal
+from helpers.running import ROOT, check_refusal
 
+from maskjax import config as configs
 from maskjax import curves
 from maskjax.errors import UserError
 
 OWN = """
 from maskjax import config as configs
-
-def get_config(setting=None):
-  return configs.setting(setting, {"small": small, "other": small})
 
 def small():
   config = configs.load("configs/image/mae.py:digits")
@@ -27,7 +25,15 @@ def small():
   config.eval.probes = ()
   config.eval.pictures = 0
   return config
+
+def other():
+  return small()
 """
+
+STORED = sorted(
+  str(file.relative_to(ROOT)).replace(".curves.json", ".py")
+  for file in (ROOT / "configs").rglob("*.curves.json")
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +95,12 @@ def test_the_band():
   assert not first.is_inside and second.is_inside
   with pytest.raises(UserError, match="no train/loss at step 2"):
     list(curves.compare(curve, {"train/loss": {1: 2.0}}))
+
+
+@pytest.mark.parametrize("path", STORED)
+def test_stored_curves_are_of_the_settings_as_they_are(path):
+  for setting in json.loads((ROOT / path).with_suffix(".curves.json").read_text()):
+    spec = f"{path}:{setting}"
+    config = configs.load(spec)
+    config.data.train = config.data.test  # of the same vocabulary, and shorter
+    assert curves.changes(spec, config) == []

@@ -147,7 +147,10 @@ def load_text(folder, text, argument=""):
 @pytest.mark.parametrize(
   ("text", "argument", "message"),
   [
-    ("x = 1", "", "AttributeError: .*get_config"),
+    ("x = 1", "", "no setting: expected a public function .* or a get_config"),
+    ("def small(): return 1", "", "no setting: expected a public function"),
+    ("def small(): return 1", ":small", "a config is of type int"),
+    ("def small(): return 1 / 0", "", "ZeroDivisionError: division by zero"),
     ("def get_config(:", "", "SyntaxError"),
     ("import no_such_module", "", "ModuleNotFoundError: .*no_such_module"),
     ("def get_config(): return 1 / 0", "", "ZeroDivisionError: division by zero"),
@@ -175,6 +178,58 @@ def test_settings_and_files_that_are_not_there(tmp_path):
   (tmp_path / "notes.txt").write_text("x")
   with pytest.raises(UserError, match="notes.txt: expected a Python file"):
     configs.load(f"{tmp_path}/notes.txt")
+
+
+OWN = """
+from maskjax import config as configs
+
+def width(of):
+  return 2 * of
+
+def names():
+  return ["not a setting"]
+
+def small(seed=1):
+  config = configs.defaults()
+  config.seed = seed
+  return config
+
+def _base():
+  return configs.defaults()
+
+def large(**more):
+  return small(width(of=4))
+"""
+
+
+def test_settings_are_the_functions_that_give_a_config(tmp_path):
+  assert load_text(tmp_path, OWN).seed == 1
+  assert load_text(tmp_path, OWN, ":large").seed == 8
+  path = f"{tmp_path}/mine.py"
+  assert configs.settings(path) == ["small", "large"]
+  for name in ("width", "_base", "configs", "Large"):
+    with pytest.raises(
+      UserError, match=rf"mine.py: no setting '{name}': .*large, small"
+    ):
+      configs.load(f"{path}:{name}")
+
+
+def test_settings_of_one_name(tmp_path):
+  again = OWN + "\ndef small():\n  return _base()\n"
+  with pytest.raises(UserError, match=r"mine.py: two functions are called 'small', in"):
+    load_text(tmp_path, again, ":large")
+
+
+def test_files_with_a_get_config_list_no_settings(tmp_path):
+  load_text(tmp_path, CONFIG + "  return config\n")
+  assert configs.settings(f"{tmp_path}/mine.py") == []
+  (tmp_path / "mine.py").write_text("x = 1")
+  with pytest.raises(UserError, match="mine.py: no setting: expected a public"):
+    configs.settings(f"{tmp_path}/mine.py")
+
+
+def test_own_settings_are_listed():
+  assert sorted(configs.settings("configs/image/mae.py")) == SETTINGS
 
 
 def test_an_argument_reaches_get_config(tmp_path):

@@ -1,48 +1,31 @@
 """CAPI (arXiv:2502.08769).
 
-small: Fashion-MNIST, see maskjax/recipes.py; docs/results/image.md has its numbers.
+small: Fashion-MNIST, see maskjax/recipes; docs/results/image.md has its numbers.
   maskjax train --config configs/image/capi.py:small --workdir runs/capi_small
 
 imagenet: the paper's recipe, ViT-L/14, on ImageNet-1k, through TFDS.
   maskjax train --config configs/image/capi.py:imagenet --workdir runs/capi
 """
 
-from maskjax import config as configs
 from maskjax import recipes
 
 
-def get_config(setting=None):
-  return configs.setting(setting, {"small": small, "imagenet": imagenet})
-
-
 def small():
-  config = recipes.fashion_mnist()
-  config.num_steps = 1900
-  config.objective = dict(
+  config = recipes.small_image(
+    num_steps=1900,
+    warmup_steps=150,
+    factors={"clusters/": 0.5, "encoder/embed/": 0.2},
+  )
+  config.objective.update(
     name="capi",
-    image_size=28,
-    channels=1,
-    patch_size=4,
-    encoder=dict(width=64, depth=4, heads=2),
     predictor=dict(depth=2),
     registers=4,
-    teacher=dict(
-      name="ema", decay=0.99, last=1.0, num_steps=config.get_ref("num_steps")
-    ),
+    teacher=dict(name="ema", decay=0.99, last=1.0),
     mask_ratio=0.65,
     predicted_ratio=0.5,
     num_clusters=128,
     drop_path=0.0,
-    dtype="float32",
   )
-  config.optimizer = dict(
-    name="adamw",
-    learning_rate=3e-3,
-    warmup_steps=150,
-    weight_decay=0.05,
-    factors={"clusters/": 0.5, "encoder/embed/": 0.2},
-  )
-  config.eval.probes = ("knn", "linear", "plain")
   return config
 
 

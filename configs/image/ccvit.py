@@ -3,7 +3,7 @@
 The centroids are those of the patches of the run's first batch; they are found before
 the first step, and every checkpoint holds them.
 
-small: Fashion-MNIST, see maskjax/recipes.py.
+small: Fashion-MNIST, see maskjax/recipes.
   maskjax train --config configs/image/ccvit.py:small --workdir runs/ccvit_small
 
 imagenet: the paper's ViT-B/16 in 300 epochs, through TFDS. Its 8,192 centroids are of
@@ -11,23 +11,17 @@ imagenet: the paper's ViT-B/16 in 300 epochs, through TFDS. Its 8,192 centroids 
   maskjax train --config configs/image/ccvit.py:imagenet --workdir runs/ccvit
 """
 
-from maskjax import config as configs
 from maskjax import recipes
 
 
-def get_config(setting=None):
-  return configs.setting(setting, {"small": small, "imagenet": imagenet})
-
-
 def small():
-  config = recipes.fashion_mnist()
-  config.num_steps = 900
-  config.objective = dict(
-    name="ccvit",
+  config = recipes.small_image(
     image_size=(28, 28),
-    channels=1,
-    patch_size=4,
-    encoder=dict(width=64, depth=4, heads=2),
+    num_steps=900,
+    warmup_steps=60,
+  )
+  config.objective.update(
+    name="ccvit",
     branch=dict(early=3, depth=1),
     num_centroids=128,
     kmeans_steps=20,
@@ -36,28 +30,24 @@ def small():
     replace_ratio=0.1,
     norm_pix_loss=False,
     layer_scale=0.1,
-    dtype="float32",
   )
-  config.optimizer = dict(
-    name="adamw",
-    learning_rate=3e-3,
-    warmup_steps=60,
-    weight_decay=0.05,
-  )
-  config.eval.probes = ("knn", "linear", "plain")
   return config
 
 
 def imagenet():
-  config = recipes.imagenet()
-  config.batch_size = 2048
-  epoch = recipes.epoch(config)
-  config.num_steps = 300 * epoch
-  config.objective = dict(
+  config = recipes.imagenet_vit(
+    epochs=300,
+    warmup_epochs=10,
+    batch_size=2048,
+    learning_rate=1.5e-3,
+    final_learning_rate=1e-5,
+    b1=0.9,
+    b2=0.98,
+    weight_decay=0.05,
+    clip_norm=3.0,
+  )
+  config.objective.update(
     name="ccvit",
-    image_size=224,
-    channels=3,
-    patch_size=16,
     encoder=dict(size="B"),
     branch=dict(early=9, depth=2),
     num_centroids=8192,
@@ -67,20 +57,5 @@ def imagenet():
     replace_ratio=0.1,  # 20 of 196 patches
     norm_pix_loss=True,
     layer_scale=0.1,  # 1e-5 for ViT-L
-    dtype="bfloat16",
-    scan=False,
-    remat="none",  # or "dots", "full"
   )
-  config.optimizer = dict(
-    name="adamw",
-    learning_rate=1.5e-3,
-    final_learning_rate=1e-5,
-    warmup_steps=10 * epoch,
-    b1=0.9,
-    b2=0.98,
-    weight_decay=0.05,
-    clip_norm=3.0,
-  )
-  config.checkpoint.every = 5 * epoch
-  config.eval.every = 20 * epoch
   return config

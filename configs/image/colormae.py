@@ -1,6 +1,6 @@
 """ColorMAE (arXiv:2407.13036).
 
-small: Fashion-MNIST, see maskjax/recipes.py; green noise.
+small: Fashion-MNIST, see maskjax/recipes; green noise.
   maskjax train --config configs/image/colormae.py:small --workdir runs/colormae_small
   Another color: --config.objective.mask=red (or blue, purple).
 
@@ -8,65 +8,43 @@ imagenet: the paper's ViT-B/16, 300 epochs, through TFDS.
   maskjax train --config configs/image/colormae.py:imagenet --workdir runs/colormae
 """
 
-from maskjax import config as configs
 from maskjax import recipes
 
 
-def get_config(setting=None):
-  return configs.setting(setting, {"small": small, "imagenet": imagenet})
-
-
 def small():
-  config = recipes.fashion_mnist()
-  config.num_steps = 2800
-  config.objective = dict(
-    name="colormae",
+  config = recipes.small_image(
     image_size=(28, 28),
-    channels=1,
-    patch_size=4,
-    encoder=dict(width=64, depth=4, heads=2),
+    num_steps=2800,
+    warmup_steps=180,
+    probes=("knn", "linear"),
+  )
+  config.objective.update(
+    name="colormae",
     decoder=dict(width=64, depth=1, heads=2),
     mask="green",
     mask_ratio=0.75,
     norm_pix_loss=False,
-    dtype="float32",
-  )
-  config.optimizer = dict(
-    name="adamw",
-    learning_rate=3e-3,
-    warmup_steps=180,
-    weight_decay=0.05,
   )
   return config
 
 
 def imagenet():
-  config = recipes.imagenet()
-  config.batch_size = 4096
-  epoch = recipes.epoch(config)
-  config.num_steps = 300 * epoch
-  config.objective = dict(
+  config = recipes.imagenet_vit(
+    epochs=300,
+    warmup_epochs=40,
+    batch_size=4096,
+    learning_rate=1.5e-4,
+    base_batch=256,
+    b1=0.9,
+    b2=0.95,
+    weight_decay=0.05,
+  )
+  config.objective.update(
     name="colormae",
-    image_size=224,
-    channels=3,
-    patch_size=16,
     encoder=dict(size="B"),
     decoder=dict(width=512, depth=8, heads=16),
     mask="green",
     mask_ratio=0.75,
     norm_pix_loss=True,
-    dtype="bfloat16",
-    scan=False,
-    remat="none",
   )
-  config.optimizer = dict(
-    name="adamw",
-    learning_rate=1.5e-4 * config.get_ref("batch_size") / 256,
-    warmup_steps=40 * epoch,
-    b1=0.9,
-    b2=0.95,
-    weight_decay=0.05,
-  )
-  config.checkpoint.every = 5 * epoch
-  config.eval.every = 20 * epoch
   return config

@@ -1,6 +1,6 @@
 """CroCo (arXiv:2210.10716) and CroCo v2 (arXiv:2211.10408).
 
-small: Fashion-MNIST, see maskjax/recipes.py; the second view of an image is the image
+small: Fashion-MNIST, see maskjax/recipes; the second view of an image is the image
 under a random affine map.
   maskjax train --config configs/image/croco.py:small --workdir runs/croco_small
 
@@ -12,38 +12,24 @@ v2: CroCo v2's largest, ViT-L/16 with rotary positions and a larger decoder, for
 250 epochs on 5.3 million real pairs besides, all named by one pairs.txt.
 """
 
-from maskjax import config as configs
 from maskjax import recipes
 
 
-def get_config(setting=None):
-  return configs.setting(setting, {"small": small, "habitat": habitat, "v2": v2})
-
-
 def small():
-  config = recipes.fashion_mnist()
-  config.num_steps = 900
-  config.objective = dict(
-    name="croco",
+  config = recipes.small_image(
     image_size=(28, 28),
-    channels=1,
-    patch_size=4,
-    encoder=dict(width=64, depth=4, heads=2),
+    num_steps=900,
+    warmup_steps=60,
+  )
+  config.objective.update(
+    name="croco",
     decoder=dict(width=64, depth=2, heads=2),
     positions="sincos",  # or "rotary"
     mask_ratio=0.9,
     norm_pix_loss=False,
-    dtype="float32",
-  )
-  config.optimizer = dict(
-    name="adamw",
-    learning_rate=3e-3,
-    warmup_steps=60,
-    weight_decay=0.05,
   )
   transforms = ("second_view", *config.data.train_transforms)
   config.data.train_transforms = config.data.test_transforms = transforms
-  config.eval.probes = ("knn", "linear", "plain")
   return config
 
 

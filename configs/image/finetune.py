@@ -10,13 +10,6 @@ imagenet: the paper's ViT-L/16 (arXiv:2111.06377, appendix A), 50 epochs.
 from maskjax import config as configs
 
 
-def get_config(setting=None):
-  return configs.setting(
-    setting,
-    {"digits": digits, "fashion_mnist": fashion_mnist, "imagenet": imagenet},
-  )
-
-
 def like_mae(setting, num_classes, **recipe):
   """The data and the encoder of MAE's own config, as a classifier."""
   mae = configs.load(f"configs/image/mae.py:{setting}")

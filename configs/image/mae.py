@@ -5,7 +5,7 @@ digits: 1,797 real handwritten digits of 8x8 pixels that come with scikit-learn.
   72 s on two CPU cores. Held-out loss 0.307, of predicting the mean 0.541; linear
   probe 95.6 (untrained encoder 88.3, raw pixels 96.4), neighbors 94.4 (54.7, 97.5).
 
-fashion_mnist: 60,000 real images of 28x28 pixels, see maskjax/recipes.py.
+fashion_mnist: 60,000 real images of 28x28 pixels, see maskjax/recipes.
   maskjax train --config configs/image/mae.py:fashion_mnist --workdir runs/mae_fashion
   18.5 minutes on two CPU cores. Held-out loss 0.161, of predicting the mean 0.695.
               linear  lars  plain   knn
@@ -21,19 +21,6 @@ imagenet_2b: the same with an encoder of two billion parameters, shared among al
 
 from maskjax import config as configs
 from maskjax import recipes
-
-
-def get_config(setting=None):
-  return configs.setting(
-    setting,
-    {
-      "digits": digits,
-      "fashion_mnist": fashion_mnist,
-      "small": small,
-      "imagenet": imagenet,
-      "imagenet_2b": imagenet_2b,
-    },
-  )
 
 
 def digits():
@@ -102,34 +89,24 @@ def small():
 
 
 def imagenet():
-  config = recipes.imagenet()
-  config.batch_size = 4096
-  epoch = recipes.epoch(config)
-  config.num_steps = 800 * epoch
-  config.objective = dict(
-    name="mae",
-    image_size=224,
-    channels=3,
-    patch_size=16,
-    encoder=dict(size="L"),
-    decoder=dict(width=512, depth=8, heads=16),
-    mask_ratio=0.75,
-    norm_pix_loss=True,
-    dtype="bfloat16",
-    scan=False,
-    remat="none",  # or "dots", "full"
-  )
-  config.optimizer = dict(
-    name="adamw",
+  config = recipes.imagenet_vit(
+    epochs=800,
+    warmup_epochs=40,
+    batch_size=4096,
     state_dtype="float32",  # or "bfloat16"
-    learning_rate=1.5e-4 * config.get_ref("batch_size") / 256,
-    warmup_steps=40 * epoch,
+    learning_rate=1.5e-4,
+    base_batch=256,
     b1=0.9,
     b2=0.95,
     weight_decay=0.05,
   )
-  config.checkpoint.every = 5 * epoch
-  config.eval.every = 20 * epoch
+  config.objective.update(
+    name="mae",
+    encoder=dict(size="L"),
+    decoder=dict(width=512, depth=8, heads=16),
+    mask_ratio=0.75,
+    norm_pix_loss=True,
+  )
   return config
 
 

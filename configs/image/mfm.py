@@ -1,6 +1,6 @@
 """MFM (arXiv:2206.07706).
 
-small: Fashion-MNIST, see maskjax/recipes.py. Patches of 7 pixels: an encoder that sees
+small: Fashion-MNIST, see maskjax/recipes. Patches of 7 pixels: an encoder that sees
 all of them has time for three times as many steps as with patches of 4.
   maskjax train --config configs/image/mfm.py:small --workdir runs/mfm_small
 small_resnet: the same with a ResNet of stride 4; not measured.
@@ -9,44 +9,23 @@ imagenet: the paper's ViT-B/16, 300 epochs.
 imagenet_resnet50: its ResNet-50.
 """
 
-from maskjax import config as configs
 from maskjax import recipes
 
 
-def get_config(setting=None):
-  return configs.setting(
-    setting,
-    {
-      "small": small,
-      "small_resnet": small_resnet,
-      "imagenet": imagenet,
-      "imagenet_resnet50": imagenet_resnet50,
-    },
-  )
-
-
 def small():
-  config = recipes.fashion_mnist()
-  config.num_steps = 5000
-  config.objective = dict(
-    name="mfm",
-    image_size=(28, 28),
-    channels=1,
+  config = recipes.small_image(
     patch_size=7,
-    encoder=dict(width=64, depth=4, heads=2),
+    image_size=(28, 28),
+    num_steps=5000,
+    warmup_steps=300,
+    clip_norm=3.0,
+  )
+  config.objective.update(
+    name="mfm",
     radius=3.0,
     low_pass=0.5,
     gamma=1.0,
-    dtype="float32",
   )
-  config.optimizer = dict(
-    name="adamw",
-    learning_rate=3e-3,
-    warmup_steps=300,
-    weight_decay=0.05,
-    clip_norm=3.0,
-  )
-  config.eval.probes = ("knn", "linear", "plain")
   return config
 
 
@@ -67,35 +46,26 @@ def small_resnet():
 
 
 def imagenet():
-  config = recipes.imagenet()
-  config.batch_size = 2048
-  epoch = recipes.epoch(config)
-  config.num_steps = 300 * epoch
-  config.objective = dict(
-    name="mfm",
-    image_size=224,
-    channels=3,
+  config = recipes.imagenet_vit(
+    epochs=300,
+    warmup_epochs=20,
+    batch_size=2048,
+    learning_rate=3e-4,
+    base_batch=512,
     patch_size=None,  # 16, or a CNN's stride
-    encoder=dict(size="B"),
-    radius=16.0,
-    low_pass=0.5,
-    gamma=1.0,
-    dtype="bfloat16",
-    scan=False,
-    remat="none",
-  )
-  config.optimizer = dict(
-    name="adamw",
-    learning_rate=3e-4 * config.get_ref("batch_size") / 512,
-    final_learning_rate=2.5e-6 * config.get_ref("batch_size") / 512,
-    warmup_steps=20 * epoch,
     b1=0.9,
     b2=0.95,
     weight_decay=0.05,
     clip_norm=3.0,
   )
-  config.checkpoint.every = 5 * epoch
-  config.eval.every = 20 * epoch
+  config.optimizer.final_learning_rate = 2.5e-6 * config.get_ref("batch_size") / 512
+  config.objective.update(
+    name="mfm",
+    encoder=dict(size="B"),
+    radius=16.0,
+    low_pass=0.5,
+    gamma=1.0,
+  )
   return config
 
 

@@ -1,6 +1,6 @@
 """Selfie (arXiv:1906.02940).
 
-small: Fashion-MNIST, see maskjax/recipes.py.
+small: Fashion-MNIST, see maskjax/recipes.
   maskjax train --config configs/image/selfie.py:small --workdir runs/selfie_small
   Patches of 7 pixels: as in the paper's small images there are 16 of them, each wide
   enough for a convolutional network. Probes read that network, run over whole images.
@@ -8,12 +8,7 @@ small: Fashion-MNIST, see maskjax/recipes.py.
 imagenet: the paper's, the first three stages of a ResNet-50.
 """
 
-from maskjax import config as configs
 from maskjax import recipes
-
-
-def get_config(setting=None):
-  return configs.setting(setting, {"small": small, "imagenet": imagenet})
 
 
 def small():

@@ -1,6 +1,6 @@
 """SimMIM (arXiv:2111.09886).
 
-small: Fashion-MNIST, see maskjax/recipes.py; a ViT on two CPU cores. An encoder that
+small: Fashion-MNIST, see maskjax/recipes; a ViT on two CPU cores. An encoder that
 sees masked patches too is slow, so that patches are large here, masked one by one. Its
 positions are fixed, since the paper's relative ones begin as none and take longer to
 learn than all of this. docs/results/image.md has its numbers.
@@ -14,44 +14,22 @@ imagenet_swin, imagenet_swinv2: in the same way its Swin-B on 192x192 pixels, in
 windows of 6x6 tokens, and its SwinV2-H, in windows of 12x12.
 """
 
-from maskjax import config as configs
 from maskjax import recipes
 
 
-def get_config(setting=None):
-  return configs.setting(
-    setting,
-    {
-      "small": small,
-      "small_swin": small_swin,
-      "imagenet": imagenet,
-      "imagenet_swin": imagenet_swin,
-      "imagenet_swinv2": imagenet_swinv2,
-    },
-  )
-
-
 def small():
-  config = recipes.fashion_mnist()
-  config.num_steps = 4000
-  config.objective = dict(
-    name="simmim",
-    image_size=28,
-    channels=1,
+  config = recipes.small_image(
     patch_size=7,
+    num_steps=4000,
+    warmup_steps=250,
+  )
+  config.objective.update(
+    name="simmim",
     encoder_type="vit",
     encoder=dict(width=64, depth=4, heads=2, positions="sincos", layer_scale=None),
     mask_patch_size=7,
     mask_ratio=0.6,
-    dtype="float32",
   )
-  config.optimizer = dict(
-    name="adamw",
-    learning_rate=3e-3,
-    warmup_steps=250,
-    weight_decay=0.05,
-  )
-  config.eval.probes = ("knn", "linear", "plain")
   return config
 
 
@@ -68,36 +46,29 @@ def small_swin():
 
 
 def imagenet():
-  config = recipes.imagenet(scale=(0.67, 1.0))
-  config.batch_size = 2048
-  epoch = recipes.epoch(config)
-  config.num_steps = 800 * epoch
-  config.objective = dict(
-    name="simmim",
-    image_size=224,
-    channels=3,
-    patch_size=16,
-    encoder_type="vit",
-    encoder=dict(size="B", positions="relative", layer_scale=0.1, key_bias=False),
-    mask_patch_size=32,
-    mask_ratio=0.6,
-    drop_path=0.1,
-    dtype="bfloat16",
-    remat="none",  # or "dots", "full"
-  )
-  config.optimizer = dict(
-    name="adamw",
-    learning_rate=1e-4 * config.get_ref("batch_size") / 512,
-    warmup_steps=10 * epoch,
-    drop_at=700 * epoch,
+  config = recipes.imagenet_vit(
+    epochs=800,
+    warmup_epochs=10,
+    batch_size=2048,
+    learning_rate=1e-4,
+    base_batch=512,
     b1=0.9,
     b2=0.999,
     weight_decay=0.05,
     no_decay=r"(bias|scale|table|cls|mask_token)$|relative/",
     clip_norm=5.0,
+    scale=(0.67, 1.0),
   )
-  config.checkpoint.every = 5 * epoch
-  config.eval.every = 20 * epoch
+  config.optimizer.drop_at = 700 * recipes.epoch(config)
+  del config.objective.scan  # Swin's blocks differ from each other
+  config.objective.update(
+    name="simmim",
+    encoder_type="vit",
+    encoder=dict(size="B", positions="relative", layer_scale=0.1, key_bias=False),
+    mask_patch_size=32,
+    mask_ratio=0.6,
+    drop_path=0.1,
+  )
   return config
 
 

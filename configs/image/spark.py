@@ -1,27 +1,15 @@
 """SparK (arXiv:2301.03580).
 
-small: Fashion-MNIST, see maskjax/recipes.py.
+small: Fashion-MNIST, see maskjax/recipes.
   maskjax train --config configs/image/spark.py:small --workdir runs/spark_small
   As in the paper, the masked units are as wide as the encoder's stride, here 4 pixels:
-  a ResNet of two stages on 14x14 and 7x7 places.
+  a ResNet of two stages on 14x14 and 7x7 positions.
 
 imagenet: the paper's ResNet-50, 1600 epochs.
 imagenet_convnext: its ConvNeXt-S, which differs in the optimizer's second moment.
 """
 
-from maskjax import config as configs
 from maskjax import recipes
-
-
-def get_config(setting=None):
-  return configs.setting(
-    setting,
-    {
-      "small": small,
-      "imagenet": imagenet,
-      "imagenet_convnext": imagenet_convnext,
-    },
-  )
 
 
 def small():

@@ -1,7 +1,6 @@
-"""Encoders that learned elsewhere, to teach others here; none of them trains.
+"""Encoders with weights from elsewhere, as teachers; none of them is trained.
 
-Each setting reads weights in the Hugging Face layout, whose shapes take the place of
-its own:
+Each setting reads weights in the Hugging Face layout, whose shapes replace its own:
   maskjax convert --from_hf DIR --config configs/image/teacher.py:clip_b16 \
     --workdir runs/clip_b16
 
@@ -12,34 +11,15 @@ dinov2_b14: DINOv2 (arXiv:2304.07193), Dinov2Model; sees images of 518x518 pixel
 ijepa_h14: I-JEPA's encoder (arXiv:2301.08243), IJepaModel.
 
 `maskjax eval --workdir runs/clip_b16` probes it. The configs of students name it:
-  frozen = dict(
-    name="frozen",
-    objective=configs.load("configs/image/teacher.py:clip_b16").objective,
-    workdir="runs/clip_b16",
-  )
+  recipes.frozen("configs/image/teacher.py:clip_b16", workdir="runs/clip_b16")
 """
 
-from maskjax import config as configs
 from maskjax import recipes
-
-
-def get_config(setting=None):
-  return configs.setting(
-    setting,
-    {
-      "clip_b16": clip_b16,
-      "clip_l14": clip_l14,
-      "dino_s16": dino_s16,
-      "dino_b16": dino_b16,
-      "dinov2_b14": dinov2_b14,
-      "ijepa_h14": ijepa_h14,
-    },
-  )
 
 
 def encoder(encoder_type, size, *, image_size=224, patch_size=16, **colors):
   config = recipes.imagenet(size=image_size, **colors)
-  config.num_steps, config.batch_size = 1, 256  # of a run that there is none of
+  config.num_steps, config.batch_size = 1, 256  # which nothing uses
   config.objective = dict(
     name="vit",
     encoder_type=encoder_type,

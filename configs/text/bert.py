@@ -1,6 +1,6 @@
 """BERT (arXiv:1810.04805): masked language modeling, without its second objective.
 
-small: Python's reference, see maskjax/recipes.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/bert.py:small --workdir runs/bert_small
 
 paper: BERT-base, a million batches of 256 rows of 512 tokens.
@@ -9,15 +9,7 @@ roberta: RoBERTa-base's recipe (arXiv:1907.11692), half a million of 8,192 rows.
 modernbert: ModernBERT-base (arXiv:2412.13663): 30 % of the tokens, in rows of 1,024.
 """
 
-from maskjax import config as configs
 from maskjax import recipes
-
-
-def get_config(setting=None):
-  return configs.setting(
-    setting,
-    {"small": small, "paper": paper, "roberta": roberta, "modernbert": modernbert},
-  )
 
 
 def small():
@@ -25,28 +17,10 @@ def small():
 
 
 def paper():
-  config = recipes.packed_text()
-  config.batch_size = 256
-  config.num_steps = 1_000_000
-  config.objective = dict(
-    name="bert",
-    vocab_size=30522,
-    pad_id=0,
-    mask_id=103,
-    special_ids=(0, 100, 101, 102, 103),
+  config = recipes.bert_paper(
     length=512,
-    encoder=dict(kind="bert", size="B"),
-    mask="tokens",
-    mask_ratio=0.15,
-    replaced=(0.8, 0.1),
-    dropout=0.1,
-    attention_dropout=0.1,
-    dtype="bfloat16",
-    scan=False,
-    remat="none",  # or "dots", "full"
-  )
-  config.optimizer = dict(
-    name="adamw",
+    batch_size=256,
+    num_steps=1_000_000,
     learning_rate=1e-4,
     warmup_steps=10_000,
     b1=0.9,
@@ -55,6 +29,14 @@ def paper():
     clip_norm=1.0,
     falls="line",
   )
+  config.objective.update(
+    name="bert",
+    vocabulary="bert-base-uncased",
+    encoder=dict(kind="bert", size="B"),
+    mask="tokens",
+    mask_ratio=0.15,
+    replaced=(0.8, 0.1),
+  )
   return config
 
 
@@ -62,9 +44,7 @@ def roberta():
   config = paper()
   config.batch_size = 8192
   config.num_steps = 500_000
-  config.objective.update(
-    vocab_size=50265, pad_id=1, mask_id=50264, special_ids=(0, 1, 2, 3, 50264)
-  )
+  config.objective.vocabulary = "roberta-base"
   config.objective.encoder = dict(kind="roberta", size="B")
   config.optimizer.update(
     learning_rate=6e-4, warmup_steps=24_000, b2=0.98, clip_norm=0.0
@@ -77,10 +57,7 @@ def modernbert():
   config.batch_size = 4608
   config.num_steps = 370_000
   config.objective.update(
-    vocab_size=50368,
-    pad_id=50283,
-    mask_id=50284,
-    special_ids=tuple(range(50279, 50285)),
+    vocabulary="modernbert-base",
     length=1024,
     mask_ratio=0.3,
     replaced=(0.8, 0.1),

@@ -1,19 +1,14 @@
-"""Bag-of-word prediction (arXiv:2401.11248): the first token tells a document's words.
+"""Bag-of-word prediction (arXiv:2401.11248): the first token predicts all words.
 
-small: Python's reference, packed, see maskjax/recipes.py; on two CPU cores.
+small: Python's reference, packed, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/bow_pretrain.py:small --workdir DIR
 
 paper: from BERT-base on, 140,000 batches of 2,048 rows of 512 tokens. Set `init_from`
-to where `maskjax convert` put BERT, or leave it and begin anew.
+to where `maskjax convert` put BERT, or leave it and train from scratch.
   maskjax train --config configs/text/bow_pretrain.py:paper --workdir DIR
 """
 
-from maskjax import config as configs
 from maskjax import recipes
-
-
-def get_config(setting=None):
-  return configs.setting(setting, {"small": small, "paper": paper})
 
 
 def small():
@@ -23,35 +18,25 @@ def small():
 
 
 def paper():
-  config = recipes.packed_text()
-  config.batch_size = 2048
-  config.num_steps = 140_000
-  config.objective = dict(
-    name="bow_pretrain",
-    vocab_size=30522,
-    pad_id=0,
-    mask_id=103,
-    special_ids=(0, 100, 101, 102, 103),
+  config = recipes.bert_paper(
     length=512,
-    encoder=dict(kind="bert", size="B"),
-    mask="whole_words",
-    mask_ratio=0.3,
-    replaced=(0.8, 0.1),
-    documents=4,  # of a packed row; 1 where rows are single documents
-    last_weight=0.1,
-    dropout=0.1,
-    attention_dropout=0.1,
-    dtype="bfloat16",
-    scan=False,
-    remat="none",  # or "dots", "full"
-  )
-  config.optimizer = dict(
-    name="adamw",
+    batch_size=2048,
+    num_steps=140_000,
     learning_rate=3e-4,
     final_learning_rate=3e-5,
     warmup_steps=4000,
     b1=0.9,
     b2=0.999,
     weight_decay=0.01,
+  )
+  config.objective.update(
+    name="bow_pretrain",
+    vocabulary="bert-base-uncased",
+    encoder=dict(kind="bert", size="B"),
+    mask="whole_words",
+    mask_ratio=0.3,
+    replaced=(0.8, 0.1),
+    documents=4,  # of a packed row; 1 where rows are single documents
+    last_weight=0.1,
   )
   return config

@@ -1,6 +1,6 @@
 """Difference-Masking (arXiv:2305.14577): masks what sets a domain apart.
 
-small: Python's reference, see maskjax/recipes.py, set apart from the docstrings of
+small: Python's reference, see maskjax/recipes, set apart from the docstrings of
 Python's library; on two CPU cores.
   maskjax train --config configs/text/difference_masking.py:small --workdir DIR
 
@@ -12,10 +12,6 @@ made.
 
 from maskjax import config as configs
 from maskjax import recipes
-
-
-def get_config(setting=None):
-  return configs.setting(setting, {"small": small, "paper": paper})
 
 
 def small():
@@ -60,10 +56,7 @@ def paper():
   config.eval.probes = ()
   config.objective = dict(
     name="difference_masking",
-    vocab_size=50265,
-    pad_id=1,
-    mask_id=50264,
-    special_ids=(0, 1, 2, 3, 50264),
+    vocabulary="roberta-base",
     length=512,
     encoder=dict(kind="roberta", size="B"),
     mask="by_similarity",

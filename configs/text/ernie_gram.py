@@ -1,6 +1,6 @@
-"""ERNIE-Gram (arXiv:2010.12148): n-grams masked, and told, by their identities.
+"""ERNIE-Gram (arXiv:2010.12148): n-grams masked, and predicted, as units.
 
-small: Python's reference, see maskjax/recipes.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/ernie_gram.py:small --workdir DIR
 
 paper: BERT-base, a million batches of 256 rows of 512 tokens, 300,000 n-grams. Set
@@ -8,12 +8,7 @@ paper: BERT-base, a million batches of 256 rows of 512 tokens, 300,000 n-grams. 
   maskjax train --config configs/text/ernie_gram.py:paper --workdir DIR
 """
 
-from maskjax import config as configs
 from maskjax import recipes
-
-
-def get_config(setting=None):
-  return configs.setting(setting, {"small": small, "paper": paper})
 
 
 def small():
@@ -32,37 +27,27 @@ def small():
 
 
 def paper():
-  config = recipes.packed_text()
-  config.batch_size = 256
-  config.num_steps = 1_000_000
-  config.objective = dict(
-    name="ernie_gram",
-    num_ngrams=300_000,
-    longest=6,
-    vocab_size=30522,
-    pad_id=0,
-    mask_id=103,
-    special_ids=(0, 100, 101, 102, 103),
+  config = recipes.bert_paper(
     length=512,
-    encoder=dict(kind="bert", size="B"),
-    mask="ngrams",
-    mask_ratio=0.15,
-    plausible=0.5,
-    generator_depth=3,
-    detection_weight=1.0,
-    dropout=0.1,
-    attention_dropout=0.1,
-    dtype="bfloat16",
-    scan=False,
-    remat="none",  # or "dots", "full"
-  )
-  config.optimizer = dict(
-    name="adamw",
+    batch_size=256,
+    num_steps=1_000_000,
     learning_rate=1e-4,
     warmup_steps=10_000,
     b1=0.9,
     b2=0.999,
     weight_decay=0.01,
     falls="line",
+  )
+  config.objective.update(
+    name="ernie_gram",
+    vocabulary="bert-base-uncased",
+    num_ngrams=300_000,
+    longest=6,
+    encoder=dict(kind="bert", size="B"),
+    mask="ngrams",
+    mask_ratio=0.15,
+    plausible=0.5,
+    generator_depth=3,
+    detection_weight=1.0,
   )
   return config

@@ -4,17 +4,14 @@ The files are JSON lines, see maskjax/data/labeled.py. The encoder, and the toke
 are those of a run on text, or of imported weights:
   maskjax train --config configs/text/finetune.py:classes --workdir DIR \
     --config.init_from=RUN --config.data.train.tokenizer=RUN/tokenizer.json ...
+With another tokenizer than BERT's, --config.objective.vocabulary= reads the numbers of
+the vocabulary off the data.
+
 classes, tags: BERT-base, 3 epochs of 10,000 texts in batches of 32.
 questions: the same, 2 epochs of 88,000 windows of 384 tokens, as SQuAD has.
 """
 
 from maskjax import config as configs
-
-
-def get_config(setting=None):
-  return configs.setting(
-    setting, {"classes": classes, "tags": tags, "questions": questions}
-  )
 
 
 def classes():
@@ -24,10 +21,7 @@ def classes():
   config.objective = dict(
     name="text_classification",
     num_classes=2,
-    vocab_size=30522,
-    pad_id=0,
-    mask_id=103,
-    special_ids=(0, 100, 101, 102, 103),
+    vocabulary="bert-base-uncased",
     length=512,
     encoder=dict(kind="bert", size="B"),
     dropout=0.1,

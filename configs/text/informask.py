@@ -1,6 +1,6 @@
 """InforMask (arXiv:2210.11771): informative tokens are masked more often.
 
-small: Python's reference, see maskjax/recipes.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/informask.py:small --workdir runs/informask_small
 
 paper: RoBERTa-base, 40 epochs of English Wikipedia, of which each article gives a row.
@@ -9,12 +9,7 @@ these articles.
   maskjax train --config configs/text/informask.py:paper --workdir DIR
 """
 
-from maskjax import config as configs
 from maskjax import recipes
-
-
-def get_config(setting=None):
-  return configs.setting(setting, {"small": small, "paper": paper})
 
 
 def small():
@@ -32,33 +27,23 @@ def small():
 
 
 def paper():
-  config = recipes.packed_text()
-  config.batch_size = 256
-  config.num_steps = 1_000_000
-  config.objective = dict(
-    name="informask",
-    vocab_size=30522,
-    pad_id=0,
-    mask_id=103,
-    special_ids=(0, 100, 101, 102, 103),
+  config = recipes.bert_paper(
     length=512,
-    encoder=dict(kind="roberta", size="B"),
-    mask="by_rate",
-    mask_ratio=0.3,
-    replaced=(1.0, 0.0),
-    dropout=0.1,
-    attention_dropout=0.1,
-    dtype="bfloat16",
-    scan=False,
-    remat="none",  # or "dots", "full"
-  )
-  config.optimizer = dict(
-    name="adamw",
+    batch_size=256,
+    num_steps=1_000_000,
     learning_rate=5e-5,
     warmup_steps=0,
     b1=0.9,
     b2=0.999,
     weight_decay=0.0,
     falls="line",
+  )
+  config.objective.update(
+    name="informask",
+    vocabulary="bert-base-uncased",
+    encoder=dict(kind="roberta", size="B"),
+    mask="by_rate",
+    mask_ratio=0.3,
+    replaced=(1.0, 0.0),
   )
   return config

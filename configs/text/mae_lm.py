@@ -1,18 +1,13 @@
 """MAE-LM (arXiv:2302.02060): no mask tokens in the encoder, a decoder of four blocks.
 
-small: Python's reference, see maskjax/recipes.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/mae_lm.py:small --workdir runs/mae_lm_small
 
 paper: the base model, 125,000 batches of 2,048 rows of 512 tokens.
   maskjax train --config configs/text/mae_lm.py:paper --workdir DIR
 """
 
-from maskjax import config as configs
 from maskjax import recipes
-
-
-def get_config(setting=None):
-  return configs.setting(setting, {"small": small, "paper": paper})
 
 
 def small():
@@ -25,29 +20,10 @@ def small():
 
 
 def paper():
-  config = recipes.packed_text()
-  config.batch_size = 2048
-  config.num_steps = 125_000
-  config.objective = dict(
-    name="mae_lm",
-    vocab_size=32768,
-    pad_id=0,
-    mask_id=3,
-    special_ids=(0, 1, 2, 3),
+  config = recipes.bert_paper(
     length=512,
-    encoder=dict(kind="roberta", size="B"),
-    decoder_depth=4,
-    decoder_dropout=0.0,
-    mask="tokens",
-    mask_ratio=0.15,
-    dropout=0.1,
-    attention_dropout=0.1,
-    dtype="bfloat16",
-    scan=False,
-    remat="none",  # or "dots", "full"
-  )
-  config.optimizer = dict(
-    name="adamw",
+    batch_size=2048,
+    num_steps=125_000,
     learning_rate=5e-4,
     warmup_steps=10_000,
     b1=0.9,
@@ -55,5 +31,14 @@ def paper():
     weight_decay=0.01,
     clip_norm=2.0,
     falls="line",
+  )
+  config.objective.update(
+    name="mae_lm",
+    vocab_size=32768,
+    encoder=dict(kind="roberta", size="B"),
+    decoder_depth=4,
+    decoder_dropout=0.0,
+    mask="tokens",
+    mask_ratio=0.15,
   )
   return config

@@ -1,6 +1,6 @@
 """Should You Mask 15 %? (arXiv:2202.08005): 40 % of the tokens, all of them masked.
 
-small: Python's reference, see maskjax/recipes.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/mask40.py:small --workdir runs/mask40_small
 
 paper: a BERT-large that normalizes before its branches, 23,000 batches of 4,096 rows of
@@ -8,12 +8,7 @@ paper: a BERT-large that normalizes before its branches, 23,000 batches of 4,096
   maskjax train --config configs/text/mask40.py:paper --workdir DIR
 """
 
-from maskjax import config as configs
 from maskjax import recipes
-
-
-def get_config(setting=None):
-  return configs.setting(setting, {"small": small, "paper": paper})
 
 
 def small():
@@ -21,33 +16,23 @@ def small():
 
 
 def paper():
-  config = recipes.packed_text()
-  config.batch_size = 4096
-  config.num_steps = 23_000
-  config.objective = dict(
-    name="mask40",
-    vocab_size=30522,
-    pad_id=0,
-    mask_id=103,
-    special_ids=(0, 100, 101, 102, 103),
+  config = recipes.bert_paper(
     length=128,
-    encoder=dict(kind="bert", size="L", norm_last=False),
-    mask="tokens",
-    mask_ratio=0.4,
-    replaced=(1.0, 0.0),
-    dropout=0.1,
-    attention_dropout=0.1,
-    dtype="bfloat16",
-    scan=False,
-    remat="none",  # or "dots", "full"
-  )
-  config.optimizer = dict(
-    name="adamw",
+    batch_size=4096,
+    num_steps=23_000,
     learning_rate=2e-3,
     warmup_steps=1380,
     b1=0.9,
     b2=0.98,
     weight_decay=0.01,
     falls="line",
+  )
+  config.objective.update(
+    name="mask40",
+    vocabulary="bert-base-uncased",
+    encoder=dict(kind="bert", size="L", norm_last=False),
+    mask="tokens",
+    mask_ratio=0.4,
+    replaced=(1.0, 0.0),
   )
   return config

@@ -1,18 +1,13 @@
 """MEAP (arXiv:2502.07490): the next token, 15 % of what is read masked.
 
-small: Python's reference, see maskjax/recipes.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/meap.py:small --workdir runs/meap_small
 
 paper: a Llama of 1.1 billion parameters, 190,000 batches of 256 rows of 4,096 tokens.
   maskjax train --config configs/text/meap.py:paper --workdir DIR
 """
 
-from maskjax import config as configs
 from maskjax import recipes
-
-
-def get_config(setting=None):
-  return configs.setting(setting, {"small": small, "paper": paper})
 
 
 def small():
@@ -28,9 +23,6 @@ def paper():
   config.objective = dict(
     name="meap",
     vocab_size=32064,
-    pad_id=2,
-    mask_id=32000,
-    special_ids=(0, 1, 2, 32000),
     length=4096,
     encoder=dict(kind="llama", width=2048, depth=24, heads=32),
     mask="tokens",

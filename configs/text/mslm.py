@@ -1,6 +1,6 @@
 """MSLM (arXiv:2403.18025): terms of a domain are masked, and weigh more.
 
-small: Python's reference, see maskjax/recipes.py; its terms are the words that the
+small: Python's reference, see maskjax/recipes; its terms are the words that the
 docstrings of Python's library have not. On two CPU cores.
   maskjax train --config configs/text/mslm.py:small --workdir runs/mslm_small
 
@@ -11,10 +11,6 @@ documents, one sentence a line, a list of terms, and a run that `maskjax convert
 
 from maskjax import config as configs
 from maskjax import recipes
-
-
-def get_config(setting=None):
-  return configs.setting(setting, {"small": small, "paper": paper})
 
 
 def small():
@@ -54,10 +50,7 @@ def paper():
   config.eval.probes = ()
   config.objective = dict(
     name="mslm",
-    vocab_size=28996,
-    pad_id=0,
-    mask_id=103,
-    special_ids=(0, 100, 101, 102, 103),
+    vocabulary="bert-base-cased",
     length=512,
     encoder=dict(kind="bert", size="B"),
     term_ratio=0.25,

@@ -1,6 +1,6 @@
-"""SpanBERT (arXiv:1907.10529): masked spans, told by what stands around them.
+"""SpanBERT (arXiv:1907.10529): masked spans, predicted from their boundaries.
 
-small: Python's reference, one document a row, see maskjax/recipes.py; on two CPU cores.
+small: Python's reference, one document a row, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/spanbert.py:small --workdir runs/spanbert_small
 
 paper: BERT-large on cased text, 2.4 million batches of 256 rows of 512 tokens. The rows
@@ -8,12 +8,7 @@ should hold one document each (`pack=False` in the data).
   maskjax train --config configs/text/spanbert.py:paper --workdir DIR
 """
 
-from maskjax import config as configs
 from maskjax import recipes
-
-
-def get_config(setting=None):
-  return configs.setting(setting, {"small": small, "paper": paper})
 
 
 def small():
@@ -24,40 +19,30 @@ def small():
     replaced=(0.8, 0.1),
     place_width=32,
   )
-  config.num_steps = 1500  # whole runs take longer to learn than single tokens
+  config.num_steps = 1500  # spans take longer to learn than tokens
   config.data.train.pack = config.data.test.pack = False
   return config
 
 
 def paper():
-  config = recipes.packed_text()
-  config.batch_size = 256
-  config.num_steps = 2_400_000
-  config.objective = dict(
-    name="spanbert",
-    vocab_size=28996,
-    pad_id=0,
-    mask_id=103,
-    special_ids=(0, 100, 101, 102, 103),
+  config = recipes.bert_paper(
     length=512,
-    encoder=dict(kind="bert", size="L"),
-    mask=dict(name="spans", p=0.2, longest=10),
-    mask_ratio=0.15,
-    replaced=(0.8, 0.1),
-    place_width=200,
-    dropout=0.1,
-    attention_dropout=0.1,
-    dtype="bfloat16",
-    scan=False,
-    remat="none",  # or "dots", "full"
-  )
-  config.optimizer = dict(
-    name="adamw",
+    batch_size=256,
+    num_steps=2_400_000,
     learning_rate=1e-4,
     warmup_steps=10_000,
     b1=0.9,
     b2=0.999,
     weight_decay=0.01,
     falls="line",
+  )
+  config.objective.update(
+    name="spanbert",
+    vocabulary="bert-base-cased",
+    encoder=dict(kind="bert", size="L"),
+    mask=dict(name="spans", p=0.2, longest=10),
+    mask_ratio=0.15,
+    replaced=(0.8, 0.1),
+    place_width=200,
   )
   return config

@@ -1,6 +1,6 @@
 """StructFormer (arXiv:2310.20589): attention along the tree that a parser induces.
 
-small: Python's reference, see maskjax/recipes.py; on two CPU cores.
+small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/structformer.py:small --workdir runs/struct_small
 
 paper: twelve blocks, the parser before the first of them (variant s1), rows of 512
@@ -9,13 +9,7 @@ tokens.
 middle: four blocks before the parser, and eight after it (variant s2).
 """
 
-from maskjax import config as configs
 from maskjax import recipes
-
-
-def get_config(setting=None):
-  settings = {"small": small, "paper": paper, "middle": middle}
-  return configs.setting(setting, settings)
 
 
 def small():
@@ -27,16 +21,21 @@ def small():
 
 
 def paper():
-  config = recipes.packed_text()
-  config.batch_size = 96
-  config.num_steps = 62_000
-  config.objective = dict(
+  config = recipes.bert_paper(
+    length=512,
+    batch_size=96,
+    num_steps=62_000,
+    learning_rate=3e-4,
+    warmup_steps=0,
+    b1=0.9,
+    b2=0.999,
+    weight_decay=1.2e-6,
+    clip_norm=0.25,
+  )
+  del config.objective.scan  # its blocks are made one by one
+  config.objective.update(
     name="structformer",
     vocab_size=32000,
-    pad_id=1,
-    mask_id=4,
-    special_ids=(0, 1, 2, 3, 4),
-    length=512,
     encoder=dict(size="B"),
     context_depth=0,
     parser_depth=4,
@@ -44,19 +43,6 @@ def paper():
     mask="tokens",
     mask_ratio=0.3,
     replaced=(1.0, 0.0),
-    dropout=0.1,
-    attention_dropout=0.1,
-    dtype="bfloat16",
-    remat="none",  # or "dots", "full"
-  )
-  config.optimizer = dict(
-    name="adamw",
-    learning_rate=3e-4,
-    warmup_steps=0,
-    b1=0.9,
-    b2=0.999,
-    weight_decay=1.2e-6,
-    clip_norm=0.25,
   )
   return config
 

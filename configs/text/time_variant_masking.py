@@ -1,7 +1,7 @@
 """Time-variant masking (arXiv:2208.10806): a falling ratio, and the hardest classes.
 
-small: Python's reference, see maskjax/recipes.py; the classes of its words are what a
-list and their letters tell. On two CPU cores.
+small: Python's reference, see maskjax/recipes; the classes of its words come from a
+list and from their letters. On two CPU cores.
   maskjax train --config configs/text/time_variant_masking.py:small --workdir DIR
 
 paper: BERT-large, 200,000 batches of 256 rows of 512 tokens of Wikipedia. The rows need
@@ -9,12 +9,7 @@ a `score`: give `maskjax pack` the statistic of `small`, with a `tagger` of one'
   maskjax train --config configs/text/time_variant_masking.py:paper --workdir DIR
 """
 
-from maskjax import config as configs
 from maskjax import recipes
-
-
-def get_config(setting=None):
-  return configs.setting(setting, {"small": small, "paper": paper})
 
 
 def small():
@@ -33,16 +28,19 @@ def small():
 
 
 def paper():
-  config = recipes.packed_text()
-  config.batch_size = 256
-  config.num_steps = 200_000
-  config.objective = dict(
-    name="time_variant_masking",
-    vocab_size=30522,
-    pad_id=0,
-    mask_id=103,
-    special_ids=(0, 100, 101, 102, 103),
+  config = recipes.bert_paper(
     length=512,
+    batch_size=256,
+    num_steps=200_000,
+    learning_rate=1e-4,
+    warmup_steps=10_000,
+    b1=0.9,
+    b2=0.999,
+    weight_decay=0.01,
+  )
+  config.objective.update(
+    name="time_variant_masking",
+    vocabulary="bert-base-uncased",
     encoder=dict(kind="bert", size="L"),
     mask_ratio=0.15,
     decay="cosine",
@@ -50,18 +48,5 @@ def paper():
     momentum=0.999,
     sharpness=2.0,
     replaced=(0.8, 0.1),
-    dropout=0.1,
-    attention_dropout=0.1,
-    dtype="bfloat16",
-    scan=False,
-    remat="none",  # or "dots", "full"
-  )
-  config.optimizer = dict(
-    name="adamw",
-    learning_rate=1e-4,
-    warmup_steps=10_000,
-    b1=0.9,
-    b2=0.999,
-    weight_decay=0.01,
   )
   return config

@@ -129,7 +129,7 @@ def write(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """As `to_hf`, of either version."""
   objective = simmim(**hyperparameters)
-  encoder, patch = objective.model.encoder, layout.square(objective.patch_size)
+  encoder, patch = objective.model.encoder, layout.square(objective.patches.size)
   if encoder.norm_every:
     raise UserError(
       f"encoder.norm_every={encoder.norm_every}: transformers has no such norms"
@@ -141,11 +141,11 @@ def write(
     "dtype": "float32",
     "embed_dim": encoder.width,
     "encoder_stride": patch * encoder.stride,
-    "image_size": patch * layout.square(objective.grid, "grid"),
+    "image_size": patch * layout.square(objective.patches.grid, "grid"),
     "layer_norm_eps": encoder.norm_epsilon,
     "mlp_ratio": encoder.options.mlp_ratio,
     "model_type": model_type,
-    "num_channels": objective.channels,
+    "num_channels": objective.patches.channels,
     "num_heads": list(encoder.heads),
     "patch_size": patch,
     "window_size": encoder.window,

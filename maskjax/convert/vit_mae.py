@@ -128,7 +128,7 @@ def to_hf(
   """
   objective = mae(**hyperparameters)
   encoder, decoder = objective.model.encoder, objective.model.decoder
-  patch, (rows, columns) = layout.square(objective.patch_size), objective.grid
+  patch, (rows, columns) = layout.square(objective.patches.size), objective.patches.grid
   mlp_ratio = encoder.options.mlp_ratio
   config = {
     **DEFAULTS,
@@ -146,7 +146,7 @@ def to_hf(
     "model_type": MODEL_TYPE,
     "norm_pix_loss": hyperparameters.get("norm_pix_loss", True),
     "num_attention_heads": encoder.heads,
-    "num_channels": objective.channels,
+    "num_channels": objective.patches.channels,
     "num_hidden_layers": encoder.depth,
     "patch_size": patch,
   }

@@ -127,7 +127,7 @@ def to_hf(
       raise UserError(
         f"encoder.{key}={value!r}: transformers takes {OPTIONS[key]!r} only"
       )
-  patch = layout.square(objective.patch_size)
+  patch = layout.square(objective.patches.size)
   mlp_ratio = encoder.options.mlp_ratio
   config = {
     **DEFAULTS,
@@ -135,12 +135,12 @@ def to_hf(
     "dtype": "float32",
     "encoder_stride": patch,
     "hidden_size": encoder.width,
-    "image_size": patch * layout.square(objective.grid, "grid"),
+    "image_size": patch * layout.square(objective.patches.grid, "grid"),
     "intermediate_size": round(encoder.width * mlp_ratio),
     "layer_norm_eps": encoder.norm_epsilon,
     "model_type": MODEL_TYPE,
     "num_attention_heads": encoder.heads,
-    "num_channels": objective.channels,
+    "num_channels": objective.patches.channels,
     "num_hidden_layers": encoder.depth,
     "patch_size": patch,
   }

@@ -31,6 +31,7 @@ from maskjax.convert import (
 from maskjax.errors import UserError
 from maskjax.models import stack_blocks
 from maskjax.tokens import vocabulary as vocabularies
+from maskjax.tokens.vocabularies import spelled_out
 from maskjax.tokens.vocabulary import Vocabulary
 from maskjax.training import transfer
 
@@ -89,7 +90,7 @@ def import_weights(folder: str | Path, config: ConfigDict, workdir: str | Path) 
     raise UserError(f"workdir {workdir} has checkpoints: expected a new one")
   with config.unlocked():
     # Replaced whole: the config may name its encoder by size.
-    config.objective = {**config.objective, **hyperparameters}
+    config.objective = {**spelled_out(config.objective), **hyperparameters}
     vocabulary = _vocabulary(folder)
     if vocabulary is not None:
       config.objective.mask_id = vocabulary.mask

@@ -1,10 +1,11 @@
 """From files to batches: sources, transforms of records, the pipeline, mixing.
 
 A config names a source of `maskjax.data.sources` or a transform of
-`maskjax.data.transforms`, or the import path of a function of one's own.
+`maskjax.data.transforms`, or gives the import path of another function.
 """
 
 from maskjax.data import sources, transforms
+from maskjax.data.configured import bind_transform
 from maskjax.data.mixing import mixup_cutmix, smooth_labels
 from maskjax.data.pipeline import Pipeline
 from maskjax.data.sources import (
@@ -40,6 +41,7 @@ __all__ = [
   "Pipeline",
   "array_record",
   "arrays",
+  "bind_transform",
   "center_crop",
   "color_jitter",
   "digits",

@@ -1,38 +1,22 @@
-"""Random changes of color and shape by Pillow, RandAugment among them."""
+"""RandAugment: random changes of color and shape, by Pillow."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from maskjax.data.records import Record, every_image, get_image
-from maskjax.errors import UserError
+from maskjax.data.pictures import affine, as_picture, as_pixels, gray_level
+from maskjax.data.records import Record, every_image
 
 # An operation takes the image, its strength in 0 to 1, a random sign and the gray
 # of pixels that come from outside.
 Operation = Callable[[Image.Image, float, int, int], Image.Image]
 
 
-def _affine(
-  image: Image.Image, rows: tuple[float, float, float, float, float, float], fill: int
-) -> Image.Image:
-  return image.transform(
-    image.size,
-    Image.Transform.AFFINE,
-    rows,
-    resample=Image.Resampling.BICUBIC,
-    fillcolor=_gray(image, fill),
-  )
-
-
 def _rotate(image: Image.Image, degrees: float, fill: int) -> Image.Image:
-  return image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=_gray(image, fill))
-
-
-def _gray(image: Image.Image, level: int) -> int | tuple[int, ...]:
-  return level if image.mode == "L" else (level,) * 3
+  fillcolor = gray_level(image, fill)
+  return image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=fillcolor)
 
 
 def _solarize_add(image: Image.Image, add: int) -> Image.Image:
@@ -59,12 +43,12 @@ _OPERATIONS: dict[str, Operation] = {
   "contrast": _enhance(ImageEnhance.Contrast),
   "brightness": _enhance(ImageEnhance.Brightness),
   "sharpness": _enhance(ImageEnhance.Sharpness),
-  "shear_x": lambda x, m, sign, fill: _affine(x, (1, sign * 0.3 * m, 0, 0, 1, 0), fill),
-  "shear_y": lambda x, m, sign, fill: _affine(x, (1, 0, 0, sign * 0.3 * m, 1, 0), fill),
-  "translate_x": lambda x, m, sign, fill: _affine(
+  "shear_x": lambda x, m, sign, fill: affine(x, (1, sign * 0.3 * m, 0, 0, 1, 0), fill),
+  "shear_y": lambda x, m, sign, fill: affine(x, (1, 0, 0, sign * 0.3 * m, 1, 0), fill),
+  "translate_x": lambda x, m, sign, fill: affine(
     x, (1, 0, sign * 0.45 * m * x.width, 0, 1, 0), fill
   ),
-  "translate_y": lambda x, m, sign, fill: _affine(
+  "translate_y": lambda x, m, sign, fill: affine(
     x, (1, 0, 0, 0, 1, sign * 0.45 * m * x.height), fill
   ),
 }
@@ -90,10 +74,10 @@ def rand_augment(
   Args:
     record: `image` uint8 `[H, W, C]` of 1 or 3 channels.
     rng: the randomness.
-    num_ops: operations drawn.
+    num_ops: number of operations.
     magnitude: the mean strength, from 0 to 10.
     magnitude_std: the std of the strength.
-    prob: how often an operation that is drawn is applied.
+    prob: probability that an operation is applied.
     fill: the gray level of pixels from outside the image.
 
   Returns:
@@ -110,67 +94,3 @@ def rand_augment(
     if applied:
       picture = _OPERATIONS[name](picture, strength, sign, fill)
   return {**record, "image": as_pixels(picture)}
-
-
-def second_view(
-  record: Record,
-  rng: np.random.Generator,
-  *,
-  degrees: float = 15.0,
-  translate: float = 0.1,
-  scale: Sequence[float] = (0.8, 1.25),
-  fill: int = 0,
-) -> Record:
-  """Adds as `image2` the image under a random affine map, as a camera might see it.
-
-  Stands in for a second photograph where a source has no pairs.
-
-  Args:
-    record: `image` uint8 `[H, W, C]` of 1 or 3 channels.
-    rng: the randomness.
-    degrees: greatest turn about the middle, either way.
-    translate: greatest shift, as a share of each side.
-    scale: least and greatest enlargement, drawn on a log scale.
-    fill: the gray level of pixels from outside the image.
-
-  Returns:
-    The record with `image2` uint8 `[H, W, C]`.
-
-  Raises:
-    UserError: the image is not uint8 of 1 or 3 channels.
-
-  Example:
-    >>> record = {"image": np.zeros((8, 8, 1), np.uint8)}
-    >>> second_view(record, np.random.default_rng(0))["image2"].shape
-    (8, 8, 1)
-  """
-  picture = as_picture(record, "second_view")
-  angle = math.radians(rng.uniform(-degrees, degrees))
-  size = math.exp(rng.uniform(*np.log(scale)))
-  right, down = rng.uniform(-translate, translate, 2) * (picture.width, picture.height)
-  # Pillow asks where each pixel comes from: the inverse of the map, about the middle.
-  cos, sin = math.cos(angle) / size, math.sin(angle) / size
-  middle_x, middle_y = picture.width / 2, picture.height / 2
-  from_x, from_y = middle_x + right, middle_y + down
-  rows = (
-    *(cos, sin, middle_x - cos * from_x - sin * from_y),
-    *(-sin, cos, middle_y + sin * from_x - cos * from_y),
-  )
-  return {**record, "image2": as_pixels(_affine(picture, rows, fill))}
-
-
-def as_picture(record: Record, user: str) -> Image.Image:
-  """The record's image as Pillow has it; gray ones are without a channel axis."""
-  image = get_image(record, user)
-  if image.dtype != np.uint8 or image.shape[2] not in (1, 3):
-    raise UserError(
-      f"{user} needs a uint8 image of 1 or 3 channels (put it before "
-      f"'to_float'), got {image.dtype} {list(image.shape)}"
-    )
-  return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-
-
-def as_pixels(picture: Image.Image) -> np.ndarray:
-  """A picture of Pillow's: uint8 [H, W, C]."""
-  pixels = np.asarray(picture)
-  return pixels[..., None] if pixels.ndim == 2 else pixels

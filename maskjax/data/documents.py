@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, final
 
 from maskjax import storage
-from maskjax.data.files import tfds_examples
+from maskjax.data.array_records import tfds_examples
 from maskjax.errors import UserError
 from maskjax.resolve import did_you_mean
 
@@ -32,13 +32,13 @@ class Documents(Sequence[str]):
 
   Attributes:
     texts: the texts.
-    places: where each stands, for messages: for example a file and a line.
-    name: what a message calls the whole.
-    skipped: how many more there were that were bad.
+    locations: the origin of each text, for messages: for example a file and a line.
+    name: what messages call the documents.
+    skipped: number of bad texts that were left out.
   """
 
   texts: Sequence[str]
-  places: Sequence[str]
+  locations: Sequence[str]
   name: str
   skipped: int = 0
 
@@ -53,9 +53,9 @@ class Documents(Sequence[str]):
 
 
 class _Entry(NamedTuple):
-  """What may become a document; it has a problem in place of a text if it is bad."""
+  """A possible document. A bad one has a `problem`, and an empty text."""
 
-  place: str
+  location: str
   text: str
   problem: str = ""
 
@@ -67,30 +67,30 @@ def text_files(
 
   Args:
     root: the folder, local or on object storage, or a single file.
-    pattern: which of the folder's files; `**/*.txt` looks into folders below, too.
-    each: what a document is: a `file`, a `paragraph` up to a blank line, or a `line`
-      that is not blank.
+    pattern: glob pattern of the files; `**/*.txt` includes those of subfolders.
+    each: the unit that is a document: a `file`, a `paragraph` up to a blank line, or a
+      `line` that is not blank.
     on_bad: `raise` an error for a file that is blank or not UTF-8, or `skip` and count
       it.
 
   Raises:
-    UserError: there is no such folder, or no such file in it; under `raise`, the first
-      bad file, and the line.
+    UserError: no such folder, or no such file in it; under `raise`, a file is blank or
+      not UTF-8: the message has the file and the line.
   """
   if each not in _UNITS:
     raise UserError(f"each={each!r}: {did_you_mean(each, _UNITS)}")
-  place = storage.reach(root)
-  files = [place] if place.is_file() else sorted(place.glob(pattern))
+  folder = storage.reach(root)
+  files = [folder] if folder.is_file() else sorted(folder.glob(pattern))
   if not files:
     raise UserError(f"{root}: expected text files, there is none like {pattern}")
 
   def entries() -> Iterator[_Entry]:
     for file in files:
-      whole = _decoded(str(file), file.read_bytes())
+      whole = _decode(str(file), file.read_bytes())
       blank = not whole.text.strip()
       yield from [whole] if blank or each == "file" else _units(whole, each)
 
-  return _gathered(entries(), on_bad, f"text_files(root={root!r})")
+  return _collect(entries(), on_bad, f"text_files(root={root!r})")
 
 
 def jsonl(*, path: str, field: str = "text", on_bad: str = "raise") -> Documents:
@@ -98,38 +98,38 @@ def jsonl(*, path: str, field: str = "text", on_bad: str = "raise") -> Documents
 
   Args:
     path: of the file, local or on object storage.
-    field: the entry of the objects that is the text.
+    field: the key of the text.
     on_bad: `raise` an error for a line that is no such object, or whose text is blank,
       or `skip` and count it.
 
   Raises:
-    UserError: there is no such file; under `raise`, the first bad line.
+    UserError: no such file; under `raise`, a line is bad: the message has its number.
   """
   file = storage.reach(path)
   if not file.is_file():
     raise UserError(f"{path}: expected a file of JSON lines, there is none")
 
-  def entry(place: str, line: bytes) -> _Entry:
-    read = _decoded(place, line)
+  def entry(location: str, line: bytes) -> _Entry:
+    read = _decode(location, line)
     if read.problem:
       return read
     try:
       found = json.loads(read.text)
     except ValueError:
-      return _Entry(place, "", "not JSON")
+      return _Entry(location, "", "not JSON")
     if not isinstance(found, dict) or not isinstance(found.get(field), str):
-      return _Entry(place, "", f"no object with a text as {field!r}")
-    return _Entry(place, found[field])
+      return _Entry(location, "", f"no object with a text as {field!r}")
+    return _Entry(location, found[field])
 
   lines = enumerate(file.read_bytes().splitlines(), start=1)
   entries = (entry(f"{path}:{number}", line) for number, line in lines)
-  return _gathered(entries, on_bad, f"jsonl(path={path!r})")
+  return _collect(entries, on_bad, f"jsonl(path={path!r})")
 
 
 def hf_dataset(
   *, path: str, split: str = "train", field: str = "text", on_bad: str = "raise"
 ) -> Documents:
-  """A data set of Hugging Face's `datasets`, which has to be installed.
+  """A data set of Hugging Face's library `datasets`, which has to be installed.
 
   Args:
     path: a folder that `save_to_disk` wrote, or what `load_dataset` takes.
@@ -138,8 +138,8 @@ def hf_dataset(
     on_bad: `raise` an error for a row that is blank, or `skip` and count it.
 
   Raises:
-    UserError: the library is not there, or has no such data set, split or column;
-      under `raise`, the first bad row.
+    UserError: the library is not installed, or has no such data set, split or column;
+      under `raise`, a row is blank.
   """
   name = f"hf_dataset(path={path!r}, split={split!r})"
   try:
@@ -156,18 +156,18 @@ def hf_dataset(
   except Exception as error:  # of several types, some of them of other libraries
     raise UserError(f"cannot read {name}: {error}") from error
   entries = (_Entry(f"{path}, row {i}", text) for i, text in enumerate(column))
-  return _gathered(entries, on_bad, name)
+  return _collect(entries, on_bad, name)
 
 
 def iterable(texts: Iterable[str], *, on_bad: str = "raise") -> Documents:
-  """Any texts that come one after the other, such as rows of TFDS that a user reads.
+  """Documents from any iterable of texts.
 
   Args:
-    texts: strings.
-    on_bad: `raise` an error for one that is blank or no string, or `skip` and count it.
+    texts: strings, or bytes in UTF-8.
+    on_bad: `raise` an error for one that is blank or no text, or `skip` and count it.
 
   Raises:
-    UserError: under `raise`, the first bad one.
+    UserError: under `raise`, a text is bad; or there is no good one.
 
   Example:
     >>> iterable(["to be", "or not"])[1]
@@ -175,14 +175,14 @@ def iterable(texts: Iterable[str], *, on_bad: str = "raise") -> Documents:
   """
 
   def entry(number: int, text: Any) -> _Entry:
-    place = f"text {number}"
+    location = f"text {number}"
     if isinstance(text, bytes):
-      return _decoded(place, text)
-    problem = "" if isinstance(text, str) else "no text"
-    return _Entry(place, text if not problem else "", problem)
+      return _decode(location, text)
+    problem = "" if isinstance(text, str) else "not a text"
+    return _Entry(location, text if not problem else "", problem)
 
   entries = (entry(number, text) for number, text in enumerate(texts))
-  return _gathered(entries, on_bad, "texts")
+  return _collect(entries, on_bad, "texts")
 
 
 def tfds_texts(
@@ -204,7 +204,8 @@ def tfds_texts(
       it.
 
   Raises:
-    UserError: no such data set, split or feature; under `raise`, the first bad text.
+    UserError: no such data set, split or feature; under `raise`, a text is blank or
+      not UTF-8.
   """
   name = f"tfds_texts(dataset={dataset!r}, split={split!r})"
   rows = tfds_examples(name, dataset, split, data_dir=data_dir, features=[field])
@@ -213,24 +214,24 @@ def tfds_texts(
 
 
 def python_reference(*, split: str = "train") -> Documents:
-  """Python's own reference in English, as `help()` shows it, in sections.
+  """The reference of the Python language, in English, as `help()` shows it.
 
-  Many of its 79 topics stand in others again: of paragraphs that are there twice, one
-  is kept, so that what is held out was not trained on. The text is that of the Python
-  that runs; other versions differ in some sections.
+  Many of its 79 topics repeat paragraphs of others. Only one copy of a paragraph is
+  kept, so that no held-out text is in the training split. The text is that of the
+  running Python; other versions differ in some sections.
 
   Args:
     split: `train`, `test` (every tenth section) or `all`.
 
   Returns:
-    Sections of a thousand characters or more, in whole paragraphs; a topic's last one
-    may be shorter.
+    Sections of at least a thousand characters, in whole paragraphs; the last section
+    of a topic may be shorter.
 
   Raises:
     UserError: no such split.
 
   Example:
-    >>> python_reference(split="test").places[0]
+    >>> python_reference(split="test").locations[0]
     'topic assert, section 1'
   """
   from pydoc_data.topics import topics
@@ -252,30 +253,30 @@ def python_reference(*, split: str = "train") -> Documents:
   if split not in splits:
     hint = did_you_mean(split, splits)
     raise UserError(f"python_reference has no {split!r}: {hint}")
-  return _gathered(splits[split], "raise", f"python_reference(split={split!r})")
+  return _collect(splits[split], "raise", f"python_reference(split={split!r})")
 
 
-def _sections(place: str, paragraphs: Iterable[str]) -> Iterator[_Entry]:
-  """Neighboring paragraphs, at least a thousand characters of them together."""
+def _sections(location: str, paragraphs: Iterable[str]) -> Iterator[_Entry]:
+  """Joins neighboring paragraphs into sections of at least a thousand characters."""
   section: list[str] = []
   number = 1
   for paragraph in paragraphs:
     section.append(paragraph)
     if sum(map(len, section)) >= 1000:
-      yield _Entry(f"{place}, section {number}", "\n\n".join(section))
+      yield _Entry(f"{location}, section {number}", "\n\n".join(section))
       section, number = [], number + 1
   if section:
-    yield _Entry(f"{place}, section {number}", "\n\n".join(section))
+    yield _Entry(f"{location}, section {number}", "\n\n".join(section))
 
 
 def python_docstrings() -> Documents:
-  """What the modules of Python's library say of themselves, one document a module.
+  """The docstrings of Python's standard library, one document per module.
 
-  English on programming like `python_reference`, but of other things. The text is that
-  of the Python that runs.
+  English about programming like `python_reference`, on other topics. The text is that
+  of the running Python.
 
   Raises:
-    UserError: this Python has no such files.
+    UserError: this Python comes without the source files of its library.
 
   Example:
     >>> len(python_docstrings()) > 50
@@ -286,35 +287,37 @@ def python_docstrings() -> Documents:
 
   def entries() -> Iterator[_Entry]:
     for file in sorted(storage.path(folder).glob("*.py")):
-      read = _decoded(str(file), file.read_bytes())
+      read = _decode(str(file), file.read_bytes())
       text = "\n\n".join(part.strip() for part in quoted.findall(read.text))
       if text.strip():
         yield _Entry(str(file), text)
 
-  return _gathered(entries(), "raise", "python_docstrings()")
+  return _collect(entries(), "raise", "python_docstrings()")
 
 
-def _decoded(place: str, data: bytes) -> _Entry:
+def _decode(location: str, data: bytes) -> _Entry:
   try:
-    return _Entry(place, data.decode("utf-8-sig"))
+    return _Entry(location, data.decode("utf-8-sig"))
   except UnicodeDecodeError as error:
     line = data[: error.start].count(b"\n") + 1
-    return _Entry(f"{place}:{line}", "", f"byte 0x{data[error.start]:02x} is no UTF-8")
+    return _Entry(
+      f"{location}:{line}", "", f"byte 0x{data[error.start]:02x} is not UTF-8"
+    )
 
 
 def _units(whole: _Entry, each: str) -> Iterator[_Entry]:
   """The paragraphs or the lines of a file."""
   lines = enumerate(whole.text.splitlines(), start=1)
-  for filled, run in itertools.groupby(lines, lambda line: bool(line[1].strip())):
-    rows = list(run)
+  for has_text, group in itertools.groupby(lines, lambda line: bool(line[1].strip())):
+    rows = list(group)
     parts = [rows] if each == "paragraph" else [[row] for row in rows]
-    for part in parts if filled else []:
+    for part in parts if has_text else []:
       text = "\n".join(line for _, line in part)
-      yield _Entry(f"{whole.place}:{part[0][0]}", text)
+      yield _Entry(f"{whole.location}:{part[0][0]}", text)
 
 
-def _gathered(entries: Iterable[_Entry], on_bad: str, name: str) -> Documents:
-  """Keeps what is good of the entries, and counts the rest or complains."""
+def _collect(entries: Iterable[_Entry], on_bad: str, name: str) -> Documents:
+  """Collects the good entries; counts the bad ones, or raises at the first of them."""
   if on_bad not in ("raise", "skip"):
     raise UserError(f"on_bad={on_bad!r}: {did_you_mean(on_bad, ('raise', 'skip'))}")
   good, skipped = [], 0
@@ -324,11 +327,11 @@ def _gathered(entries: Iterable[_Entry], on_bad: str, name: str) -> Documents:
       good.append(entry)
     elif on_bad == "raise":
       raise UserError(
-        f"{entry.place}: {problem}: expected text; on_bad='skip' leaves such out"
+        f"{entry.location}: {problem}: expected text; on_bad='skip' leaves it out"
       )
     else:
       skipped += 1
   if not good:
     raise UserError(f"{name}: expected documents, but all {skipped} are bad")
-  texts, places = [entry.text for entry in good], [entry.place for entry in good]
-  return Documents(texts, places, name, skipped)
+  texts, locations = [entry.text for entry in good], [entry.location for entry in good]
+  return Documents(texts, locations, name, skipped)

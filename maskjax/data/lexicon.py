@@ -1,4 +1,4 @@
-"""The words of rows of tokens, and their numbers."""
+"""The words in rows of tokens, and a numbering of the different ones."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -9,12 +9,12 @@ import numpy as np
 from maskjax.errors import UserError
 from maskjax.tokens.vocabulary import Vocabulary
 
-# Of rows, see `maskjax.data.packing.packed`.
+# Of R rows of L tokens, see `maskjax.data.packing.packed`.
 Columns = Mapping[str, np.ndarray]
 
 
-def documents(columns: Columns) -> np.ndarray:
-  """Numbers the documents of all rows: int [R, L]."""
+def number_documents(columns: Columns) -> np.ndarray:
+  """The number of each token's document, different in every row: int [R, L]."""
   segment = columns["segment"]
   return np.arange(len(segment))[:, None] * (segment.max() + 1) + segment
 
@@ -22,36 +22,51 @@ def documents(columns: Columns) -> np.ndarray:
 @final
 @dataclasses.dataclass(frozen=True)
 class Words:
-  """The words of rows, one after the other.
+  """The W words of rows, in their order.
 
   Attributes:
-    ids: int [W], which word of a `Lexicon` each is.
-    starts: int [W], where each begins in the rows, flattened.
-    of_token: int [R, L], which of the W words a token is of; -1 for none.
+    ids: int [W], the number of each word in a `Lexicon`.
+    starts: int [W], the index of each word's first token in the flattened rows.
+    of_token: int [R, L], the index from 0 to W - 1 of each token's word; -1 outside
+      words.
   """
 
   ids: np.ndarray
   starts: np.ndarray
   of_token: np.ndarray
 
-  def each(self, values: np.ndarray) -> np.ndarray:
-    """Values of the W words, for each of their tokens: float32 [R, L]."""
+  def to_tokens(self, values: np.ndarray) -> np.ndarray:
+    """Spreads values of the words, [W], over their tokens: float32 [R, L]."""
     padded = np.append(values, 0).astype(np.float32)
     return padded[self.of_token]
 
-  def spread(self, values: np.ndarray) -> np.ndarray:
-    """Values of a lexicon's words, for each of their tokens: float32 [R, L]."""
-    return self.each(values[self.ids])
+  def lookup(self, values: np.ndarray) -> np.ndarray:
+    """Looks up values of a lexicon's words, [U], for all tokens: float32 [R, L]."""
+    return self.to_tokens(values[self.ids])
 
-  def borders(self, parts: np.ndarray) -> np.ndarray:
-    """The first word of each document but the first one."""
-    of_word = parts.reshape(-1)[self.starts]
+  def document_starts(self, documents: np.ndarray) -> np.ndarray:
+    """Where documents begin among the words, except the first: int [D - 1].
+
+    Args:
+      documents: int [R, L], see `number_documents`.
+    """
+    of_word = documents.reshape(-1)[self.starts]
     return np.flatnonzero(np.diff(of_word)) + 1
 
-  def numbered(self, terms: set[tuple[int, ...]], parts: np.ndarray) -> np.ndarray:
-    """Numbers the terms in each row: float32 [R, L]."""
+  def number_terms(
+    self, terms: set[tuple[int, ...]], documents: np.ndarray
+  ) -> np.ndarray:
+    """Numbers the terms in each row, from 1; longer terms take precedence.
+
+    Args:
+      terms: each the numbers of its words in the lexicon.
+      documents: int [R, L], see `number_documents`; no term crosses their borders.
+
+    Returns:
+      float32 [R, L], 0 outside terms.
+    """
     length = self.of_token.shape[1]
-    of_word = parts.reshape(-1)[self.starts].tolist()
+    of_word = documents.reshape(-1)[self.starts].tolist()
     in_row = (self.starts // length).tolist()
     longest = max((len(term) for term in terms), default=0)
     ids, numbers = self.ids.tolist(), np.zeros(len(self.ids))
@@ -67,16 +82,16 @@ class Words:
           at += size - 1
           break
       at += 1
-    return self.each(numbers)
+    return self.to_tokens(numbers)
 
 
 @final
 class Lexicon:
-  """The different words of several corpora, numbered from 0 on in the order found.
+  """The U different words of one corpus or several, numbered in order of occurrence.
 
   Attributes:
-    words: the words, without space around them.
-    tokens: the ids of each, as it was first found.
+    words: the words, without surrounding space.
+    tokens: the token ids of each word at its first occurrence.
   """
 
   def __init__(self, vocabulary: Vocabulary, *, keep_case: bool = False) -> None:
@@ -88,7 +103,7 @@ class Lexicon:
     self._by_tokens: dict[bytes, int] = {}
 
   def read(self, columns: Columns) -> Words:
-    """Finds the words of rows."""
+    """Finds the words in rows, and adds those that are new."""
     token, segment, word = (columns[name] for name in ("token", "segment", "word"))
     changed = np.ones(token.shape, bool)
     changed[:, 1:] = (np.diff(word, axis=1) != 0) | (np.diff(segment, axis=1) != 0)
@@ -101,31 +116,36 @@ class Lexicon:
     ids = [self._number(flat[start:stop]) for start, stop in spans]
     return Words(np.array(ids, int), starts, of_token)
 
-  def spell(self, text: str) -> list[int]:
-    """The words of a text."""
+  def words_in(self, text: str) -> list[int]:
+    """The numbers of the words in a text; adds those that are new."""
     (found,) = self._vocabulary.encode([f" {text.strip()}"])
     ends = np.flatnonzero(np.diff(found.words)) + 1
     return [self._number(ids) for ids in np.split(found.ids, ends) if len(ids)]
 
-  def first(
+  def top_words(
     self, scores: np.ndarray, count: int, *, ignored: Collection[str]
   ) -> np.ndarray:
-    """The words with the highest scores above 0, the best first: int [K].
+    """The words with the highest scores, in descending order.
 
     Args:
-      scores: [U], of all words.
-      count: K, how many; fewer where there are no more.
-      ignored: words that are passed over, in lower case, as are those without two
-        letters.
+      scores: [U]; only words with a score above 0 count.
+      count: the greatest number of words to return.
+      ignored: words to leave out, in lower case. Words with fewer than two letters are
+        left out as well.
+
+    Returns:
+      int [K], numbers of words.
 
     Raises:
-      UserError: there is none.
+      UserError: no word has a score above 0.
     """
-    fits = np.array([_lettered(w) and w.lower() not in ignored for w in self.words])
+    fits = np.array([_has_letters(w) and w.lower() not in ignored for w in self.words])
     order = np.argsort(-scores, kind="stable")
     best = order[(fits & (scores > 0))[order]][:count]
     if not len(best):
-      raise UserError("training: expected words that not all of the reference has")
+      raise UserError(
+        "training: expected words that not all documents of the reference have"
+      )
     return best
 
   def _number(self, ids: np.ndarray) -> int:
@@ -141,5 +161,5 @@ class Lexicon:
     return self._by_tokens[key]
 
 
-def _lettered(word: str) -> bool:
+def _has_letters(word: str) -> bool:
   return sum(character.isalpha() for character in word) > 1

@@ -1,4 +1,4 @@
-"""Sources of records that lie in memory."""
+"""Sources of records in memory."""
 
 import dataclasses
 import gzip
@@ -19,7 +19,12 @@ from maskjax.resolve import did_you_mean
 @final
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Arrays:
-  """A source whose record `i` is row `i` of every array."""
+  """A source whose record `i` is row `i` of every array.
+
+  Attributes:
+    columns: arrays `[N, ...]` by the names of the record's entries.
+    name: what error messages call the source.
+  """
 
   columns: Mapping[str, np.ndarray]
   name: str
@@ -84,7 +89,7 @@ def digits(*, split: str = "train") -> Arrays:
 
 
 def idx(*, root: str, split: str = "train") -> Arrays:
-  """Images and labels in the IDX files of MNIST and its kin, plain or gzipped.
+  """Images and labels in IDX files, as of MNIST, plain or gzipped.
 
   Args:
     root: the folder, local or on object storage, of `train-images-idx3-ubyte`,
@@ -106,7 +111,7 @@ def idx(*, root: str, split: str = "train") -> Arrays:
     raise UserError(
       f"no folder {root!r} of IDX files; for Fashion-MNIST install the Debian "
       "package dataset-fashion-mnist and set root='/usr/share/datasets/"
-      "fashion-mnist', or use the source 'tfds' with name='fashion_mnist'"
+      "fashion-mnist', or use the source 'tfds' with dataset='fashion_mnist'"
     )
   columns = {
     "image": _read_idx(folder, f"{prefixes[split]}-images-idx3-ubyte", 3)[..., None],

@@ -18,10 +18,10 @@ def mixup_cutmix(
 ) -> tuple[jax.Array, jax.Array]:
   """Mixes every image with its partner from the reversed batch.
 
-  mixup (Zhang et al. 2018) averages the two images; CutMix (Yun et al. 2019) puts
-  a box of the partner on the image. As in timm's batch mode, one choice, one share
-  and one box hold for the whole batch, and the targets are averaged by the share
-  of pixels that each image really has.
+  mixup (Zhang et al. 2018) averages the two images; CutMix (Yun et al. 2019) pastes
+  a box of the partner into the image. As in timm's batch mode, the whole batch has one
+  choice between the two, one share and one box, and the targets are averaged by the
+  shares of pixels after clipping the box to the image.
 
   Args:
     key: the randomness.
@@ -30,8 +30,8 @@ def mixup_cutmix(
     mixup_alpha: the share in mixup is drawn from Beta(alpha, alpha); 0 for no
       mixup; with both at 0 nothing is mixed.
     cutmix_alpha: the same for CutMix.
-    prob: how often a batch is mixed at all.
-    switch_prob: how often it is CutMix rather than mixup, where both are on.
+    prob: probability that a batch is mixed.
+    switch_prob: probability of CutMix instead of mixup, where both are on.
 
   Returns:
     The mixed `images` and `targets`, of the same shapes and dtypes.
@@ -66,7 +66,7 @@ def mixup_cutmix(
 
 
 def smooth_labels(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
-  """One-hot targets that keep `smoothing` of their weight for all classes.
+  """One-hot targets with `smoothing` of their weight spread evenly over all classes.
 
   Args:
     labels: int `[B]`.

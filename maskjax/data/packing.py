@@ -1,4 +1,4 @@
-"""Documents of any length to rows of one length, nearly without padding."""
+"""Packing: documents of any length to rows of one length, with little padding."""
 
 import bisect
 import heapq
@@ -11,47 +11,49 @@ from maskjax.tokens.vocabulary import Encoded, Vocabulary
 
 __all__ = ["best_fit", "packed"]
 
-# Of all places, the share without a text that needs no cutting of others.
-MOST_FILLING = 0.02
-# Of a text, what is worth a place of its own, with the tokens around it.
-LEAST_PART = 16
+# Share of padding below which no more texts are split to fill rows.
+MAX_PADDING = 0.02
+# Tokens of the smallest part that is split off a text, with its two special tokens.
+MIN_PART = 16
 
 
 def packed(
-  texts: Sequence[str], vocabulary: Vocabulary, *, length: int, alone: bool = False
+  texts: Sequence[str], vocabulary: Vocabulary, *, length: int, pack: bool = True
 ) -> dict[str, np.ndarray]:
   """Packs texts into rows.
 
-  A text that is longer than a row is cut between words, and so are texts whose lengths
-  would leave much of the rows empty; each part begins and ends with the tokens for
-  that, and no part stands in two rows. What attends must not look from one part into
-  another: `segment` tells them apart.
+  Texts longer than a row are split between words, and so are texts whose lengths would
+  leave much padding. Each part is in one row, between the vocabulary's `first` and
+  `last` tokens. `segment` numbers the parts of a row, none of which may attend to
+  another.
 
   Args:
     texts: for example `maskjax.data.documents`.
-    vocabulary: turns them into ids.
-    length: tokens of a row, L.
-    alone: put each part into a row of its own, in order, and fill it up.
+    vocabulary: encodes them.
+    length: number of tokens L of a row.
+    pack: put several parts into a row. Without it each part has a row of its own, in
+      order, with padding behind it.
 
   Returns:
     The columns of R rows, each int32 [R, L]: those of `maskjax.tokens.Text`, and
-    `characters`, how many of the text each token stands for.
+    `characters`, the number of characters of the text that each token stands for.
 
   Raises:
-    UserError: a row has no place for a token between the first and the last.
+    UserError: `length` is below 3, a token between the first and the last.
   """
   if length < 3:
     raise UserError(f"length={length}: expected at least 3, for a token between two")
   encoded = vocabulary.encode(texts)
-  parts = [part for whole in encoded for part in _cut(whole, length - 2)]
+  parts = [part for whole in encoded for part in _split(whole, length - 2)]
   rows = [[part] for part in parts]
-  if not alone:
-    fitted = best_fit([_room(part) for part in parts], length)
+  if pack:
+    fitted = best_fit([_size(part) for part in parts], length)
     rows = [[parts[number] for number in row] for row in fitted]
-    _fill_up(rows, length)
-  empty = dict(token=vocabulary.pad, segment=0, position=0, word=-1, characters=0)
+    _split_to_fill(rows, length)
+  padding = dict(token=vocabulary.pad, segment=0, position=0, word=-1, characters=0)
   columns = {
-    name: np.full((len(rows), length), fill, np.int32) for name, fill in empty.items()
+    name: np.full((len(rows), length), value, np.int32)
+    for name, value in padding.items()
   }
   for row, members in enumerate(rows):
     start = 0
@@ -68,60 +70,61 @@ def packed(
 
 
 def best_fit(lengths: Sequence[int], row: int) -> list[list[int]]:
-  """Puts pieces into rows: the longest first, each where it leaves the least room.
+  """Assigns pieces to rows by best-fit decreasing bin packing.
 
   Args:
     lengths: of the pieces, none above `row`.
-    row: the room of an empty row.
+    row: the length of a row.
 
   Returns:
-    The numbers of the pieces of each row.
+    The indices of the pieces of each row.
 
   Example:
     >>> best_fit([3, 5, 2, 2], 6)
     [[1], [0, 2], [3]]
   """
   rows: list[list[int]] = []
-  room: list[tuple[int, int]] = []  # what is left, and of which row; ascending
+  # The free length of each row, and the number of the row, ascending.
+  free: list[tuple[int, int]] = []
   for piece in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-    at = bisect.bisect_left(room, (lengths[piece], 0))
-    left, number = room.pop(at) if at < len(room) else (row, len(rows))
+    at = bisect.bisect_left(free, (lengths[piece], 0))
+    left, number = free.pop(at) if at < len(free) else (row, len(rows))
     if number == len(rows):
       rows.append([])
     rows[number].append(piece)
-    bisect.insort(room, (left - lengths[piece], number))
+    bisect.insort(free, (left - lengths[piece], number))
   return rows
 
 
-def _room(part: Encoded) -> int:
-  """Places that a part takes in a row, with the tokens around it."""
+def _size(part: Encoded) -> int:
+  """The tokens of a part in a row, with the two special tokens around it."""
   return len(part.ids) + 2
 
 
-def _fill_up(rows: list[list[Encoded]], length: int) -> None:
-  """Cuts the parts of the emptiest rows, and fills the others with them, in place.
+def _split_to_fill(rows: list[list[Encoded]], length: int) -> None:
+  """Splits the parts of the rows with most padding to fill the others, in place.
 
   Args:
-    rows: the parts of each.
-    length: places of a row.
+    rows: the parts of each row.
+    length: number of tokens of a row.
   """
-  # The room of each row, negative, the emptiest row first.
-  left = [(sum(map(_room, row)) - length, i) for i, row in enumerate(rows)]
+  # The free length of each row, negative, the emptiest row first.
+  left = [(sum(map(_size, row)) - length, i) for i, row in enumerate(rows)]
   heapq.heapify(left)
-  total = -sum(room for room, _ in left)
-  while len(left) > 1 and total > MOST_FILLING * len(left) * length:
+  total = -sum(negative for negative, _ in left)
+  while len(left) > 1 and total > MAX_PADDING * len(left) * length:
     negative, emptiest = heapq.heappop(left)
     loose, rows[emptiest] = rows[emptiest], []
     total += negative
     for part in loose:
       start = 0
-      while start < len(part.ids) and -left[0][0] >= LEAST_PART:
-        room, row = left[0]
-        piece = next(_cut(part.part(start, len(part.ids)), -room - 2))
+      while start < len(part.ids) and -left[0][0] >= MIN_PART:
+        negative, row = left[0]
+        piece = next(_split(part.part(start, len(part.ids)), -negative - 2))
         rows[row].append(piece)
         start += len(piece.ids)
-        total -= _room(piece)
-        heapq.heapreplace(left, (room + _room(piece), row))
+        total -= _size(piece)
+        heapq.heapreplace(left, (negative + _size(piece), row))
       if start < len(part.ids):
         rows[emptiest].append(part.part(start, len(part.ids)))
     if rows[emptiest]:
@@ -130,8 +133,8 @@ def _fill_up(rows: list[list[Encoded]], length: int) -> None:
   rows[:] = [row for row in rows if row]
 
 
-def _cut(whole: Encoded, most: int) -> Iterator[Encoded]:
-  """Parts of a text, cut between words where no word alone is too long."""
+def _split(whole: Encoded, most: int) -> Iterator[Encoded]:
+  """Splits a text into parts of at most `most` tokens, between words where possible."""
   start, count = 0, len(whole.ids)
   while start < count:
     stop = min(start + most, count)

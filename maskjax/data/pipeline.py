@@ -1,25 +1,24 @@
 """From a source to the batches of a step, the same on any number of processes.
 
-The batch of a step is a function of the seed and the step alone. Work is thus
-resumed by asking for the batches from a step on, and threads and processes can
-change in number without changing what is trained on.
+The batch of a step is a function of the seed and the step only. A run thus resumes by
+reading the batches from its step on, and the number of threads and processes can
+change without changing the data.
 """
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, final
 
 import numpy as np
 
-from maskjax.data.records import Record, Source
+from maskjax.data.records import Record, Source, Transform, is_random
 from maskjax.errors import RecordError, UserError
 from maskjax.resolve import did_you_mean
 
 Batch = dict[str, np.ndarray]
-Transform = Callable[..., Record]
 
-# So many bad records in a row are no accident: the whole source is bad.
+# After this many bad records in a row the whole source must be bad.
 _MOST_SKIPPED = 100
 
 
@@ -28,24 +27,24 @@ _MOST_SKIPPED = 100
 class Pipeline:
   """Reads, transforms, shuffles, shards and batches the records of a source.
 
-  Besides the record's own entries a batch holds `index`, int32 `[B]`, the place
-  of each record in the source. Without `repeat`, the records come once, the last
-  batch is filled up with its last record, and `valid`, bool `[B]`, is False in
-  the rows that should not count: the padding, and substitutes of bad records.
+  Besides the record's own entries a batch holds `index`, int32 `[B]`, the index
+  of each record in the source. Without `repeat`, each record comes once, the last
+  batch is padded with copies of its last record, and `valid`, bool `[B]`, is False in
+  the rows that do not count: the padding, and substitutes of bad records.
 
   Attributes:
     source: the records.
     batch_size: of the global batch, over all processes.
     seed: of the order and of the random transforms, from 0 to 2**32 - 1.
     transforms: functions of `(record)` or `(record, rng)`, applied in turn.
-    shuffle: a new order in every epoch, or the source's.
-    repeat: epoch after epoch without end, or one epoch.
+    shuffle: whether each epoch has a new random order, instead of the source's.
+    repeat: whether epochs follow each other without end, instead of a single one.
     on_bad_record: `"raise"` a RecordError, or `"skip"` to the next good record
       of the source; then `bad_records`, int32 `[B]`, counts those passed over.
-    num_threads: threads that make batches; 0 makes them when they are asked for.
-    prefetch: batches made ahead.
-    process_index: which rows are this process's; None for JAX's own.
-    process_count: of how many processes; None for JAX's own.
+    num_threads: threads that make batches ahead; with 0 each is made when it is read.
+    prefetch: number of batches made ahead.
+    process_index: the index of this process; None for JAX's.
+    process_count: the number of processes; None for JAX's.
 
   Example:
     >>> from maskjax.data import arrays
@@ -85,14 +84,14 @@ class Pipeline:
 
   @property
   def steps_per_epoch(self) -> int:
-    """Batches that hold an epoch, the last perhaps in part."""
+    """Batches of an epoch, the last of which may have fewer records."""
     return (len(self.source) + self.batch_size - 1) // self.batch_size
 
   def __call__(self, start_step: int = 0) -> "Batches":
     """Starts reading.
 
     Args:
-      start_step: the step whose batch comes first.
+      start_step: the step of the first batch.
 
     Returns:
       An iterator over this process's part of each batch, arrays
@@ -100,7 +99,7 @@ class Pipeline:
 
     Raises:
       UserError: the batch does not divide among the processes. While iterating:
-        records of a batch differ in shape, or a transform complains.
+        records of a batch differ in shape, or a transform refuses one.
       RecordError: while iterating: a record cannot be read.
     """
     # Grain takes a second to import.
@@ -123,9 +122,7 @@ class Pipeline:
     if self.repeat:
       rows = rows.repeat()
     for transform in self.transforms:
-      rows = (
-        rows.random_map(transform) if _is_random(transform) else rows.map(transform)
-      )
+      rows = rows.random_map(transform) if is_random(transform) else rows.map(transform)
     steps = _Steps(rows, self.batch_size, index, count, mark_valid=not self.repeat)
     options = grain.ReadOptions(
       num_threads=self.num_threads, prefetch_buffer_size=self.prefetch
@@ -143,7 +140,7 @@ class Batches(Iterator[Batch]):
     self._error: Exception | None = None
 
   def __next__(self) -> Batch:
-    # Grain would skip the batch that failed, and the steps would be off by one.
+    # Grain would skip the failed batch, and every later step would get another one.
     if self._error is not None:
       raise self._error
     try:
@@ -167,7 +164,7 @@ class Batches(Iterator[Batch]):
 
 
 class _Records:
-  """The source's records with their `index`, past bad ones if need be."""
+  """The source's records with their `index`; a bad one is replaced by the next good."""
 
   def __init__(self, source: Source, skip: bool):
     self._source = source
@@ -183,10 +180,10 @@ class _Records:
       try:
         record = {**self._source[at], "index": np.asarray(at, np.int32)}
       except Exception as error:
-        # The complaints of a source about anything but the record stay as they are.
+        # Errors of a source about anything but the record stay as they are.
         if isinstance(error, UserError) and not isinstance(error, RecordError):
           raise
-        # The message says it all, since a cause is lost between processes.
+        # The message is complete, because the cause is lost between processes.
         kind = "" if isinstance(error, RecordError) else f"{type(error).__name__}: "
         message = f"record {at} of {_short(self._source)}: {kind}{error}"
         if not self._skip:
@@ -201,8 +198,8 @@ class _Records:
 class _Steps:
   """The batch of each step, or rather one process's block of its rows.
 
-  A process takes neighboring rows of the global batch. Were they dealt out in
-  turn, the order of the rows would depend on the number of processes.
+  A process has consecutive rows of the global batch, so that the order of the rows does
+  not depend on the number of processes.
   """
 
   def __init__(
@@ -225,13 +222,13 @@ class _Steps:
 
   def __getitem__(self, step: int) -> Batch:
     first = step * self._batch_size + self._offset
-    places = range(first, first + self._block)
+    numbers = range(first, first + self._block)
     last = len(self._rows) - 1
-    rows = [self._rows[place] for place in places if place <= last]
+    rows = [self._rows[number] for number in numbers if number <= last]
     rows = rows or [self._rows[last]]
     batch = _stack(rows + rows[-1:] * (self._block - len(rows)))
     if self._mark_valid:
-      batch["valid"] = np.array([place <= last for place in places])
+      batch["valid"] = np.array([number <= last for number in numbers])
       if "bad_records" in batch:
         batch["valid"] &= batch["bad_records"] == 0
     return batch
@@ -260,12 +257,8 @@ def _stack(records: Sequence[Record]) -> Batch:
   return batch
 
 
-def _is_random(transform: Transform) -> bool:
-  return "rng" in inspect.signature(transform).parameters
-
-
 def _check_transform(transform: Transform) -> None:
-  given = ("record", "rng") if _is_random(transform) else ("record",)
+  given = ("record", "rng") if is_random(transform) else ("record",)
   try:
     inspect.signature(transform).bind(*given)
   except TypeError as error:

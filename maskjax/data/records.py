@@ -1,12 +1,13 @@
 """What a source is, and what its records hold.
 
-A source is anything with a length that gives a record, a dict of arrays, for an
+A source is anything with a length that returns a record, a dict of arrays, for an
 index. Records of images hold `"image"`, uint8 or float32 `[H, W, C]`, where there are
 pairs of images also `"image2"`, and where there are labels `"label"`, an int32 scalar.
 """
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,12 +15,14 @@ import numpy as np
 from maskjax.errors import UserError
 
 Record = dict[str, np.ndarray]
+# Of a record, or of a record and an `rng`, see `maskjax.data.transforms`.
+Transform = Callable[..., Record]
 
 
 class Source(Protocol):
   """What a pipeline reads: records by index, from 0 to `len(source) - 1`.
 
-  Its `repr` stands in error messages, so it should be short.
+  Error messages show its `repr`, so it should be short.
   """
 
   def __len__(self) -> int: ...
@@ -27,10 +30,24 @@ class Source(Protocol):
   def __getitem__(self, index: int, /) -> Record: ...
 
 
-def every_image(transform: Callable[..., Record]) -> Callable[..., Record]:
-  """Makes of a transform of a record's `image` one that transforms its `image2` too.
+def is_random(transform: Transform) -> bool:
+  """Whether a transform takes a generator, as a parameter named `rng`."""
+  return "rng" in inspect.signature(transform).parameters
 
-  A random one draws anew for the second image.
+
+def apply(
+  transforms: Sequence[Transform], record: Record, rng: np.random.Generator
+) -> Record:
+  """Applies transforms in turn; the random ones draw from one generator."""
+  for transform in transforms:
+    record = transform(record, rng) if is_random(transform) else transform(record)
+  return record
+
+
+def every_image(transform: Transform) -> Transform:
+  """Extends a transform of a record's `image` to its `image2`, where it has one.
+
+  A random transform draws again for the second image.
   """
 
   @functools.wraps(transform)
@@ -49,13 +66,13 @@ def get_image(record: Record, user: str) -> np.ndarray:
 
   Args:
     record: a record.
-    user: the transform that asks, for the message.
+    user: the transform that needs it, for the error message.
 
   Returns:
     uint8 or float32 `[H, W, C]`.
 
   Raises:
-    UserError: the record has no image, or one of another form.
+    UserError: the record has no image, or one of another shape or dtype.
   """
   if "image" not in record:
     raise UserError(f"{user} needs records with an 'image', got {sorted(record)}")

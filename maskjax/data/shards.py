@@ -1,4 +1,4 @@
-"""Rows of tokens on disk: packed once, read by many runs without tokenizing again."""
+"""Rows of tokens on disk: packed once, read by many runs."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from maskjax import storage
 from maskjax.data.documents import Documents
 from maskjax.data.packing import packed
-from maskjax.data.text import Rows, read_documents, read_vocabulary, scorer
+from maskjax.data.text import TokenRows, read_documents, read_vocabulary, scorer
 from maskjax.errors import UserError
 from maskjax.resolve import did_you_mean
 from maskjax.tokens import vocabulary as vocabularies
@@ -18,7 +18,7 @@ from maskjax.tokens import vocabulary as vocabularies
 TOKENIZER = "tokenizer.json"
 INDEX = "index.json"
 SCORE = "score"
-# Texts that are packed together, into one shard: more would fill rows no better.
+# Texts of one shard, which are packed together: more would save no more padding.
 SHARD = 10_000
 
 
@@ -32,23 +32,24 @@ def write(
   statistic: str | Mapping[str, Any] | None = None,
   split: str = "train",
 ) -> int:
-  """Packs documents into a folder, a shard of them at a time.
+  """Packs documents into rows, and writes them to a folder, shard by shard.
 
   Args:
     folder: local or on object storage; may hold other splits, of the same vocabulary.
     documents: see `maskjax.data.text.text`.
     tokenizer: see there.
-    length: tokens of a row.
+    length: number of tokens of a row.
     pack: see there.
-    statistic: see there; found anew for each shard, so that `training` had better be a
-      sample where there are many.
-    split: what these rows are called.
+    statistic: see there; computed again for each shard, so that for many shards
+      `training` should be a sample.
+    split: the name of the split.
 
   Returns:
     The number of rows.
 
   Raises:
-    UserError: the folder has such a split, or another vocabulary; or see `text`.
+    UserError: the folder has this split already, or rows of another vocabulary; and the
+      errors of `maskjax.data.text.text`.
   """
   root = storage.path(folder)
   vocabulary = read_vocabulary(tokenizer)
@@ -62,32 +63,32 @@ def write(
   vocabulary.save(root / TOKENIZER)
   counts = []
   for number, part in enumerate(_parts(texts)):
-    columns = packed(part, vocabulary, length=length, alone=not pack)
+    columns = packed(part, vocabulary, length=length, pack=pack)
     if score:
-      # Floats by their bits, so that all columns are of one type.
+      # The bits of the floats, so that all columns have one dtype.
       columns = {**columns, SCORE: score(columns).view(np.int32)}
     stacked = np.stack([columns[name] for name in sorted(columns)], axis=1)
     with (root / split / f"{number:05}.npy").open("wb") as file:
       np.save(file, stacked.astype(np.int32))
     counts.append(len(stacked))
   index = {"length": length, "columns": sorted(columns), "rows": counts}
-  # Last, so that a folder with an index is whole.
+  # Last, so that a split with an index is complete.
   (root / split / INDEX).write_text(json.dumps(index))
   return sum(counts)
 
 
-def packed_rows(*, root: str, split: str = "train") -> Rows:
-  """Rows that `write`, or `maskjax pack`, put into a folder.
+def packed_rows(*, root: str, split: str = "train") -> TokenRows:
+  """Rows that `write`, or `maskjax pack`, wrote to a folder.
 
-  They stay on disk until they are asked for. Those on object storage are copied to this
-  host once, see `maskjax.storage.local_copy`.
+  They are memory-mapped. Those on object storage are copied to this host once, see
+  `maskjax.storage.local_copy`.
 
   Args:
     root: the folder, local or on object storage.
     split: which of its splits.
 
   Raises:
-    UserError: there is no such folder or split, or it is not whole.
+    UserError: no such folder or split, or a shard is missing or damaged.
   """
   folder = storage.reach(root)
   if not (folder / TOKENIZER).is_file():
@@ -112,15 +113,15 @@ def packed_rows(*, root: str, split: str = "train") -> Rows:
     shards.append(shard)
   types = {SCORE: np.float32}
   columns = {
-    name: Joined([shard[:, place].view(types.get(name, np.int32)) for shard in shards])
-    for place, name in enumerate(index["columns"])
+    name: Joined([shard[:, at].view(types.get(name, np.int32)) for shard in shards])
+    for at, name in enumerate(index["columns"])
   }
   vocabulary = vocabularies.load(str(folder))
-  return Rows(columns, vocabulary, f"packed_rows(root={root!r}, split={split!r})")
+  return TokenRows(columns, vocabulary, f"packed_rows(root={root!r}, split={split!r})")
 
 
 class Joined(Sequence[np.ndarray]):
-  """Arrays one after the other, of which nothing is copied."""
+  """Arrays as one sequence of their rows, without copying them."""
 
   def __init__(self, parts: Sequence[np.ndarray]):
     self._parts = parts

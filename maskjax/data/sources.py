@@ -1,6 +1,7 @@
 """The sources that a config can name."""
 
-from maskjax.data.files import array_record, image_folder, image_pairs, tfds
+from maskjax.data.array_records import array_record, tfds
+from maskjax.data.images import image_folder, image_pairs
 from maskjax.data.labeled import labeled_text, questions, tagged_text
 from maskjax.data.memory import arrays, digits, idx
 from maskjax.data.shards import packed_rows

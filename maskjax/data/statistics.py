@@ -1,10 +1,10 @@
-"""What a corpus says of the tokens of rows: their `score`, for systems that ask for it.
+"""Statistics of a corpus for each token: the column `score`, for systems that need it.
 
-A statistic is a function of `rows`, the columns that are scored, and of `vocabulary`;
-most also need `training`, the columns of the documents that are trained on, so that
-held-out rows are scored by what was found there, and some `reference`, those of another
-corpus. A config gives the documents of both, see `maskjax.data.text`. It returns
-float32 [R, L]; what is no word is 0.
+A statistic is a function of `rows`, the columns to score, and of `vocabulary`, both by
+keyword. Most also need `training`, the columns of the training documents, so that
+held-out rows are scored by the statistics of those; some need `reference`, the columns
+of another corpus. A config names the documents of both, see `maskjax.data.text`. A
+statistic returns float32 [R, L], 0 outside words.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -12,10 +12,14 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from maskjax import storage
-from maskjax.data import word_classes as taggers
-from maskjax.data.lexicon import Columns, Lexicon, Words, documents
+from maskjax.data import taggers
+from maskjax.data.lexicon import Columns, Lexicon, Words, number_documents
 from maskjax.data.ngrams import ngrams
-from maskjax.data.word_vectors import cosines, from_contexts, of_tokens
+from maskjax.data.word_vectors import (
+  context_vectors,
+  cosine_similarities,
+  mean_token_vectors,
+)
 from maskjax.errors import UserError
 from maskjax.resolve import find
 from maskjax.tokens.vocabulary import Vocabulary
@@ -40,27 +44,26 @@ def informative_rates(
   passes: int = 1,
   seed: int = 0,
 ) -> np.ndarray:
-  """How often each token should be masked, by how much visible ones say of it.
+  """The rate at which to mask each token, by its information with visible tokens.
 
-  As InforMask does (https://arxiv.org/abs/2210.11771, section 3): of several masks
-  drawn for a row, that one is the best whose masked tokens have the highest sum of
-  pointwise mutual information with its visible ones. One pass over the training rows
-  counts how often the best mask masks each token of the vocabulary; these are the
-  scores.
+  As InforMask does (https://arxiv.org/abs/2210.11771, section 3): among several masks
+  drawn for a row, the best one has the highest sum of pointwise mutual information
+  between masked and visible tokens. The score of a token of the vocabulary is the share
+  of its occurrences in the training rows that the best masks mask.
 
   Args:
     rows: see above.
     vocabulary: see above.
     training: see above.
-    mask_ratio: share of a row's words that the masks mask, and the score of tokens that
-      no training row has.
-    window: how many places apart two tokens of a document occur together.
-    candidates: masks that are drawn for a row.
-    passes: how often masks are drawn for each row, where there are few.
+    mask_ratio: share of a row's tokens in each mask, and the score of tokens that occur
+      in no training row.
+    window: greatest distance, in tokens, of two tokens of a document that co-occur.
+    candidates: number of masks drawn for a row.
+    passes: number of passes over the training rows, for small corpora.
     seed: of the masks.
 
   Raises:
-    UserError: numbers that cannot be.
+    UserError: `mask_ratio` is outside (0, 1), or another number is below 1.
   """
   if not 0 < mask_ratio < 1:
     raise UserError(f"mask_ratio={mask_ratio}: expected a number between 0 and 1")
@@ -92,13 +95,14 @@ def informative_rates(
 def pointwise_information(columns: Columns, size: int, *, window: int) -> np.ndarray:
   """The pointwise mutual information of tokens: float32 [V, V], in nats.
 
-  That is log p(a, b) / (p(a) p(b)), where p(a, b) is the share of all pairs in a window
-  of a document; 0 for tokens that never occur together. It takes 4 V^2 bytes.
+  That is log(p(a, b) / (p(a) p(b))), where p(a, b) is the share of the pair among all
+  pairs within a window of a document; 0 for tokens that never co-occur. The table takes
+  4 V^2 bytes.
 
   Args:
     columns: of rows.
-    size: V, number of tokens.
-    window: how many places apart two tokens occur together.
+    size: number of tokens V of the vocabulary.
+    window: greatest distance, in tokens, of two tokens that co-occur.
 
   Example:
     >>> row = dict(token=[[0, 1, 0, 1]], segment=[[1] * 4], word=[[0, 1, 2, 3]])
@@ -127,10 +131,10 @@ def pointwise_information(columns: Columns, size: int, *, window: int) -> np.nda
 
 
 def informative_score(information: np.ndarray, masks: np.ndarray) -> np.ndarray:
-  """The sum of what visible tokens say of masked ones, of each of K masks.
+  """The sum of the mutual information of masked and visible tokens, for K masks.
 
   Args:
-    information: [T, T], of each token with each other.
+    information: [T, T], pointwise mutual information of pairs of tokens.
     masks: bool [K, T], True where masked.
 
   Returns:
@@ -153,39 +157,42 @@ def anchor_similarity(
   vectors: str | None = None,
   ignored: Collection[str] = tuple(taggers.FUNCTION_WORDS),
 ) -> np.ndarray:
-  """How like each word is to the nearest of those that set two corpora apart.
+  """The similarity of each word to the nearest anchor: a word that sets corpora apart.
 
-  As Difference-Masking does (https://arxiv.org/abs/2305.14577, section 3): anchors are
-  the words of the highest `tf_icf`, and the similarity is the cosine of two words'
-  vectors.
+  As Difference-Masking does (https://arxiv.org/abs/2305.14577, section 3): the anchors
+  are the words with the highest `tf_icf`, and the similarity is the cosine of the
+  vectors of two words.
 
   Args:
     rows: see above.
     vocabulary: see above.
-    training: see above, of the domain that is trained for.
-    reference: columns of what was trained on before.
-    anchors: how many.
-    vectors: path of an array [V, D] in a `.npy` file, a vector for each token, such as
-      the table of a pretrained model; a word has the mean of its tokens'. By default
-      vectors are made of the training rows, see `maskjax.data.word_vectors`.
-    ignored: words that are no anchors, in lower case; English function words.
+    training: columns of the domain that the model is adapted to.
+    reference: columns of the corpus that the model was trained on before.
+    anchors: number of anchors.
+    vectors: path of a `.npy` file of an array [V, D], a vector for each token, such as
+      the embedding table of a pretrained model; the vector of a word is the mean of
+      those of its tokens. By default vectors are computed from the training rows, see
+      `maskjax.data.word_vectors`.
+    ignored: words that are no anchors, in lower case; by default English function
+      words.
 
   Raises:
-    UserError: no such vectors, or no anchors.
+    UserError: no such file of vectors, or `anchors` is below 1, or no word of the
+      domain can be an anchor.
   """
   if anchors < 1:
     raise UserError(f"anchors={anchors}: expected at least 1")
   lexicon = Lexicon(vocabulary)
-  domain, other, asked = (lexicon.read(c) for c in (training, reference, rows))
-  scores = tf_icf(domain, documents(reference), other, len(lexicon.words))
-  nearest = lexicon.first(scores, anchors, ignored=set(ignored))
+  domain, other, words = (lexicon.read(c) for c in (training, reference, rows))
+  scores = tf_icf(domain, number_documents(reference), other, len(lexicon.words))
+  nearest = lexicon.top_words(scores, anchors, ignored=set(ignored))
   if vectors is None:
-    parts = documents(training).reshape(-1)[domain.starts]
-    table = from_contexts(domain.ids, parts, len(lexicon.words))
+    documents = number_documents(training).reshape(-1)[domain.starts]
+    table = context_vectors(domain.ids, documents, len(lexicon.words))
   else:
-    table = of_tokens(vectors, lexicon.tokens, len(vocabulary))
-  similarity = cosines(table, table[nearest]).max(axis=1)
-  return asked.spread(similarity)
+    table = mean_token_vectors(vectors, lexicon.tokens, len(vocabulary))
+  similarity = cosine_similarities(table, table[nearest]).max(axis=1)
+  return words.lookup(similarity)
 
 
 def terms(
@@ -198,85 +205,89 @@ def terms(
   count: int = 200,
   ignored: Collection[str] = tuple(taggers.FUNCTION_WORDS),
 ) -> np.ndarray:
-  """Numbers the terms of a domain that a row has, from 1 on; 0 is no term.
+  """Numbers the terms of a domain in each row, from 1; 0 outside terms.
 
   Args:
     rows: see above.
     vocabulary: see above.
-    terms: the terms, of one word or more; or the path of a file with one on each line.
-      Case does not matter, and a longer term comes before those within it. By default
-      they are the words of the highest `tf_icf`.
-    training: see above, where no terms are given.
-    reference: columns of general text, where no terms are given.
-    count: how many words are terms then.
-    ignored: words that are none then, in lower case; English function words.
+    terms: the terms, each of one word or more, or the path of a file with a term on
+      each line. Case does not matter, and a longer term takes precedence over those
+      within it. By default the words with the highest `tf_icf`.
+    training: see above; needed without `terms`.
+    reference: columns of general text; needed without `terms`.
+    count: number of terms without `terms`.
+    ignored: words that are no terms without `terms`, in lower case; by default English
+      function words.
 
   Raises:
-    UserError: neither terms nor both corpora, or no such file.
+    UserError: neither `terms` nor both corpora, or no such file.
   """
   lexicon = Lexicon(vocabulary)
   if terms is not None:
     listed = _lines(terms) if isinstance(terms, str) else terms
-    known = {tuple(lexicon.spell(term)) for term in listed} - {()}
+    known = {tuple(lexicon.words_in(term)) for term in listed} - {()}
   elif training is None or reference is None:
     raise UserError("terms: expected a list or a file, or training and reference")
   else:
     domain, other = lexicon.read(training), lexicon.read(reference)
-    scores = tf_icf(domain, documents(reference), other, len(lexicon.words))
-    best = lexicon.first(scores, count, ignored=set(ignored))
+    scores = tf_icf(domain, number_documents(reference), other, len(lexicon.words))
+    best = lexicon.top_words(scores, count, ignored=set(ignored))
     known = {(number,) for number in best.tolist()}
-  asked = lexicon.read(rows)
-  return asked.numbered(known, documents(rows))
+  return lexicon.read(rows).number_terms(known, number_documents(rows))
 
 
 def word_classes(
   *, rows: Columns, vocabulary: Vocabulary, tagger: str = "english"
 ) -> np.ndarray:
-  """The class of each word, a number from 0 on, such as its part of speech.
+  """The class of each word, such as its part of speech, as an index from 0.
 
   Args:
     rows: see above.
     vocabulary: see above.
-    tagger: name of a function of `maskjax.data.word_classes`, or an import path like
-      `my_lab.tags:tag`: from the words of a document, a list, to a name of
-      `maskjax.data.word_classes.CLASSES` for each.
+    tagger: name of a function of `maskjax.data.taggers`, or an import path like
+      `my_lab.tags:tag`, of a function from the words of a document, a list, to a name
+      of `maskjax.data.taggers.CLASSES` for each.
 
   Raises:
-    UserError: no such function, or one that gives something else.
+    UserError: no such function, or it returned something else.
   """
   tag: Callable[[Sequence[str]], Sequence[str]] = find(taggers, tagger)
   numbers = {name: number for number, name in enumerate(taggers.CLASSES)}
   lexicon = Lexicon(vocabulary, keep_case=True)
-  asked = lexicon.read(rows)
-  classes = np.zeros(len(asked.ids), np.float32)
-  for part in np.split(np.arange(len(asked.ids)), asked.borders(documents(rows))):
-    found = list(tag([lexicon.words[i] for i in asked.ids[part]]))
+  words = lexicon.read(rows)
+  classes = np.zeros(len(words.ids), np.float32)
+  starts = words.document_starts(number_documents(rows))
+  for part in np.split(np.arange(len(words.ids)), starts):
+    found = list(tag([lexicon.words[i] for i in words.ids[part]]))
     unknown = [name for name in found if name not in numbers]
     if len(found) != len(part) or unknown:
       what = f"the class {unknown[0]!r}" if unknown else f"{len(found)} classes"
       raise UserError(
-        f"tagger={tagger!r} gave {what} for {len(part)} words: expected one of "
+        f"tagger={tagger!r} returned {what} for {len(part)} words: expected one of "
         f"{', '.join(numbers)} for each"
       )
     classes[part] = [numbers[name] for name in found]
-  return asked.each(classes)
+  return words.to_tokens(classes)
 
 
-def tf_icf(domain: Words, parts: np.ndarray, other: Words, size: int) -> np.ndarray:
-  """How much each word is of one corpus and not of another: float [U].
+def tf_icf(domain: Words, documents: np.ndarray, other: Words, size: int) -> np.ndarray:
+  """Term frequency in a domain, times inverse corpus frequency in another corpus.
 
-  Its share of the one's words, times its inverse corpus frequency in the other: the
-  logarithm of N + 1 over n + 1, where n of N documents have it (Reed and others, 2006,
-  https://doi.org/10.1109/ICMLA.2006.50). What all documents have counts nothing.
+  The share of a word among the domain's words times log((N + 1) / (n + 1)), where n of
+  the N documents of the other corpus have the word (Reed et al. 2006,
+  https://doi.org/10.1109/ICMLA.2006.50): 0 for words that all of them have.
 
   Args:
-    domain: the words of the one corpus.
-    parts: the number of its document for each token of the other, see `documents`.
-    other: the words of the other.
-    size: U, how many different words there are.
+    domain: the words of the domain.
+    documents: int [R, L], of the other corpus, see `number_documents`.
+    other: the words of the other corpus.
+    size: number of different words U.
+
+  Returns:
+    float [U].
   """
   shares = np.bincount(domain.ids, minlength=size) / max(len(domain.ids), 1)
-  of_word = parts.reshape(-1)[other.starts]
+  of_word = documents.reshape(-1)[other.starts]
   pairs = np.unique(np.stack([other.ids, of_word]), axis=1)
   have = np.bincount(pairs[0], minlength=size)
   total = len(np.unique(of_word))

@@ -1,4 +1,4 @@
-"""The source of rows of tokens."""
+"""The source of rows of tokens: documents tokenized, packed and scored."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from typing import Any, final
 import numpy as np
 
 from maskjax import resolve
-from maskjax.data import documents as rooms
+from maskjax.data import documents as document_sources
 from maskjax.data import statistics
 from maskjax.data.documents import Documents
 from maskjax.data.packing import packed
@@ -16,20 +16,20 @@ from maskjax.errors import UserError
 from maskjax.tokens import vocabulary as vocabularies
 from maskjax.tokens.vocabulary import Vocabulary
 
-# The keywords of statistics that are documents.
+# The keywords of statistics whose values are documents.
 _CORPORA = {"training", "reference"}
 
 
 @final
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Rows:
+class TokenRows:
   """A source of rows of tokens.
 
   Attributes:
-    columns: of R rows int32 [L] each, see `maskjax.data.packing.packed`; and `score`,
-      float32 [L], where there is a statistic.
+    columns: int32 [R, L] each, see `maskjax.data.packing.packed`; and `score`, float32
+      [R, L], where there is a statistic.
     vocabulary: of the tokens.
-    name: what a message calls it.
+    name: what messages call the source.
   """
 
   columns: Mapping[str, Any]
@@ -53,25 +53,29 @@ def text(
   length: int = 512,
   pack: bool = True,
   statistic: str | Mapping[str, Any] | None = None,
-) -> Rows:
-  """Rows of tokens of documents, nearly without padding.
+) -> TokenRows:
+  """Rows of tokens of documents.
 
   Args:
     documents: name of a source of `maskjax.data.documents`, with its keywords; or the
-      import path of a function that gives texts, any iterable of strings.
+      import path of a function that returns an iterable of strings.
     tokenizer: path of a `tokenizer.json` or of its folder; or `documents` to learn byte
       pairs from, and `size`, the number of tokens.
-    length: tokens of a row.
-    pack: put several documents into a row, which do not attend to each other; without
-      it each has rows of its own.
+    length: number of tokens L of a row.
+    pack: put several documents into a row, which do not attend to each other, and
+      nearly no padding; without it each document has rows of its own.
     statistic: name of a function of `maskjax.data.statistics`, or an import path, and
-      its keywords: gives each token a `score`, for systems that ask for one. `training`
+      its keywords: adds a `score` for each token, for systems that need one. `training`
       and `reference` among its keywords are documents, as above; held-out rows should
-      be scored by those that are trained on.
+      be scored by the training documents.
+
+  Returns:
+    A source of the columns of `maskjax.data.packing.packed` and, with a statistic,
+    `score`: [L] each.
 
   Raises:
-    UserError: no such documents, tokenizer or statistic, or one that has not what rows
-      need.
+    UserError: no such documents, tokenizer or statistic; documents without tokens; a
+      tokenizer without a token of some role; or a statistic of another shape or dtype.
 
   Example:
     >>> english = dict(name="python_reference", split="test")
@@ -81,13 +85,13 @@ def text(
   """
   found = read_documents(documents)
   vocabulary = read_vocabulary(tokenizer)
-  columns = packed(found, vocabulary, length=length, alone=not pack)
+  columns = packed(found, vocabulary, length=length, pack=pack)
   if not len(columns["token"]):
     raise UserError(f"{found!r}: expected documents that have tokens")
   if statistic is not None:
     score = scorer(statistic, vocabulary, length=length, pack=pack)
     columns = {**columns, "score": score(columns)}
-  return Rows(columns, vocabulary, f"text(documents={found!r})")
+  return TokenRows(columns, vocabulary, f"text(documents={found!r})")
 
 
 def scorer(
@@ -97,19 +101,33 @@ def scorer(
   length: int,
   pack: bool,
 ) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-  """The function from columns of rows to scores that a config names, see `text`."""
+  """The statistic that a config names, as a function from columns of rows to scores.
+
+  Args:
+    statistic: see `text`.
+    vocabulary: of the rows.
+    length: number of tokens of a row, also for the statistic's own documents.
+    pack: see `text`.
+
+  Returns:
+    A function from columns to float32 [R, L].
+
+  Raises:
+    UserError: no such statistic or documents, or, when called, scores of another shape
+      or dtype.
+  """
   given: dict[str, Any]
   given = {"name": statistic} if isinstance(statistic, str) else dict(statistic)
   for key in given.keys() & _CORPORA:
     texts = read_documents(given[key])
-    given[key] = packed(texts, vocabulary, length=length, alone=not pack)
+    given[key] = packed(texts, vocabulary, length=length, pack=pack)
 
   def score(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     scores = resolve.build(statistics, given, rows=columns, vocabulary=vocabulary)
     shape = columns["token"].shape
     if scores.shape != shape or scores.dtype != np.float32:
       raise UserError(
-        f"statistic={given['name']!r} gave {scores.dtype} {list(scores.shape)}: "
+        f"statistic={given['name']!r} returned {scores.dtype} {list(scores.shape)}: "
         f"expected float32 {list(shape)}"
       )
     return scores
@@ -119,8 +137,8 @@ def scorer(
 
 def read_documents(spec: str | Mapping[str, Any]) -> Documents:
   """The documents that a config names, see `text`."""
-  found = resolve.build(rooms, spec)
-  return found if isinstance(found, Documents) else rooms.iterable(found)
+  found = resolve.build(document_sources, spec)
+  return found if isinstance(found, Documents) else document_sources.iterable(found)
 
 
 def read_vocabulary(spec: str | Mapping[str, Any]) -> Vocabulary:

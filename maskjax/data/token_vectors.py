@@ -1,4 +1,4 @@
-"""Vectors of tokens from what stands beside them in a text."""
+"""Vectors of tokens from their co-occurrence in texts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,20 +17,21 @@ def token_vectors(
   width: int = 64,
   window: int = 5,
 ) -> np.ndarray:
-  """Tokens that stand beside the same tokens have vectors of the same direction.
+  """Vectors of tokens, similar for tokens that occur next to the same tokens.
 
-  Positive mutual information of tokens and their neighbors, and its largest singular
-  directions: what word2vec fits (https://arxiv.org/abs/1402.3722 and Levy and Goldberg,
-  "Neural word embedding as implicit matrix factorization", 2014), in closed form.
+  The truncated singular value decomposition of the positive pointwise mutual
+  information of tokens and their neighbors: in closed form what word2vec fits
+  (https://arxiv.org/abs/1402.3722 and Levy and Goldberg, "Neural word embedding as
+  implicit matrix factorization", 2014).
 
   Args:
     documents: see `maskjax.data.text.text`.
     tokenizer: see there.
     width: length D of a vector; less where there are fewer tokens.
-    window: how far neighbors may be apart.
+    window: greatest distance of neighbors, in tokens.
 
   Returns:
-    float32 [V, D], of length 1; 0 of tokens that the text has not.
+    float32 [V, D], of norm 1; 0 for tokens that do not occur with others.
   """
   vocabulary = read_vocabulary(tokenizer)
   ids = [found.ids for found in vocabulary.encode(read_documents(documents))]
@@ -40,13 +41,23 @@ def token_vectors(
 def vectors_of(
   texts: list[np.ndarray], size: int, *, width: int, window: int
 ) -> np.ndarray:
-  """As `token_vectors`, of texts as ids, int [T] each, of a vocabulary of this size."""
+  """Vectors of tokens, see `token_vectors`.
+
+  Args:
+    texts: token ids, int [T] each.
+    size: number of tokens V of the vocabulary.
+    width: length D of a vector.
+    window: greatest distance of neighbors, in tokens.
+
+  Returns:
+    float32 [V, D].
+  """
   information = mutual_information(texts, size, window=window)
   width = min(width, size - 1)
-  # The solver begins at random otherwise.
+  # Without a start vector the solver draws a random one.
   left, scales, _ = svds(information, k=width, v0=np.ones(size))
   vectors = left * np.sqrt(scales)
-  # The solver leaves noise in place of zeros.
+  # The solver returns noise instead of zeros.
   seen = np.asarray(information.sum(axis=1)).ravel() > 0
   lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
   vectors = np.where(seen[:, None], vectors / np.maximum(lengths, 1e-12), 0)
@@ -56,7 +67,16 @@ def vectors_of(
 def mutual_information(
   texts: list[np.ndarray], size: int, *, window: int
 ) -> sparse.csr_matrix:
-  """`max(0, log(p(a, b) / p(a) p(b)))` of tokens and neighbors: [V, V], sparse."""
+  """Positive pointwise mutual information: `max(0, log(p(a, b) / (p(a) p(b))))`.
+
+  Args:
+    texts: token ids, int [T] each.
+    size: number of tokens V of the vocabulary.
+    window: greatest distance of neighbors, in tokens.
+
+  Returns:
+    [V, V], sparse.
+  """
   counts = sparse.csr_matrix((size, size))
   for apart in range(1, window + 1):
     pairs = [(ids[:-apart], ids[apart:]) for ids in texts if len(ids) > apart]

@@ -1,4 +1,4 @@
-"""Vectors of words, whose cosines say how like two words are."""
+"""Vectors of words, whose cosine similarity is that of the words."""
 
 import numpy as np
 
@@ -6,9 +6,9 @@ from maskjax import storage
 from maskjax.errors import UserError
 
 
-def from_contexts(
+def context_vectors(
   ids: np.ndarray,
-  parts: np.ndarray,
+  documents: np.ndarray,
   size: int,
   *,
   window: int = 5,
@@ -22,22 +22,22 @@ def from_contexts(
   https://papers.nips.cc/paper/5477, section 5).
 
   Args:
-    ids: int [W], the words of a corpus, one after the other, from 0 to U - 1.
-    parts: int [W], which document each is of.
-    size: U, how many different words there are.
-    window: how many words apart two words of a document occur together.
-    contexts: how many of the most frequent words are looked for around others.
-    width: D, numbers of a vector; fewer where there are fewer contexts.
+    ids: int [W], the words of a corpus, in their order, from 0 to U - 1.
+    documents: int [W], the document of each word.
+    size: number of different words U.
+    window: greatest distance, in words, of two words of a document that co-occur.
+    contexts: number of the most frequent words, whose co-occurrence counts.
+    width: length D of a vector; less where there are fewer contexts.
 
   Returns:
-    float64 [U, D]; 0 for words that have none of the contexts.
+    float64 [U, D]; 0 for words that occur with none of the contexts.
   """
   frequent = np.argsort(-np.bincount(ids, minlength=size), kind="stable")[:contexts]
   column = np.full(size, -1)
   column[frequent] = np.arange(len(frequent))
   together = np.zeros(size * len(frequent))
   for apart in range(1, min(window, len(ids) - 1) + 1):
-    same = parts[:-apart] == parts[apart:]
+    same = documents[:-apart] == documents[apart:]
     earlier, later = ids[:-apart][same], ids[apart:][same]
     for word, context in ((earlier, column[later]), (later, column[earlier])):
       found = word[context >= 0] * len(frequent) + context[context >= 0]
@@ -53,13 +53,15 @@ def from_contexts(
   return table @ directions[:, ::-1][:, :width]
 
 
-def of_tokens(path: str, words: list[np.ndarray], vocab_size: int) -> np.ndarray:
-  """Vectors of words: the means of their tokens'.
+def mean_token_vectors(
+  path: str, words: list[np.ndarray], vocab_size: int
+) -> np.ndarray:
+  """Vectors of words: the mean of the vectors of their tokens.
 
   Args:
     path: a `.npy` file of an array [V, D], a vector for each token.
-    words: the tokens of each of U words.
-    vocab_size: the number of tokens that there may be.
+    words: the token ids of each of U words.
+    vocab_size: number of tokens V of the vocabulary.
 
   Returns:
     float64 [U, D].
@@ -80,11 +82,19 @@ def of_tokens(path: str, words: list[np.ndarray], vocab_size: int) -> np.ndarray
   return np.stack([table[ids].mean(axis=0, dtype=np.float64) for ids in words])
 
 
-def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-  """Of each vector with each other: [U, D] and [K, D] to [U, K]; 0 where one is 0.
+def cosine_similarities(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+  """The cosine similarities of two sets of vectors.
+
+  Args:
+    first: [U, D].
+    second: [K, D].
+
+  Returns:
+    [U, K]; 0 where one of the vectors is 0.
 
   Example:
-    >>> cosines(np.array([[3.0, 4.0], [0.0, 0.0]]), np.array([[0.0, 2.0]])).tolist()
+    >>> words = np.array([[3.0, 4.0], [0.0, 0.0]])
+    >>> cosine_similarities(words, np.array([[0.0, 2.0]])).tolist()
     [[0.8], [0.0]]
   """
 

@@ -30,7 +30,7 @@ def generate(
   Args:
     key: one for all rows.
     fill: tells the tokens at a place, for example
-      `lambda tokens, ids: objective.model.apply(variables, text.saying(tokens), ids)`.
+      `lambda tokens, ids: model.apply(variables, text.with_tokens(tokens), ids)`.
     tokens: int [B, N]; what is not in `order` is given and stays.
     order: int [B, K], which places to write, the first one first; none twice.
     mask_id: the token that stands at places that are not written yet.

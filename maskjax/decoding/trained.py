@@ -60,7 +60,7 @@ class Trained:
           f"{self.length - 2}"
         )
     length = min(self.length, 1 << (max(counts) - 1).bit_length())
-    return packed(texts, self.vocabulary, length=length, alone=True)
+    return packed(texts, self.vocabulary, length=length, pack=False)
 
   @functools.cached_property
   def features_of(self) -> Any:

@@ -1,7 +1,7 @@
 """Which tokens are masked. `True` means masked, everywhere."""
 
 from maskjax.masking import samplers
-from maskjax.masking.informed import attended, hardest, highest
+from maskjax.masking.informed import attended, hardest
 from maskjax.masking.mask import Mask, Sampler, draw, gather, num_masked
 from maskjax.masking.multi_block import MultiBlock
 from maskjax.masking.policy import Masking, masking_of
@@ -16,6 +16,7 @@ from maskjax.masking.samplers import (
   random,
   red,
 )
+from maskjax.masking.selection import highest
 from maskjax.masking.weighted import weighted
 
 __all__ = [

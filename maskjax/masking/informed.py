@@ -1,7 +1,7 @@
 """Informed masks: scores of one example's tokens in, bool [N] out, `True` masked.
 
-Unlike the samplers of `maskjax.masking.samplers` they need to know something of the
-example: how much a teacher attends to each token, or how hard each is to predict.
+Unlike the samplers of `maskjax.masking.samplers` they depend on the example, through a
+score per token: a teacher's attention to it, or the error of predicting it.
 """
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from maskjax.errors import UserError
+from maskjax.masking.selection import highest
 from maskjax.resolve import did_you_mean
 
 __all__ = ["attended", "hardest"]
@@ -16,28 +17,17 @@ __all__ = ["attended", "hardest"]
 MODES = ("high", "hint", "low")
 
 
-def highest(scores: Array, count: Array | int) -> Array:
-  """Where the `count` highest of scores [N] stand: bool [N].
-
-  Example:
-    >>> highest(jnp.array([0.1, 0.9, 0.5]), 2).tolist()
-    [False, True, True]
-  """
-  rank = jnp.argsort(jnp.argsort(scores))
-  return rank >= scores.shape[0] - count
-
-
 def hardest(key: Array, scores: Array, num_masked: int, num_hardest: Array) -> Array:
-  """Masks the hardest tokens, and others at random.
+  """Masks the tokens that are hardest to predict, and others uniformly at random.
 
-  As HPM does (https://arxiv.org/abs/2304.05919, section 3.3), which lets the number of
-  the hardest grow while it trains.
+  As HPM does (https://arxiv.org/abs/2304.05919, section 3.3), where `num_hardest` grows
+  during training.
 
   Args:
     key: the example's key.
-    scores: how hard each token is: [N].
+    scores: [N], the predicted error of each token.
     num_masked: how many tokens to mask.
-    num_hardest: how many of them have to be those of the highest scores, int scalar.
+    num_hardest: how many of them have the highest scores, int scalar.
 
   Returns:
     bool [N], exactly `num_masked` True.
@@ -63,25 +53,25 @@ def attended(
 ) -> Array:
   """Masks tokens by how much a teacher attends to them (AttMask).
 
-  (https://arxiv.org/abs/2203.12719, section 3.2.) `high` masks those attended to most;
-  `low` those attended to least; `hint` is `high`, but shows some of the tokens
-  attended to most, drawn at random.
+  (https://arxiv.org/abs/2203.12719, section 3.2.) `high` masks the tokens with the most
+  attention, `low` those with the least; `hint` is `high` with a random subset of the
+  most attended tokens left visible.
 
   Args:
     key: the example's key.
-    scores: attention of the class token to each other token: [N].
+    scores: [N], the attention of the class token to each other token.
     mode: `high`, `hint` or `low`.
-    low: least share of the tokens that is masked; the share is uniform.
-    high: greatest share.
-    prob: how often anything is masked at all.
-    show: in `hint`, the share of all tokens among which the shown ones are; as many
-      are shown as this is of the masked ones.
+    low: smallest share of the tokens to mask; the share is drawn uniformly.
+    high: largest share.
+    prob: probability that any token is masked.
+    show: in `hint`, the hints are drawn from this share of all tokens, those with the
+      most attention; their number is this share of the masked tokens'.
 
   Returns:
-    bool [N]; the number of True differs from call to call.
+    bool [N]; the number of masked tokens is random.
 
   Raises:
-    UserError: no such mode, or shares that are none; names them.
+    UserError: no such mode, or a share or a probability outside 0 to 1.
 
   Example:
     >>> mask = attended(jax.random.key(0), jnp.arange(8.0), low=0.5, prob=1.0)
@@ -98,7 +88,7 @@ def attended(
   length = scores.shape[0]
   of_share, of_choice, of_hints = jax.random.split(key, 3)
   share = jax.random.uniform(of_share, minval=low, maxval=high)
-  # A whole number of tokens is not rounded down by an ulp.
+  # A whole number of tokens must not be rounded down by an ulp.
   count = jnp.floor(share * length + 1e-4).astype(jnp.int32)
   masked = highest(-scores if mode == "low" else scores, count)
   if mode == "hint":

@@ -2,10 +2,10 @@
 
 A *sampler* draws the mask of one example:
 `sample(key, grid, num_masked) -> bool [N]`, where `grid` holds the sides of
-the token grid, `N` is their product, and exactly `num_masked` entries are True.
-The caller maps it over one key an example, so that a mask depends on its
-example and on nothing else: not on the batch size, the microbatch or the number
-of devices.
+the token grid, of any rank, `N` is their product, and exactly `num_masked` entries are
+True. A sampler whose shapes need rows and columns refuses other grids with a
+`UserError`. The caller maps a sampler over one key per example, so that a mask depends
+on its example only: not on the batch size, the microbatch or the number of devices.
 """
 
 import dataclasses
@@ -24,16 +24,16 @@ Sampler = Callable[[Array, Sequence[int], int], Array]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mask:
-  """The masks of a batch, as a table of booleans and as three index lists.
+  """The masks of a batch, as booleans and as three index lists.
 
-  Every example masks the same number `M` of its `N` tokens and shows
-  `V = N - M`, so that an encoder may drop the masked ones in fixed shapes.
+  In every example `M` of the `N` tokens are masked and `V = N - M` are visible, so that
+  an encoder may drop the masked ones in fixed shapes.
 
   Attributes:
     masked: bool [B, N], True where the token is masked.
-    visible_ids: int32 [B, V], places of the visible tokens, ascending.
-    masked_ids: int32 [B, M], places of the masked tokens, ascending.
-    restore_ids: int32 [B, N], for each place its index in the concatenation
+    visible_ids: int32 [B, V], indices of the visible tokens, ascending.
+    masked_ids: int32 [B, M], indices of the masked tokens, ascending.
+    restore_ids: int32 [B, N], for each token its index in the concatenation
       of visible and masked tokens.
   """
 
@@ -44,11 +44,11 @@ class Mask:
 
   @classmethod
   def exactly(cls, masked: Array, *, num_masked: int) -> "Mask":
-    """Makes the index lists for masks that all mask the same number of tokens.
+    """Masks with the same number of masked tokens in every row.
 
     Args:
       masked: bool [B, N], with exactly `num_masked` True in each row.
-      num_masked: how many tokens each row masks.
+      num_masked: M.
 
     Example:
       >>> m = Mask.exactly(jnp.array([[True, False, True]]), num_masked=2)
@@ -71,15 +71,15 @@ class Mask:
 
   @classmethod
   def at_most(cls, masked: Array, *, num_masked: int, spare: Array) -> "Mask":
-    """Masks of different numbers of tokens, for encoders that drop the masked ones.
+    """Masks with different numbers of masked tokens, for encoders that drop them.
 
-    Where a row masks less, `masked_ids` holds visible tokens as well, see `is_masked`:
-    first those that can be spared.
+    In rows with fewer than `num_masked` masked tokens, `masked_ids` holds other tokens
+    as well: first the spare ones, then visible ones. `is_masked` tells them apart.
 
     Args:
       masked: bool [B, N], with at most `num_masked` True in each row.
-      num_masked: M, how many tokens no longer count as visible.
-      spare: bool [B, N], tokens that mean nothing, such as padding.
+      num_masked: M, how many tokens the encoder drops in every row.
+      spare: bool [B, N], tokens that the encoder does not need, such as padding.
 
     Example:
       >>> masked = jnp.array([[True, False, False]])
@@ -103,7 +103,7 @@ class Mask:
 
   @classmethod
   def uneven(cls, masked: Array) -> "Mask":
-    """Masks of different numbers of tokens, for encoders that see mask tokens.
+    """Masks with different numbers of masked tokens, for encoders that see mask tokens.
 
     The index lists are empty.
 
@@ -115,11 +115,11 @@ class Mask:
 
   @property
   def is_masked(self) -> Array:
-    """Which of `masked_ids` are masked: bool [B, M]; all, but after `at_most`."""
+    """Which of `masked_ids` are masked: bool [B, M]; all, except after `at_most`."""
     return gather(self.masked, self.masked_ids)
 
   def inverse(self) -> "Mask":
-    """Masks what is visible, and shows what is masked.
+    """The mask with visible and masked tokens exchanged.
 
     Example:
       >>> m = Mask.exactly(jnp.array([[True, False, True]]), num_masked=2)
@@ -135,22 +135,21 @@ class Mask:
     )
 
   def take_visible(self, tokens: Array) -> Array:
-    """Picks the visible tokens: [B, N, ...] to [B, V, ...]."""
+    """Takes the visible tokens: [B, N, ...] to [B, V, ...]."""
     return gather(tokens, self.visible_ids)
 
   def take_masked(self, tokens: Array) -> Array:
-    """Picks the masked tokens: [B, N, ...] to [B, M, ...]."""
+    """Takes the masked tokens: [B, N, ...] to [B, M, ...]."""
     return gather(tokens, self.masked_ids)
 
   def subset(self, keys: Array, count: int) -> "Mask":
-    """The same mask, with `count` of its masked places alone in `masked_ids`.
+    """The same mask with a random subset of `masked_ids`, drawn uniformly.
 
-    So that a system predicts some of the masked tokens, drawn uniformly, and not all;
-    `restore` needs all.
+    For systems that predict only some of the masked tokens. `restore` needs all.
 
     Args:
-      keys: one an example, [B].
-      count: how many to keep, at most M.
+      keys: [B], one per example.
+      count: the size of the subset, at most M.
 
     Example:
       >>> m = Mask.exactly(jnp.array([[True, False, True]]), num_masked=2)
@@ -164,17 +163,50 @@ class Mask:
     return dataclasses.replace(self, masked_ids=jax.vmap(some)(keys, self.masked_ids))
 
   def restore(self, visible: Array, masked: Array) -> Array:
-    """Puts [B, V, ...] and [B, M, ...] back in their places: [B, N, ...]."""
+    """Puts visible and masked tokens back in their order.
+
+    Args:
+      visible: [B, V, ...].
+      masked: [B, M, ...].
+
+    Returns:
+      [B, N, ...].
+    """
     return gather(jnp.concatenate([visible, masked], axis=1), self.restore_ids)
 
 
 def gather(tokens: Array, ids: Array) -> Array:
-  """Picks tokens by place: [B, N, ...] and int [B, K] to [B, K, ...]."""
-  return jax.vmap(lambda row, places: row[places])(tokens, ids)
+  """Takes tokens by index: [B, N, ...] and int [B, K] to [B, K, ...]."""
+  return jax.vmap(lambda row, ids: row[ids])(tokens, ids)
+
+
+def rows_and_columns(grid: Sequence[int], user: str) -> tuple[int, int]:
+  """The sides of a grid of two axes.
+
+  Args:
+    grid: sides of the token grid.
+    user: what needs two axes, for the error message, for example `blockwise masks`.
+
+  Raises:
+    UserError: the grid does not have two sides.
+
+  Example:
+    >>> rows_and_columns((9,), "red masks")
+    Traceback (most recent call last):
+    maskjax.errors.UserError: red masks: expected a grid of rows and columns, not (9,)
+  """
+  if len(grid) != 2:
+    raise UserError(f"{user}: expected a grid of rows and columns, not {tuple(grid)}")
+  rows, columns = grid
+  return rows, columns
 
 
 def num_masked(length: int, mask_ratio: float) -> int:
-  """The number of tokens that a mask ratio masks, rounded as MAE rounds it.
+  """The number of masked tokens under a mask ratio, rounded as MAE rounds it.
+
+  Args:
+    length: number of tokens N.
+    mask_ratio: share of the tokens to mask.
 
   Raises:
     UserError: the ratio is outside (0, 1), or masks all tokens or none.
@@ -199,7 +231,19 @@ def num_masked(length: int, mask_ratio: float) -> int:
 def draw(
   sampler: Sampler, keys: Array, grid: Sequence[int], *, num_masked: int
 ) -> Mask:
-  """Draws one mask an example: keys [B] to a `Mask` of [B, N].
+  """Draws one mask per example.
+
+  Args:
+    sampler: see above.
+    keys: [B], one per example.
+    grid: sides of the token grid; N is their product.
+    num_masked: how many tokens to mask in each example.
+
+  Returns:
+    A `Mask` of [B, N].
+
+  Raises:
+    UserError: the sampler returned something other than bool [N].
 
   Example:
     >>> from maskjax.masking import random
@@ -211,7 +255,7 @@ def draw(
   expected = (keys.shape[0], math.prod(grid))
   if masked.shape != expected or masked.dtype != jnp.bool_:
     raise UserError(
-      f"the mask sampler gave {masked.dtype}{list(masked.shape)}: "
+      f"the mask sampler returned {masked.dtype}{list(masked.shape)}: "
       f"expected bool{list(expected)}, True where masked"
     )
   return Mask.exactly(masked, num_masked=num_masked)

@@ -1,4 +1,4 @@
-"""Multi-block masks: several blocks to predict, one block of the rest to see."""
+"""Multi-block masks: several target blocks, and one context block less all of them."""
 
 import dataclasses
 import math
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from maskjax.errors import UserError
-from maskjax.masking.samplers import highest
+from maskjax.masking.mask import rows_and_columns
+from maskjax.masking.selection import highest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,18 +18,20 @@ class MultiBlock:
   """The masks of I-JEPA (https://arxiv.org/abs/2301.08243, section 3).
 
   Target blocks lie anywhere and may overlap; the context is a large block less all of
-  them. The paper draws one size of target blocks for a batch, and cuts the contexts to
-  the smallest among its examples. Here each example draws sizes of its own, and counts
-  depend on the grid alone: of each target block as many patches are predicted, at
-  random, as the smallest scale has, and of the context a given number is seen. Where
-  the block leaves fewer, others outside the target blocks are seen too, then ones
-  inside that are not predicted; those that are predicted never.
+  them. The paper draws one size of target blocks for a batch, and truncates the
+  contexts to the smallest among its examples. Here each example draws its own sizes,
+  and the numbers of patches depend on the grid only: of each target block K patches are
+  predicted, drawn uniformly, where K is the area of the smallest target block; and the
+  context has a given number of patches. Where the context block has fewer, others
+  outside the target blocks are visible as well, then patches of target blocks that are
+  not predicted. Predicted patches are never visible.
 
   Attributes:
-    num_targets: target blocks T.
-    target_scale: least and largest area of a target block, by the grid's.
-    target_aspect: least and largest height of a target block, by its width.
-    context_scale: least and largest area of the context's square block.
+    num_targets: number of target blocks T.
+    target_scale: smallest and largest area of a target block, as a share of the grid's.
+    target_aspect: smallest and largest ratio of a target block's height to its width.
+    context_scale: smallest and largest area of the square context block, as a share of
+      the grid's.
   """
 
   num_targets: int = 4
@@ -37,41 +40,51 @@ class MultiBlock:
   context_scale: Sequence[float] = (0.85, 1.0)
 
   def __post_init__(self) -> None:
-    """Refuses what no block has."""
+    """Checks the ranges.
+
+    Raises:
+      UserError: no target block, or a range that is not ascending and above 0.
+    """
     if self.num_targets < 1:
       raise UserError(f"num_targets={self.num_targets}: expected at least 1")
     for key in ("target_scale", "target_aspect", "context_scale"):
       values, most = getattr(self, key), math.inf if key == "target_aspect" else 1
       if len(values) != 2 or not 0 < values[0] <= values[1] <= most:
         raise UserError(
-          f"{key}={tuple(values)}: expected the least and the largest, above 0"
+          f"{key}={tuple(values)}: expected the smallest and the largest, above 0"
           + ("" if most == math.inf else " and at most 1")
         )
 
   def num_masked(self, grid: Sequence[int], context_ratio: float) -> int:
-    """How many patches are not seen, if a share of all is the context.
+    """The number of patches outside the context.
+
+    Args:
+      grid: rows and columns of patches.
+      context_ratio: share of the patches that is the context.
 
     Raises:
-      UserError: the rest cannot hold the patches that are predicted.
+      UserError: the context is empty, or leaves too few patches to predict.
     """
     length = math.prod(grid)
-    seen, predicted = (
-      int(length * context_ratio),
-      self.num_targets * self.block_size(grid),
-    )
-    if not 0 < seen <= length - predicted:
+    visible = int(length * context_ratio)
+    predicted = self.num_targets * self.block_size(grid)
+    if not 0 < visible <= length - predicted:
       raise UserError(
-        f"context_ratio={context_ratio} shows {seen} of {length} patches: expected at "
-        f"least 1 and at most {length - predicted}, as up to {predicted} are predicted"
+        f"context_ratio={context_ratio}: a context of {visible} of {length} patches: "
+        f"expected at least 1 and at most {length - predicted}, as up to {predicted} "
+        "are predicted"
       )
-    return length - seen
+    return length - visible
 
   def block_size(self, grid: Sequence[int]) -> int:
-    """Patches K that are predicted of each target block."""
+    """The number of patches K that are predicted of each target block."""
     return max(1, int(math.prod(grid) * self.target_scale[0]))
 
   def __call__(self, key: Array, grid: Sequence[int], num_masked: int) -> Array:
-    """Masks all but the context: a `maskjax.masking.Sampler`.
+    """Masks all patches outside the context: a `maskjax.masking.Sampler`.
+
+    Raises:
+      UserError: the grid does not have two sides.
 
     Example:
       >>> int(MultiBlock()(jax.random.key(0), (14, 14), 147).sum())
@@ -83,14 +96,14 @@ class MultiBlock:
     return ~highest(score + noise, math.prod(grid) - num_masked)
 
   def targets(self, key: Array, grid: Sequence[int]) -> Array:
-    """The places that are predicted, under the key that drew the context.
+    """The indices of the predicted patches, for the key that drew the context.
 
     Args:
       key: the example's key.
       grid: rows and columns of patches.
 
     Returns:
-      int32 [T, K], those of a block ascending.
+      int32 [T, K], ascending within each block.
 
     Example:
       >>> MultiBlock().targets(jax.random.key(0), (14, 14)).shape
@@ -102,13 +115,13 @@ class MultiBlock:
     return order[:, :size].astype(jnp.int32)
 
   def _draw(self, key: Array, grid: Sequence[int]) -> tuple[Array, Array, Array, Array]:
-    """Target blocks [T, N], what of them is predicted, the context's block, noise."""
+    """Target blocks and predicted patches, [T, N]; the context block and noise, [N]."""
     of_context, of_targets, of_choice, of_noise = jax.random.split(key, 4)
     size, length = self.block_size(grid), math.prod(grid)
 
     def target(key: Array) -> Array:
       return rectangle(
-        key, grid, scale=self.target_scale, aspect=self.target_aspect, least=size
+        key, grid, scale=self.target_scale, aspect=self.target_aspect, min_area=size
       )
 
     blocks = jax.vmap(target)(jax.random.split(of_targets, self.num_targets))
@@ -124,29 +137,34 @@ def rectangle(
   *,
   scale: Sequence[float],
   aspect: Sequence[float],
-  least: int = 1,
+  min_area: int = 1,
 ) -> Array:
-  """A rectangle of tokens at a random place.
+  """A random rectangle of tokens: area, aspect ratio and position are drawn uniformly.
 
   Args:
-    key: of its area, aspect and place, each drawn uniformly.
+    key: the randomness.
     grid: rows and columns of tokens; N is their product.
-    scale: least and largest area, by the grid's.
-    aspect: least and largest height, by its width.
-    least: smallest area in tokens, which rounding must not undercut.
+    scale: smallest and largest area, as a share of the grid's.
+    aspect: smallest and largest ratio of height to width.
+    min_area: number of tokens that the rounded rectangle has at least.
 
   Returns:
     bool [N].
+
+  Raises:
+    UserError: the grid does not have two sides.
   """
-  rows, columns = grid
+  rows, columns = rows_and_columns(grid, "multi-block masks")
   keys = jax.random.split(key, 4)
   area = jnp.floor(
     rows * columns * jax.random.uniform(keys[0], minval=scale[0], maxval=scale[1])
   )
   ratio = jax.random.uniform(keys[1], minval=aspect[0], maxval=aspect[1])
-  height = jnp.clip(jnp.round(jnp.sqrt(area * ratio)), math.ceil(least / columns), rows)
+  height = jnp.clip(
+    jnp.round(jnp.sqrt(area * ratio)), math.ceil(min_area / columns), rows
+  )
   width = jnp.round(jnp.sqrt(area / ratio))
-  width = jnp.clip(width, jnp.ceil(least / height), columns)
+  width = jnp.clip(width, jnp.ceil(min_area / height), columns)
   top = jnp.floor(jax.random.uniform(keys[2]) * (rows - height + 1))
   left = jnp.floor(jax.random.uniform(keys[3]) * (columns - width + 1))
   row, column = jnp.arange(rows)[:, None], jnp.arange(columns)

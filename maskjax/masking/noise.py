@@ -1,13 +1,13 @@
 """Masks from filtered noise, each named by the color of its noise.
 
 ColorMAE (https://arxiv.org/abs/2407.13036, section 3) filters an image of white noise
-`W` by Gaussians `G`, cuts a window of the size of the token grid out of it, and masks
+`W` by Gaussians `G`, crops a window of the size of the token grid, and masks the tokens
 where the window is lowest: red is `G W`, blue `W - G W`, green the band between two
-Gaussians, purple all but that band.
+Gaussians, purple all frequencies outside that band.
 
-The paper makes its noise images before training, and cuts and mirrors windows of them.
+The paper makes its noise images before training, and crops and mirrors windows of them.
 Here the noise of each window is drawn from the example's key, with a margin as wide as
-the filter reaches: the window of an image without end, of which none is ever cut twice.
+the filter: a window of an infinite image, which no two examples share.
 """
 
 from collections.abc import Sequence
@@ -18,24 +18,29 @@ import numpy as np
 from jax import Array
 
 from maskjax.errors import UserError
-from maskjax.masking.informed import highest
+from maskjax.masking.mask import rows_and_columns
+from maskjax.masking.selection import highest
 
-REACH = 4  # standard deviations, after which a Gaussian counts as 0
+# The stds at which a Gaussian is cut off, as by SciPy.
+TRUNCATE = 4
 
 
 def red(
   key: Array, grid: Sequence[int], num_masked: int, *, sigma: float = 2.0
 ) -> Array:
-  """Masks large areas: low frequencies.
+  """Masks large connected areas: noise of low frequencies.
 
   Args:
     key: the example's key.
     grid: rows and columns of the token grid; N is their product.
     num_masked: how many tokens to mask.
-    sigma: standard deviation of the filter, in tokens.
+    sigma: std of the filter, in tokens.
 
   Returns:
     bool [N], exactly `num_masked` True.
+
+  Raises:
+    UserError: `sigma` is not above 0, or the grid does not have two sides.
 
   Example:
     >>> int(red(jax.random.key(0), (14, 14), 147).sum())
@@ -48,9 +53,9 @@ def red(
 def blue(
   key: Array, grid: Sequence[int], num_masked: int, *, sigma: float = 0.5
 ) -> Array:
-  """Masks evenly everywhere: high frequencies.
+  """Masks tokens spread evenly over the grid: noise of high frequencies.
 
-  Args and result are those of `red`.
+  Args, Returns and Raises: see `red`.
   """
   white, low = _white_and_blurred(key, grid, sigma)
   return _lowest(white - low, num_masked)
@@ -63,21 +68,21 @@ def green(
   *,
   sigmas: Sequence[float] = (0.5, 2.0),
 ) -> Array:
-  """Masks clusters of a middle size: a band of frequencies.
+  """Masks clusters of medium size: noise of a band of frequencies.
 
   Args:
     key: the example's key.
     grid: rows and columns of the token grid; N is their product.
     num_masked: how many tokens to mask.
-    sigmas: standard deviations of the two filters in tokens, the smaller one first;
-      the band lies between them.
+    sigmas: stds of the two filters in tokens, the smaller one first; the band lies
+      between them.
 
   Returns:
     bool [N], exactly `num_masked` True.
 
   Raises:
-    UserError: stds that are not two, ascending and above 0; or the grid does not
-      have two sides.
+    UserError: `sigmas` are not two, ascending and above 0; or the grid does not have
+      two sides.
   """
   _, fine, coarse = _white_and_blurred(key, grid, *_ascending("green", sigmas))
   return _lowest(fine - coarse, num_masked)
@@ -90,9 +95,9 @@ def purple(
   *,
   sigmas: Sequence[float] = (0.5, 2.0),
 ) -> Array:
-  """Masks large areas with grains in them: all frequencies but a band.
+  """Masks large areas and single tokens: noise of all frequencies outside a band.
 
-  Args and result are those of `green`.
+  Args, Returns and Raises: see `green`.
   """
   white, fine, coarse = _white_and_blurred(key, grid, *_ascending("purple", sigmas))
   return _lowest(white - (fine - coarse), num_masked)
@@ -109,18 +114,16 @@ def _lowest(noise: Array, num_masked: int) -> Array:
 
 
 def _white_and_blurred(key: Array, grid: Sequence[int], *sigmas: float) -> list[Array]:
-  """A window of white noise as it is, and blurred by each of `sigmas`: [R, C] each."""
-  if len(grid) != 2:
-    raise UserError(f"masks of noise: expected a grid of rows and columns, not {grid}")
+  """A window of white noise, and the same blurred by each of `sigmas`: [R, C] each."""
+  rows, columns = rows_and_columns(grid, "masks of noise")
   if min(sigmas) <= 0:
     raise UserError(f"masks of noise: sigma={min(sigmas)}: expected a positive number")
-  rows, columns = grid
-  margin = _reach(max(sigmas))
+  margin = _radius(max(sigmas))
   noise = jax.random.normal(key, (rows + 2 * margin, columns + 2 * margin))
 
   def blurred(sigma: float) -> Array:
     down, across = blur(rows, margin, sigma), blur(columns, margin, sigma)
-    # In float32 on all devices, so that all mask the same tokens.
+    # TPUs would multiply in bfloat16 by default, and mask other tokens.
     return jnp.einsum("rm,mn,cn->rc", down, noise, across, precision="highest")
 
   window = noise[margin : margin + rows, margin : margin + columns]
@@ -128,23 +131,23 @@ def _white_and_blurred(key: Array, grid: Sequence[int], *sigmas: float) -> list[
 
 
 def blur(length: int, margin: int, sigma: float) -> np.ndarray:
-  """The Gaussian filter of a line that is known for some margin beyond its ends.
+  """The matrix of a Gaussian filter of one axis, whose input has a margin.
 
   Args:
-    length: N, of the result.
-    margin: M, how far the line goes on at each end.
-    sigma: standard deviation of the filter.
+    length: length N of the result.
+    margin: M, further values at each end of the input.
+    sigma: std of the filter.
 
   Returns:
     float32 [N, N + 2 M], each row of which sums to 1.
   """
   apart = np.arange(length + 2 * margin) - margin - np.arange(length)[:, None]
   weights = np.where(
-    abs(apart) <= _reach(sigma), np.exp(-((apart / sigma) ** 2) / 2), 0.0
+    abs(apart) <= _radius(sigma), np.exp(-((apart / sigma) ** 2) / 2), 0.0
   )
   return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _reach(sigma: float) -> int:
-  """How many tokens far a filter goes, as SciPy rounds it."""
-  return int(REACH * sigma + 0.5)
+def _radius(sigma: float) -> int:
+  """The tokens on each side that a filter covers, rounded as SciPy does."""
+  return int(TRUNCATE * sigma + 0.5)

@@ -1,4 +1,7 @@
-"""Mask samplers: `sample(key, grid, num_masked) -> bool [N]`, one example each."""
+"""Mask samplers: `sample(key, grid, num_masked) -> bool [N]`, of one example.
+
+`random` and `aligned` take grids of any rank; the others need rows and columns.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from maskjax.errors import UserError
-from maskjax.masking.informed import highest
+from maskjax.masking.mask import rows_and_columns
 from maskjax.masking.noise import blue, green, purple, red
+from maskjax.masking.selection import highest
 
 __all__ = [
   "aligned",
@@ -49,20 +53,21 @@ def aligned(
 ) -> Array:
   """Masks whole units of several tokens, uniformly at random, without replacement.
 
-  As SimMIM does (https://arxiv.org/abs/2111.09886, section 3.2). The units lie side by
-  side from the grid's corner on; `num_masked_in_units` gives counts that fit them.
+  As SimMIM does (https://arxiv.org/abs/2111.09886, section 3.2). The units tile the
+  grid; `num_masked_in_units` returns counts that are multiples of a unit's tokens.
 
   Args:
     key: the example's key.
     grid: sides of the token grid; N is their product.
-    num_masked: how many tokens to mask, a multiple of a unit's.
-    unit: side of a unit in tokens, or all its sides.
+    num_masked: how many tokens to mask, a multiple of the tokens of a unit.
+    unit: side of a unit in tokens, or one side per axis of the grid.
 
   Returns:
     bool [N], exactly `num_masked` True.
 
   Raises:
-    UserError: the unit does not divide the grid, or its tokens `num_masked`.
+    UserError: the unit does not divide the grid, or `num_masked` is no multiple of its
+      tokens.
 
   Example:
     >>> aligned(jax.random.key(0), (2, 4), 4).reshape(2, 4).tolist()
@@ -83,15 +88,15 @@ def aligned(
 def num_masked_in_units(
   grid: Sequence[int], unit: int | Sequence[int], mask_ratio: float
 ) -> int:
-  """The number of tokens that a mask ratio masks in whole units, rounded up.
+  """The number of masked tokens under a ratio of masked units, rounded up.
 
   Args:
     grid: sides of the token grid.
     unit: see `aligned`.
-    mask_ratio: share of the units that is masked.
+    mask_ratio: share of the units to mask.
 
   Raises:
-    UserError: the unit does not divide the grid, or the ratio masks all or nothing.
+    UserError: the unit does not divide the grid, or the ratio masks all units or none.
 
   Example:
     >>> num_masked_in_units((14, 14), 2, 0.6)  # 30 of 49 units
@@ -116,20 +121,20 @@ def blockwise(
   min_patches: int = 16,
   min_aspect: float = 0.3,
 ) -> Array:
-  """Masks rectangles, one after the other, until enough is masked.
+  """Masks rectangles, one after the other, until `num_masked` tokens are masked.
 
   As BEiT does (https://arxiv.org/abs/2106.08254, algorithm 1): the area is uniform
-  between `min_patches` and what is still to mask, the aspect log-uniform between
-  `min_aspect` and its inverse. A rectangle that is too large, or masks nothing new, is
-  drawn again. After ten such in a row BEiT masks fewer tokens than asked for; here the
-  rest is masked one by one, at random.
+  between `min_patches` and the number of tokens left to mask, the aspect ratio
+  log-uniform between `min_aspect` and its inverse. A rectangle that is too large, or
+  masks nothing new, is drawn again. After ten such rectangles in a row BEiT masks fewer
+  tokens than `num_masked`; here the rest is masked token by token, uniformly.
 
   Args:
     key: the example's key.
     grid: rows and columns of the token grid; N is their product.
     num_masked: how many tokens to mask.
     min_patches: smallest area of a rectangle, in tokens.
-    min_aspect: smallest ratio of its sides.
+    min_aspect: smallest aspect ratio of a rectangle.
 
   Returns:
     bool [N], exactly `num_masked` True.
@@ -141,9 +146,7 @@ def blockwise(
     >>> int(blockwise(jax.random.key(0), (14, 14), 75).sum())
     75
   """
-  if len(grid) != 2:
-    raise UserError(f"blockwise masks: expected a grid of rows and columns, not {grid}")
-  rows, columns = grid
+  rows, columns = rows_and_columns(grid, "blockwise masks")
   row, column = jnp.arange(rows)[:, None], jnp.arange(columns)
 
   def rectangle(key: Array, left: Array) -> Array:
@@ -199,20 +202,20 @@ def _units(
 def inverse_block(
   key: Array, grid: Sequence[int], num_masked: int, *, min_aspect: float = 0.5
 ) -> Array:
-  """Shows one block, which may run over an edge and come in on the other side.
+  """Masks all tokens outside one block, which wraps around the edges of the grid.
 
-  As CAPI does (https://arxiv.org/abs/2502.08769, section 3): masking a block leaves its
-  middle more often masked than the edges, and so does showing one; rolled around the
-  grid, each token is masked as often as any other.
+  As CAPI does (https://arxiv.org/abs/2502.08769, section 3). Of a block that does not
+  wrap, the tokens in the middle of the grid are visible more often than those at its
+  edges; with the wrap, all tokens are equally likely to be masked.
 
   Args:
     key: the example's key.
     grid: rows and columns of the token grid; N is their product.
     num_masked: how many tokens to mask.
-    min_aspect: smallest ratio of the block's sides, which is drawn log-uniformly.
+    min_aspect: smallest aspect ratio of the block, which is drawn log-uniformly.
 
   Returns:
-    bool [N], exactly `num_masked` True: the block's last row may not be whole.
+    bool [N], exactly `num_masked` True; the last row of the block may be incomplete.
 
   Raises:
     UserError: the grid does not have two sides.
@@ -221,18 +224,16 @@ def inverse_block(
     >>> inverse_block(jax.random.key(0), (3, 4), 10).sum()
     Array(10, dtype=int32)
   """
-  if len(grid) != 2:
-    raise UserError(f"inverse blocks: expected a grid of rows and columns, not {grid}")
-  rows, columns = grid
+  rows, columns = rows_and_columns(grid, "inverse block masks")
   shown = rows * columns - num_masked
   keys = jax.random.split(key, 3)
-  # No block is longer than the grid. Of rounded logarithms, keep clear.
+  # No block is longer than the grid; a small margin absorbs rounded logarithms.
   low = max(math.log(min_aspect), math.log(shown / columns**2))
   high = min(-math.log(min_aspect), math.log(rows**2 / shown))
   aspect = jnp.exp(jax.random.uniform(keys[0], minval=low, maxval=high))
   width = jnp.ceil(jnp.sqrt(shown / aspect) - 1e-4)
   width = jnp.clip(width, math.ceil(shown / rows), columns)
-  # Where the block begins is the place from which rows and columns are counted.
+  # Rows and columns are counted from the first token of the block.
   row = (jnp.arange(rows) - jax.random.randint(keys[1], (), 0, rows)) % rows
   column = (jnp.arange(columns) - jax.random.randint(keys[2], (), 0, columns)) % columns
   order = row[:, None] * width + column

@@ -130,12 +130,12 @@ class TextMasking:
 
     row_keys = keys.example_keys(keys.named(key, "replace"), batch)
     tokens = jax.vmap(of_row)(row_keys, text.token, groups)
-    return text.saying(jnp.where(mask.masked, tokens, text.token))
+    return text.with_tokens(jnp.where(mask.masked, tokens, text.token))
 
   def with_mask_tokens(self, batch: Mapping[str, Array], mask: Mask) -> Text:
     """The rows with mask tokens wherever they are masked."""
     text = Text.of(batch)
-    return text.saying(jnp.where(mask.masked, self.ids.mask, text.token))
+    return text.with_tokens(jnp.where(mask.masked, self.ids.mask, text.token))
 
 
 def text_masking(

@@ -1,22 +1,22 @@
-"""Masks that leave visible what something else finds worth seeing."""
+"""Masks whose visible tokens are drawn with given weights."""
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from maskjax.masking.samplers import highest
+from maskjax.masking.selection import highest
 
 
 def weighted(key: Array, weights: Array, num_masked: int) -> Array:
-  """Shows tokens that are drawn one after the other, as likely as their weights say.
+  """Masks all tokens except some drawn by weight, without replacement.
 
-  With a teacher's attention for weights, this is MaskAlign's attentive masking
-  (https://arxiv.org/abs/2211.08887, section 3.2). The tokens with the largest logarithm
-  of their weight plus Gumbel noise are such a draw (https://arxiv.org/abs/1903.06059).
+  With a teacher's attention as weights, this is MaskAlign's attentive masking
+  (https://arxiv.org/abs/2211.08887, section 3.2). The tokens with the largest log
+  weight plus Gumbel noise are such a draw (https://arxiv.org/abs/1903.06059).
 
   Args:
     key: the example's key.
-    weights: of one example's tokens: [N], none below 0.
+    weights: [N], of one example's tokens, none negative.
     num_masked: how many tokens to mask.
 
   Returns:

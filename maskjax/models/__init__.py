@@ -9,8 +9,6 @@ from maskjax.models.capi import ClusterPredictor, Clusters, Predictor
 from maskjax.models.ccvit import TokensAndPixels
 from maskjax.models.checks import check_dtype, check_rotary, check_shape
 from maskjax.models.cnn import CNN_SIZES, ConvEncoder, conv_encoder, is_cnn
-from maskjax.models.croco import CrossViewAutoencoder
-from maskjax.models.crossmae import CrossDecoder, CrossMaskedAutoencoder
 from maskjax.models.decoder import Decoder, decoder_of
 from maskjax.models.jepa import (
   AggregationHead,
@@ -21,7 +19,6 @@ from maskjax.models.latent_mim import CueDecoder, LatentMaskedModel, NormedProje
 from maskjax.models.layers import Layers, encoder_layers
 from maskjax.models.mae import MaskedAutoencoder, MiningAutoencoder
 from maskjax.models.masked_vit import MaskedEncoder
-from maskjax.models.multiscale import MultiscaleAutoencoder, RegionDecoder
 from maskjax.models.prototypes import (
   CosineHead,
   DistilledEncoder,
@@ -64,9 +61,6 @@ __all__ = [
   "ContextAutoencoder",
   "ConvEncoder",
   "CosineHead",
-  "CrossDecoder",
-  "CrossMaskedAutoencoder",
-  "CrossViewAutoencoder",
   "CueDecoder",
   "Decoder",
   "DiscriminativeJointEmbedding",
@@ -77,13 +71,11 @@ __all__ = [
   "MaskedAutoencoder",
   "MaskedEncoder",
   "MiningAutoencoder",
-  "MultiscaleAutoencoder",
   "Network",
   "NormedProjector",
   "Predictor",
   "Projector",
   "PrototypeHead",
-  "RegionDecoder",
   "SwinEncoder",
   "TokensAndPixels",
   "Transformer",

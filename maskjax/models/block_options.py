@@ -35,8 +35,8 @@ class BlockOptions:
     norm_last: normalize the sum of tokens and branch, as BERT does, and not the input
       of the branch.
     norm_first: normalize the input of the first block's attention, as all but
-      ModernBERT do, which normalizes tokens before that block; without effect where
-      `norm_last` is set, and not to be left out with `scan`.
+      ModernBERT do, which normalizes embedded tokens; without effect with `norm_last`,
+      and always True with `scan`.
     activation: of the MLPs, a name in `maskjax.models.gelu.ACTIVATIONS`.
     gated: multiply the activation by a third layer's output
       (https://arxiv.org/abs/2002.05202).
@@ -116,31 +116,33 @@ class BlockOptions:
 
 
 def split_options(
-  given: Mapping[str, Any], fields: Iterable[str]
+  given: Mapping[str, Any], network: type, *, other: Iterable[str]
 ) -> tuple[dict[str, Any], BlockOptions]:
-  """Tells the keyword arguments of a network from the options of its blocks.
+  """Separates the fields of a network from the options of its blocks.
 
   Args:
-    given: keyword arguments, by name.
-    fields: names that are the network's own; all others are fields of `BlockOptions`.
+    given: fields of both, by name.
+    network: a module with a field `options`.
+    other: its fields that stand elsewhere, and may not be given here.
 
   Returns:
-    The network's own arguments, and the options of its blocks.
+    The network's fields, and the options of its blocks.
 
   Raises:
-    UserError: an argument that is neither, or an option out of its range; names it.
+    UserError: a name that neither has, or an option out of its range; names it.
 
   Example:
-    >>> own, options = split_options({"registers": 2, "gated": True}, ["registers"])
+    >>> from maskjax.models import Decoder
+    >>> given = {"positions": "rotary", "gated": True}
+    >>> own, options = split_options(given, Decoder, other=["grid", "width"])
     >>> own, options.gated
-    ({'registers': 2}, True)
+    ({'positions': 'rotary'}, True)
   """
-  fields = tuple(fields)
-  known = tuple(field.name for field in dataclasses.fields(BlockOptions))
+  fields = {field.name for field in dataclasses.fields(network)}
+  fields -= {"name", "options", "parent", *other}
+  known = fields | {field.name for field in dataclasses.fields(BlockOptions)}
   for key in given:
-    if key not in (*fields, *known):
-      raise UserError(
-        f"no model option {key!r}: {did_you_mean(key, (*fields, *known))}"
-      )
+    if key not in known:
+      raise UserError(f"no model option {key!r}: {did_you_mean(key, known)}")
   own = {key: value for key, value in given.items() if key in fields}
   return own, BlockOptions(**{k: v for k, v in given.items() if k not in own})

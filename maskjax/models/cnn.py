@@ -62,7 +62,7 @@ class ConvEncoder(nn.Module):
     return self.network.dtype
 
   def __call__(self, patches: Array) -> Array:
-    """The features of all places after the last stage: [B, N, P] to [B, K, D]."""
+    """The features of all positions after the last stage: [B, N, P] to [B, K, D]."""
     last = self.stages(patches)[-1]
     # [B, H / stride, W / stride, D] -> [B, K, D]
     return last.reshape(len(last), -1, last.shape[-1])
@@ -83,7 +83,7 @@ class ConvEncoder(nn.Module):
     return self.network(images, where)
 
   def each(self, patches: Array) -> Array:
-    """The mean feature of each patch, seen by itself: [B, N, P] to [B, N, D]."""
+    """The mean features of each patch by itself: [B, N, P] to [B, N, D]."""
     batch, count, size = patches.shape
     # [B, N, P] -> [B * N, height, width, C]
     alone = patches.reshape(
@@ -125,7 +125,8 @@ def conv_encoder(
     dtype: `float32` or `bfloat16`, type of the computation.
 
   Raises:
-    UserError: names the hyperparameter that does not fit.
+    UserError: a size or network that there is not, or a field of it that is out of its
+      range; names it.
 
   Example:
     >>> conv_encoder(image_size=224, patch_size=None, encoder="resnet50").grid
@@ -166,4 +167,5 @@ def conv_encoder(
       f"encoder.drop_path={built.drop_path}: expected at least 0 and less than 1"
     )
   patch = per_side(built.stride if patch_size is None else patch_size)
-  return ConvEncoder(grid=grid_of(image_size, patch), patch_size=patch, network=built)
+  rows, columns = grid_of(per_side(image_size), patch)
+  return ConvEncoder(grid=(rows, columns), patch_size=patch, network=built)

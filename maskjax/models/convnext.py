@@ -7,7 +7,7 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from maskjax.models.convolution import conv, erase
+from maskjax.models.convolution import conv, zero_masked
 from maskjax.models.dropout import stochastic_depth
 from maskjax.models.transformer import LayerNorm, Mlp
 from maskjax.sharding import constrain_batch
@@ -16,7 +16,7 @@ INIT = nn.initializers.truncated_normal(0.02)
 
 
 class ConvNextBlock(nn.Module):
-  """A depthwise convolution of 7x7, and a network on each place.
+  """A depthwise convolution of 7x7, and an MLP on each position.
 
   Attributes:
     layer_scale: what the branch's channels are multiplied by at first, as parameters.
@@ -46,8 +46,8 @@ class ConvNextBlock(nn.Module):
     y = Mlp(dtype=self.dtype, name="mlp")(y)
     init = nn.initializers.constant(self.layer_scale)
     y = y * self.param("layer_scale", init, (width,)).astype(y.dtype)
-    # All but the convolution look at one place alone: erasing once is enough.
-    return constrain_batch(x + stochastic_depth(self, erase(y, masked), rate))
+    # All but the convolution read one position alone: zeros once are enough.
+    return constrain_batch(x + stochastic_depth(self, zero_masked(y, masked), rate))
 
 
 class ConvNext(nn.Module):
@@ -71,7 +71,7 @@ class ConvNext(nn.Module):
 
   @property
   def stride(self) -> int:
-    """Pixels between two places of the last stage."""
+    """Pixels between two positions of the last stage."""
     return self.stem_stride * 2 ** (len(self.widths) - 1)
 
   @nn.compact
@@ -95,7 +95,7 @@ class ConvNext(nn.Module):
       else:
         x = reduce(norm(x, f"reduce_{i}_norm"), width, 2, f"reduce_{i}")
       # Their windows lie in visible parts or in masked ones, never in both.
-      x = erase(x, masked)
+      x = zero_masked(x, masked)
       for j in range(depth):
         x = ConvNextBlock(
           layer_scale=self.layer_scale, dtype=self.dtype, name=f"stage_{i}_block_{j}"

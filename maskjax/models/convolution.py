@@ -29,7 +29,7 @@ def conv(
   Args:
     features: channels of the output.
     size: side of the kernel; an even one is not padded, and has to be the stride.
-    stride: places between two outputs.
+    stride: positions between two outputs.
     name: of the module.
     dtype: type of the computation.
     groups: of channels, each convolved by itself.
@@ -49,11 +49,11 @@ def conv(
   )
 
 
-class Doubling(nn.Module):
+class Upsample(nn.Module):
   """A transposed convolution of 4x4 with stride 2, with a bias.
 
-  It is computed as one convolution of 2x2 that gives the four outputs of each place as
-  channels. `nn.ConvTranspose` puts zeros between the places instead, whose gradients
+  It is computed as one convolution of 2x2 that gives the four outputs of each position
+  as channels. `nn.ConvTranspose` puts zeros between the positions, whose gradients
   take a CPU 2 to 5 times as long (`benchmarks/doubling.py`).
 
   Attributes:
@@ -70,7 +70,7 @@ class Doubling(nn.Module):
     batch, rows, columns, width = x.shape
     kernel = self.param("kernel", HE, (4, 4, width, self.features))
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
-    # An even output sees every other row of the kernel, and an odd one the others:
+    # An even output reads every other row of the kernel, and an odd one the others:
     # [2 taps, 2 outputs, 2 taps, 2 outputs, D, C] -> [2 taps, 2 taps, D, 4 C]
     kernel = kernel.reshape(2, 2, 2, 2, width, -1).transpose(0, 2, 4, 1, 3, 5)
     # Padded beforehand: XLA is slow at gradients of even kernels that pad.
@@ -82,15 +82,15 @@ class Doubling(nn.Module):
       padding="VALID",
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    # Odd outputs begin a place later than even ones.
+    # Odd outputs begin a position later than even ones.
     y = y.reshape(batch, rows + 1, columns + 1, 2, 2, -1)
     y = jnp.stack([y[:, :-1, :, 0], y[:, 1:, :, 1]], axis=2)
     y = jnp.stack([y[:, :, :, :-1, 0], y[:, :, :, 1:, 1]], axis=4)
     return y.reshape(batch, 2 * rows, 2 * columns, -1) + bias.astype(self.dtype)
 
 
-def spread(mask: Array, height: int, width: int) -> Array:
-  """Draws a mask of coarse places over the fine ones that each covers.
+def upsample_mask(mask: Array, height: int, width: int) -> Array:
+  """Repeats a mask of patches for all finer positions that each covers.
 
   Args:
     mask: bool [B, rows, columns].
@@ -101,7 +101,7 @@ def spread(mask: Array, height: int, width: int) -> Array:
     bool [B, height, width, 1].
 
   Example:
-    >>> spread(jnp.array([[[True, False]]]), 1, 4)[0, :, :, 0].tolist()
+    >>> upsample_mask(jnp.array([[[True, False]]]), 1, 4)[0, :, :, 0].tolist()
     [[True, True, False, False]]
   """
   rows, columns = mask.shape[1:]
@@ -111,27 +111,29 @@ def spread(mask: Array, height: int, width: int) -> Array:
   return fine[..., None]
 
 
-def erase(x: Array, masked: Array | None) -> Array:
-  """Sets what lies at masked places to 0.
+def zero_masked(x: Array, masked: Array | None) -> Array:
+  """Sets the features at masked positions to 0.
 
-  A dense layer between two of these is a sparse one: it reads visible places alone,
+  A dense layer between two of these is a sparse one: it reads visible positions alone,
   and writes them alone (https://arxiv.org/abs/2301.03580, section 3.1).
 
   Args:
     x: [B, H, W, C].
-    masked: bool [B, rows, columns], True where masked, see `spread`; nothing is when
-      None.
+    masked: bool [B, rows, columns], see `upsample_mask`; nothing is masked when None.
+
+  Returns:
+    [B, H, W, C].
   """
-  return x if masked is None else jnp.where(spread(masked, *x.shape[1:3]), 0, x)
+  return x if masked is None else jnp.where(upsample_mask(masked, *x.shape[1:3]), 0, x)
 
 
 class BatchNorm(nn.Module):
-  """Normalizes each channel over the batch and its visible places.
+  """Normalizes each channel over the batch and its visible positions.
 
   By the statistics of the batch itself where the collection `moments` is mutable, which
   then takes their sums; else by the running averages in the collection `statistics`,
   see `running`. On a mesh a batch is that of all devices; of a step with microbatches,
-  each is a batch. Masked places are 0.
+  each is a batch. Masked positions are 0.
 
   Attributes:
     epsilon: added to the variance.
@@ -143,7 +145,7 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, masked: Array | None = None) -> Array:
-    """Normalizes [B, H, W, C], see `erase`."""
+    """Normalizes [B, H, W, C], see `zero_masked`."""
     width = x.shape[-1:]
     scale = self.param("scale", nn.initializers.ones_init(), width)
     bias = self.param("bias", nn.initializers.zeros_init(), width)
@@ -155,10 +157,10 @@ class BatchNorm(nn.Module):
     if trains:
       mean, variance = self._of_batch(x, masked)
     y = (x - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
-    return erase(y.astype(self.dtype), masked)
+    return zero_masked(y.astype(self.dtype), masked)
 
   def _of_batch(self, x: Array, masked: Array | None) -> tuple[Array, Array]:
-    where = None if masked is None else ~spread(masked, *x.shape[1:3])
+    where = None if masked is None else ~upsample_mask(masked, *x.shape[1:3])
     mean = x.mean(axis=(0, 1, 2), where=where)
     # In two passes, for the digits, see `maskjax.models.transformer.LayerNorm`.
     variance = jnp.square(x - mean).mean(axis=(0, 1, 2), where=where)

@@ -1,4 +1,4 @@
-"""Encoders whose tokens are told apart by a learned set of prototypes."""
+"""Encoders whose tokens are scored against a learned set of prototypes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -93,7 +93,7 @@ def prototype_head(fields: Mapping[str, Any], dtype: DTypeLike) -> PrototypeHead
     dtype: type of the computation.
 
   Raises:
-    UserError: names the field that there is not, or that does not fit.
+    UserError: a field that there is not, or a count below 1; names it.
   """
   known = ("size", "hidden", "bottleneck", "fixed_length")
   for key, value in fields.items():

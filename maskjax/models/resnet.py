@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from maskjax.models.convolution import BatchNorm, conv, erase
+from maskjax.models.convolution import BatchNorm, conv, zero_masked
 from maskjax.models.dropout import stochastic_depth
 from maskjax.sharding import constrain_batch
 
@@ -79,7 +79,7 @@ class ResNet(nn.Module):
 
   @property
   def stride(self) -> int:
-    """Pixels between two places of the last stage."""
+    """Pixels between two positions of the last stage."""
     return self.stem_stride * 2 ** (len(self.widths) - 1)
 
   @nn.compact
@@ -89,19 +89,19 @@ class ResNet(nn.Module):
     Args:
       images: [B, H, W, C].
       masked: bool [B, rows, columns], True for the parts of the image that no layer may
-        see; their features are 0.
+        read; their features are 0.
 
     Returns:
       [B, H / stride, W / stride, width] for each stage.
     """
     size, stride = (7, 2) if self.stem_stride == 4 else (3, self.stem_stride)
-    x = erase(images, masked)
+    x = zero_masked(images, masked)
     x = conv(self.stem_width, size, stride, name="stem", dtype=self.dtype)(x)
     x = BatchNorm(dtype=self.dtype, name="stem_norm")(x, masked)
     x = jax.nn.relu(x)
     if self.stem_stride == 4:
-      # Masked places are 0, and nothing is less.
-      x = erase(nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))), masked)
+      # Masked positions are 0, and nothing is less.
+      x = zero_masked(nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))), masked)
     rates = iter(jnp.linspace(0.0, self.drop_path, sum(self.depths)))
     outputs = []
     for i, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):

@@ -43,7 +43,7 @@ def rotate(x: Array, positions: Array, base: Array | float = BASE) -> Array:
 
 
 def pad_first(positions: Array | np.ndarray, count: int) -> Array:
-  """Positions of tokens that stand nowhere, at 0, before those of others.
+  """Puts positions 0, of tokens that stand nowhere on a grid, before others.
 
   Args:
     positions: [..., N, A].

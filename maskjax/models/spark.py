@@ -9,7 +9,13 @@ from jax.typing import DTypeLike
 
 from maskjax.masking import Mask
 from maskjax.models.convnext import INIT, ConvNext
-from maskjax.models.convolution import BatchNorm, Doubling, conv, erase, spread
+from maskjax.models.convolution import (
+  BatchNorm,
+  Upsample,
+  conv,
+  upsample_mask,
+  zero_masked,
+)
 from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.transformer import LayerNorm
 from maskjax.tokens import patchify
@@ -47,7 +53,7 @@ class LightDecoder(nn.Module):
     x = features[0]
     for i in range(self.doublings):
       width = x.shape[-1]
-      x = Doubling(width, dtype=self.dtype, name=f"double_{i}")(x)
+      x = Upsample(width, dtype=self.dtype, name=f"double_{i}")(x)
       x = conv(width, 3, init=INIT, dtype=self.dtype, name=f"conv_{i}_0")(x)
       x = BatchNorm(dtype=self.dtype, name=f"norm_{i}_0")(x)
       x = nn.relu6(x)
@@ -82,7 +88,7 @@ class SparseAutoencoder(EncoderModel):
     return predicted if visible_too else mask.take_masked(predicted)
 
   def densified(self, x: Array, masked: Array, i: int) -> Array:
-    """Fills masked places with a learned embedding, and projects to the decoder's width.
+    """Sets a learned embedding where masked, and projects to the decoder's width.
 
     Args:
       x: features of a scale, [B, H, W, C].
@@ -94,11 +100,11 @@ class SparseAutoencoder(EncoderModel):
     """
     dtype, width = self.encoder.dtype, self.decoder.width // 2**i
     if isinstance(self.encoder.network, ConvNext):
-      x = erase(LayerNorm(epsilon=1e-6, dtype=dtype, name=f"norm_{i}")(x), masked)
+      x = zero_masked(LayerNorm(epsilon=1e-6, dtype=dtype, name=f"norm_{i}")(x), masked)
     else:
       x = BatchNorm(dtype=dtype, name=f"norm_{i}")(x, masked)
     embedding = self.param(f"embedding_{i}", INIT, x.shape[-1:]).astype(dtype)
-    x = jnp.where(spread(masked, *x.shape[1:3]), embedding, x)
+    x = jnp.where(upsample_mask(masked, *x.shape[1:3]), embedding, x)
     if i == 0 and x.shape[-1] == width:
       return x
     size = 1 if i == 0 else 3

@@ -25,6 +25,7 @@ from maskjax.models.transformer import LayerNorm, Mlp, norm_like, remat_of
 from maskjax.resolve import did_you_mean
 from maskjax.sharding import constrain_batch
 from maskjax.tokens import grid_of
+from maskjax.tokens.patches import per_side
 
 # Widths, depths and heads of 32 channels: https://arxiv.org/abs/2103.14030, section
 # 3.3, and for H, which is of the second version, https://arxiv.org/abs/2111.09883,
@@ -368,8 +369,9 @@ def swin_encoder(
     if size not in SWIN_SIZES:
       raise UserError(f"no Swin size {size!r}: {did_you_mean(size, SWIN_SIZES)}")
     shape = {**SWIN_SIZES[size], **shape}
+  rows, columns = grid_of(per_side(image_size), per_side(patch_size))
   return SwinEncoder(
-    grid=grid_of(image_size, patch_size),
+    grid=(rows, columns),
     **_checked(shape),
     version=version,
     options=BlockOptions(

@@ -26,7 +26,7 @@ LayerNorm = functools.partial(nn.LayerNorm, use_fast_variance=False)
 
 
 class HasOptions(Protocol):
-  """A network that knows what its blocks are like."""
+  """A network with the options of its blocks."""
 
   @property
   def options(self) -> BlockOptions:
@@ -79,8 +79,8 @@ class Block(nn.Module):
 
   Attributes:
     heads: number of attention heads.
-    options: see `BlockOptions`; its `norm_first` is of this block here, and a stack's
-      `rotary_bases`, `drop_path`, `scan` and `remat` are not read.
+    options: of the block; its `norm_first` is of this block, and `rotary_bases`,
+      `drop_path`, `scan` and `remat`, which are of a stack, are not read.
     attends: to what: `self`; `context`, to other tokens in place of these; or `both`,
       first to these and then to the others.
     num_queries: compute only this many of the last tokens; all when None.
@@ -319,9 +319,8 @@ def blocks_like(
     network: the network, for example an encoder of images or of text.
     depth: number of blocks.
     name: of the module, where it is made in a compact method.
-    **changes: fields of `BlockOptions` in which the blocks differ. The first of them
-      normalizes the input of its attention unless this says otherwise: `norm_first` is
-      of tokens that were just embedded.
+    **changes: fields of `BlockOptions` in which the blocks differ. `norm_first` is True
+      unless it is among them: it is for blocks that read tokens as they are embedded.
   """
   options = network.options.replace(**{"norm_first": True, **changes})
   return Transformer(depth=depth, heads=network.heads, options=options, name=name)

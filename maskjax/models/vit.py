@@ -34,11 +34,6 @@ VIT_SIZES: Mapping[str, Mapping[str, int]] = {
 
 MASKED_PATCHES = ("dropped", "token", "silent")
 POSITIONS = ("sincos", "learned", "rotary", "relative", "none")
-# Fields of `VisionEncoder` beside its shape and the options of its blocks.
-OWN_FIELDS = (
-  *("masked_patches", "mask_token_layer", "positions", "class_token", "registers"),
-  *("embed_bias", "embed_norm", "final_norm"),
-)
 
 
 def vit_size(size: str) -> dict[str, int]:
@@ -68,8 +63,8 @@ class VisionEncoder(nn.Module):
     mask_token_layer: the block before which the learned token enters, from 0. Before
       the first one it replaces embedded patches, which then get their positions; before
       a later one it replaces hidden states as they are, as in A2MIM
-      (https://arxiv.org/abs/2205.13943), so that only rotary or relative positions tell
-      two masked patches apart from there on.
+      (https://arxiv.org/abs/2205.13943), so that from there on masked patches differ by
+      rotary or relative positions alone.
     positions: `sincos`, fixed; `learned`; `rotary`, see `maskjax.models.rotary`;
       `relative`, see `maskjax.models.relative_bias`, a bias that all blocks share; or
       `none`.
@@ -288,10 +283,11 @@ def vit_encoder(
   shape = {"size": encoder} if isinstance(encoder, str) else dict(encoder)
   if shape.get("size"):
     shape = {**vit_size(shape.pop("size")), **shape}
-  own, block_options = split_options(options, OWN_FIELDS)
+  shape = check_shape("encoder", shape)
+  own, block_options = split_options(options, VisionEncoder, other=("grid", *shape))
   found = VisionEncoder(
     grid=tuple(grid),
-    **check_shape("encoder", shape),
+    **shape,
     **own,
     options=block_options,
   )

@@ -11,7 +11,8 @@ from jax import Array
 from maskjax import keys
 from maskjax.errors import UserError
 from maskjax.losses import Loss
-from maskjax.masking import Mask, words
+from maskjax.masking import Mask
+from maskjax.masking.selection import highest_where
 from maskjax.masking.text_policy import text_masking
 from maskjax.models.text import LateMaskLM
 from maskjax.objectives.objective import Batch, Step, Variables
@@ -64,7 +65,7 @@ class LateMasking(MaskedTextObjective):
     def replace(key: Array, masked: Array, tokens: Array) -> tuple[Array, Array]:
       of_mask, of_kind, of_token = jax.random.split(key, 3)
       count = jnp.round(to_mask * masked.sum()).astype(jnp.int32)
-      late = words.most(jax.random.uniform(of_mask, tokens.shape), masked, count)
+      late = highest_where(jax.random.uniform(of_mask, tokens.shape), masked, count)
       drawn = jax.random.choice(of_token, ordinary, tokens.shape)
       is_random = jax.random.uniform(of_kind, tokens.shape) < at_random / (1 - to_mask)
       other = jnp.where(masked & is_random, drawn, tokens)
@@ -73,7 +74,7 @@ class LateMasking(MaskedTextObjective):
     row_keys = keys.example_keys(keys.named(step.key, "replace"), batch)
     tokens, late = jax.vmap(replace)(row_keys, mask.masked, text.token)
     most = max(1, round(to_mask * mask.masked_ids.shape[1]))
-    return text.saying(tokens), Mask.at_most(
+    return text.with_tokens(tokens), Mask.at_most(
       late, num_masked=most, spare=text.is_padding
     )
 

@@ -16,9 +16,10 @@ from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean
 from maskjax.masking import Mask, words
 from maskjax.masking.text_policy import TextMasking, TokenIds
+from maskjax.masking.units import scores_of
 from maskjax.models.text import TextEncoder, text_encoder
 from maskjax.objectives.objective import Batch, Step, Variables, first_example, valid
-from maskjax.tokens import Text
+from maskjax.tokens import Text, vocabularies
 
 # Of the tokens that a held-out text is evaluated on, whatever training masks.
 HELD_OUT_RATIO = 0.15
@@ -30,6 +31,9 @@ class TextKeywords(TypedDict, total=False):
   Attributes:
     length: tokens of a row at most; 512 when left out.
     encoder: see `maskjax.models.text.text_encoder`; BERT-base when left out.
+    vocabulary: name of one of `maskjax.tokens.vocabularies.KNOWN`, in place of the
+      following four. A run reads them off its data where a config leaves them out.
+    vocab_size: number of tokens.
     pad_id: the token of padding; 0 when left out.
     mask_id: the token that stands for masked ones; 3 when left out.
     special_ids: the tokens that no text has; 0 to 3 when left out.
@@ -40,13 +44,15 @@ class TextKeywords(TypedDict, total=False):
     dtype: `float32` or `bfloat16`, type of the computation; parameters are float32.
     mlp_ratio: hidden width of the blocks' networks by their width.
     norm_epsilon: added to the variance in layer normalization.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
+    scan: compile one block and loop over it, see `maskjax.models.BlockOptions`.
     remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+      backward pass, see `maskjax.models.BlockOptions`.
   """
 
   length: int
   encoder: Mapping[str, Any] | str
+  vocabulary: str
+  vocab_size: int
   pad_id: int
   mask_id: int
   special_ids: Sequence[int]
@@ -87,7 +93,7 @@ class TextRows:
       )
     text = Text.of(batch)
     if self.needs_score:
-      words.scores(text)
+      scores_of(text)
     return text
 
   def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -269,41 +275,46 @@ def token_loss(logits: Array, tokens: Array, where: Array) -> Loss:
 
 def text_parts(
   *,
-  vocab_size: int,
   length: int = 512,
   encoder: Mapping[str, Any] | str = "B",
-  pad_id: int = 0,
-  mask_id: int = 3,
-  special_ids: Sequence[int] = (0, 1, 2, 3),
   needs_score: bool = False,
-  **network: Any,
+  **text: Any,
 ) -> tuple[TextEncoder, TextRows]:
   """Makes an encoder, and how it reads rows.
 
   Args:
-    vocab_size: number of tokens.
     length: see `TextKeywords`.
     encoder: see `TextKeywords`.
-    pad_id: see `TextKeywords`.
-    mask_id: see `TextKeywords`.
-    special_ids: see `TextKeywords`.
     needs_score: see `TextRows`.
-    **network: the rest of `TextKeywords`.
+    **text: the rest of `TextKeywords`.
 
   Raises:
-    UserError: a token outside of the vocabulary, or see `text_encoder`.
+    UserError: there is no such vocabulary, neither a name nor a size of it, or a token
+      that it does not have; or see `text_encoder`.
   """
-  special = tuple(sorted({*special_ids, pad_id, mask_id}))
+  text = vocabularies.spelled_out(text)
+  if "vocab_size" not in text:
+    known = ", ".join(vocabularies.KNOWN)
+    raise UserError(
+      "vocab_size is missing: expected the number of tokens, or vocabulary, one of: "
+      f"{known}"
+    )
+  size = text.pop("vocab_size")
+  pad, mask = text.pop("pad_id", 0), text.pop("mask_id", 3)
+  special = tuple(sorted({*text.pop("special_ids", range(4)), pad, mask}))
   for token in special:
-    if not 0 <= token < vocab_size:
+    if not 0 <= token < size:
       raise UserError(
         f"pad_id, mask_id or special_ids has {token}: expected tokens below vocab_size="
-        f"{vocab_size}"
+        f"{size}"
       )
-  ids = TokenIds(size=vocab_size, pad=pad_id, mask=mask_id, special=special)
   return (
-    text_encoder(vocab_size=vocab_size, length=length, encoder=encoder, **network),
-    TextRows(length=length, ids=ids, needs_score=needs_score),
+    text_encoder(vocab_size=size, length=length, encoder=encoder, **text),
+    TextRows(
+      length=length,
+      ids=TokenIds(size=size, pad=pad, mask=mask, special=special),
+      needs_score=needs_score,
+    ),
   )
 
 

@@ -177,12 +177,11 @@ def may_answer(batch: Batch) -> Array:
 
 
 def text_classification(
-  *, vocab_size: int, num_classes: int, **text: Unpack[TextKeywords]
+  *, num_classes: int, **text: Unpack[TextKeywords]
 ) -> TextClassification:
   """Makes a classifier of texts from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     num_classes: number of classes.
     **text: see `maskjax.objectives.text.TextKeywords`.
 
@@ -190,28 +189,25 @@ def text_classification(
     UserError: a token or a shape that cannot be; names it.
   """
   at_least_one(num_classes=num_classes)
-  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(**text)
   model = TextClassifier(encoder=encoder, num_classes=num_classes)
   return TextClassification(model=model, rows=rows)
 
 
-def tagging(
-  *, vocab_size: int, num_classes: int, **text: Unpack[TextKeywords]
-) -> Tagging:
+def tagging(*, num_classes: int, **text: Unpack[TextKeywords]) -> Tagging:
   """Makes a classifier of tokens from hyperparameters; see `text_classification`."""
   at_least_one(num_classes=num_classes)
-  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(**text)
   model = TokenClassifier(encoder=encoder, num_classes=num_classes)
   return Tagging(model=model, rows=rows)
 
 
 def span_extraction(
-  *, vocab_size: int, longest: int = 30, **text: Unpack[TextKeywords]
+  *, longest: int = 30, **text: Unpack[TextKeywords]
 ) -> SpanExtraction:
   """Makes what finds answers from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     longest: tokens of an answer at most.
     **text: see `maskjax.objectives.text.TextKeywords`.
 
@@ -219,7 +215,7 @@ def span_extraction(
     UserError: a token or a shape that cannot be; names it.
   """
   at_least_one(longest=longest)
-  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(**text)
   if encoder.types == 1:
     raise UserError(
       "encoder.types=1: expected 0 or 2, since questions and contexts are two kinds"

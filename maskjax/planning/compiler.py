@@ -135,7 +135,7 @@ def batch_shapes(config: ConfigDict, objective: Any) -> dict[str, jax.ShapeDtype
     return dict(known(config.batch_size))
   one = data.Pipeline(
     source=resolve.build(data.sources, config.data.train),
-    transforms=[resolve.bind(data.transforms, t) for t in config.data.train_transforms],
+    transforms=[data.bind_transform(t) for t in config.data.train_transforms],
     batch_size=1,
     num_threads=0,
   )

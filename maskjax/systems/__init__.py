@@ -14,7 +14,12 @@ from maskjax.errors import UserError
 from maskjax.resolve import did_you_mean
 from maskjax.systems.system import System
 
-__all__ = ["System", "find", "names", "records"]
+__all__ = ["System", "families", "find", "names", "records"]
+
+
+def families() -> dict[str, str]:
+  """The family of each system by name; imports none of them."""
+  return {name: module.split(".")[-2] for name, module in _modules().items()}
 
 
 def names() -> tuple[str, ...]:

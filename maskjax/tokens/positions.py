@@ -1,4 +1,4 @@
-"""Places of tokens, and fixed embeddings of them."""
+"""Positions of tokens on a grid of any rank, and fixed embeddings of them."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from maskjax.errors import UserError
 
 
 def grid_positions(grid: Sequence[int]) -> np.ndarray:
-  """Where each token of a grid stands, for rotary and relative positions.
+  """The coordinates of each token of a grid, for rotary and relative positions.
 
   Args:
-    grid: sides of the token grid; N is their product, A their number.
+    grid: sides of the token grid, as many as it has axes A; N is their product.
 
   Returns:
     int [N, A], in row-major order.
@@ -24,10 +24,10 @@ def grid_positions(grid: Sequence[int]) -> np.ndarray:
 
 
 def sincos(grid: Sequence[int], width: int) -> np.ndarray:
-  """Sine-cosine embeddings of the places of a grid of any rank.
+  """Sine-cosine embeddings of the positions of a grid of any rank.
 
   Each axis has an equal share of the channels, the last axis of the grid first:
-  sines of the place at geometrically spaced frequencies, then cosines
+  sines of the position at geometrically spaced frequencies, then cosines
   (https://arxiv.org/abs/1706.03762, section 3.5, in the arrangement of
   https://arxiv.org/abs/2111.06377 for two axes).
 
@@ -36,7 +36,7 @@ def sincos(grid: Sequence[int], width: int) -> np.ndarray:
     width: number of channels D, a multiple of twice the grid's rank.
 
   Returns:
-    float32 [N, D], places in row-major order.
+    float32 [N, D], positions in row-major order.
 
   Raises:
     UserError: the width does not divide into sines and cosines for each axis.
@@ -52,9 +52,8 @@ def sincos(grid: Sequence[int], width: int) -> np.ndarray:
     )
   frequencies = width // (2 * len(grid))
   omega = 1.0 / 10000 ** (np.arange(frequencies, dtype=np.float64) / frequencies)
-  places = np.meshgrid(*(np.arange(side) for side in grid), indexing="ij")
   channels = []
-  for place in reversed(places):
-    angle = place.reshape(-1, 1) * omega  # [N, frequencies]
+  for coordinate in reversed(grid_positions(grid).T):
+    angle = coordinate[:, None] * omega  # [N, frequencies]
     channels += [np.sin(angle), np.cos(angle)]
   return np.concatenate(channels, axis=1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Rows of tokens, as all text systems see them."""
+"""Rows of tokens: the batches of text, as all text systems see them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,19 +11,21 @@ from jax import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Text:
-  """Rows of tokens, several documents in a row or one; of a batch, or of one example.
+  """Rows of N tokens, each row with one document or several.
+
+  The arrays are those of a batch, as below, or of one example, without the axis B.
 
   Attributes:
     token: int32 [B, N], ids of a vocabulary.
-    segment: int32 [B, N], which of the row's documents a token is of, from 1 on; 0 for
+    segment: int32 [B, N], the number of the token's document in the row, from 1; 0 for
       padding.
-    position: int32 [B, N], the place in its document.
-    word: int32 [B, N], the number of its word in the document; -1 for what is no word
-      and is never masked: padding, and the tokens around a document.
-    kind: int32 [B, N], 0 or 1: whether a token is of the first or the second part of
-      its document, as questions and contexts are; None where there are no such parts.
-    score: float32 [B, N], what a statistic of the data says of the token, for samplers
-      that ask for it; None in other data.
+    position: int32 [B, N], the token's position in its document, from 0.
+    word: int32 [B, N], the number of the token's word in the document, from 0; -1 for
+      tokens that are never masked: padding, and the special tokens around a document.
+    kind: int32 [B, N], 0 in the first part of a document and 1 in the second, such as a
+      question and its context; None in data without such parts.
+    score: float32 [B, N], a statistic of the training data for each token, which some
+      samplers need; None in data without it.
   """
 
   token: Array
@@ -35,7 +37,7 @@ class Text:
 
   @classmethod
   def of(cls, batch: Mapping[str, Array]) -> "Text":
-    """The text of a batch, see `maskjax.data.packing`."""
+    """The text of a batch, whose columns `maskjax.data.packing` describes."""
     names = [field.name for field in dataclasses.fields(cls)]
     return cls(**{name: batch[name] for name in names if name in batch})
 
@@ -46,13 +48,20 @@ class Text:
 
   @property
   def is_padding(self) -> Array:
-    """Which tokens are of no document: bool [B, N]."""
+    """Which tokens are padding, and so of no document: bool [B, N]."""
     return self.segment == 0
 
-  def pick(self, ids: Array) -> "Text":
-    """The tokens at some places, int [B, K], that keep their positions."""
+  def take(self, ids: Array) -> "Text":
+    """Takes the tokens at some indices, which keep their positions.
+
+    Args:
+      ids: int [B, K], indices of tokens in the rows.
+
+    Returns:
+      Rows of K tokens.
+    """
     return jax.tree.map(lambda rows: jnp.take_along_axis(rows, ids, axis=1), self)
 
-  def saying(self, token: Array) -> "Text":
-    """The same places with other tokens, int [B, N]."""
+  def with_tokens(self, token: Array) -> "Text":
+    """Replaces the ids of the tokens, by int [B, N], and nothing else."""
     return dataclasses.replace(self, token=token)

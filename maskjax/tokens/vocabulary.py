@@ -1,4 +1,4 @@
-"""Texts to ids of tokens and back, by the library `tokenizers`."""
+"""Vocabularies: texts to token ids and back, by the library `tokenizers`."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from maskjax import storage
 from maskjax.errors import UserError
 
-# What the tokens of each role are called, by BERT, RoBERTa and others.
+# The names of the token of each role, in the vocabularies of BERT, RoBERTa and others.
 ROLES: Mapping[str, tuple[str, ...]] = {
   "pad": ("[PAD]", "<pad>"),
   "first": ("[CLS]", "<s>"),
@@ -20,14 +20,14 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 
 
 class Encoded(NamedTuple):
-  """The tokens of a text.
+  """The T tokens of a text.
 
   Attributes:
     ids: int32 [T].
-    words: int32 [T], of each token the number of its word; -1 for a token of a role
-      that stands in the text, such as a mask.
-    characters: int32 [T], how many characters of the text each token stands for.
-    starts: int32 [T], the character of the text where each token begins.
+    words: int32 [T], the number of each token's word, from 0; -1 for a special token
+      that occurs in the text, such as a mask token.
+    characters: int32 [T], the number of characters of the text that each token covers.
+    starts: int32 [T], the index of each token's first character in the text.
   """
 
   ids: np.ndarray
@@ -36,21 +36,21 @@ class Encoded(NamedTuple):
   starts: np.ndarray
 
   def part(self, start: int, stop: int) -> "Encoded":
-    """Some neighboring tokens."""
+    """The tokens from index `start` up to `stop`, without it."""
     return Encoded(*(column[start:stop] for column in self))
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Vocabulary:
-  """A tokenizer, and which of its tokens have a role.
+  """A tokenizer, and the tokens of it that have a role.
 
   Attributes:
     tokenizer: of the library `tokenizers`.
-    pad: id of what fills up rows.
-    first: id of what stands before a text.
-    last: id of what stands behind it.
-    mask: id of what stands for masked tokens.
+    pad: id of the padding token.
+    first: id of the token before every text, such as `[CLS]`.
+    last: id of the token after every text, such as `[SEP]`.
+    mask: id of the mask token.
   """
 
   tokenizer: Any
@@ -72,15 +72,15 @@ class Vocabulary:
 
   @property
   def special(self) -> np.ndarray:
-    """The ids that no text has: those with a role, and others of the kind, ascending.
+    """The ids of special tokens, ascending: those with a role, and others.
 
-    Other tokens may be drawn at random, or masked.
+    They are never masked, and never drawn as random tokens.
     """
     added = self.tokenizer.get_added_tokens_decoder()
     return np.array(sorted(id for id, token in added.items() if token.special))
 
   def encode(self, texts: Iterable[str]) -> list[Encoded]:
-    """The tokens of texts, without those around a text."""
+    """Encodes texts, without the special tokens around them."""
     encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
     return [
       Encoded(
@@ -94,20 +94,20 @@ class Vocabulary:
 
   @property
   def mask_text(self) -> str:
-    """What stands in a text for a masked token, for example `[MASK]`."""
+    """The mask token as it is written in a text, for example `[MASK]`."""
     return self.tokenizer.id_to_token(self.mask)
 
   def decode(self, ids: Iterable[int]) -> str:
-    """The text of ids, without those of a role."""
+    """Decodes ids to a text, without the special tokens."""
     return self.tokenizer.decode([int(id) for id in ids])
 
   def save(self, path: str | Path) -> None:
-    """Writes `tokenizer.json`, which transformers reads, too."""
+    """Writes a `tokenizer.json`, which the library `transformers` reads as well."""
     storage.path(path).write_text(self.tokenizer.to_str(pretty=True))
 
 
 def _lengths(offsets: Sequence[tuple[int, int]]) -> np.ndarray:
-  """Characters of each token; of several that share one, the first has it."""
+  """Characters of each token; one that several tokens share counts for the first."""
   first, last = np.array(offsets, np.int32).reshape(-1, 2).T
   before = np.pad(np.maximum.accumulate(last), (1, 0))[:-1]
   return np.maximum(last - np.maximum(first, before), 0)
@@ -117,11 +117,11 @@ def load(path: str | Path) -> Vocabulary:
   """Reads a `tokenizer.json`.
 
   Args:
-    path: of the file, or of the folder that holds it, local or on object storage.
+    path: of the file, or of the folder with it, local or on object storage.
 
   Raises:
-    UserError: there is no such file, it is of another kind, or has no token of a role,
-      for example none that masks; names it.
+    UserError: no such file, not a tokenizer, or one without a token for some role, such
+      as a mask token.
   """
   from tokenizers import Tokenizer
 
@@ -137,14 +137,17 @@ def load(path: str | Path) -> Vocabulary:
 
 
 def train_bpe(texts: Iterable[str], *, size: int = 4096) -> Vocabulary:
-  """Learns byte pairs (https://arxiv.org/abs/1508.07909) of texts, on bytes.
+  """Trains a byte-level BPE vocabulary (https://arxiv.org/abs/1508.07909).
 
-  The same texts give the same vocabulary, which is not so with the library's other
-  kinds. No text has an unknown token.
+  Training is deterministic, unlike that of the library's other models. No text has
+  unknown tokens.
 
   Args:
-    texts: to learn from.
-    size: number of tokens; less than that where the texts have no more.
+    texts: the training texts.
+    size: number of tokens; fewer where the texts have no more pairs.
+
+  Raises:
+    UserError: `size` is too small for the 256 bytes and the special tokens.
 
   Example:
     >>> words = train_bpe(["to be or not to be"], size=300)
@@ -169,7 +172,7 @@ def train_bpe(texts: Iterable[str], *, size: int = 4096) -> Vocabulary:
   tokenizer.decoder = decoders.ByteLevel()
   trainer = trainers.BpeTrainer(
     vocab_size=size,
-    # The space before a mask is the masked token's.
+    # A mask token takes the space before it, as the token that it replaces has it.
     special_tokens=[
       AddedToken(names[0], special=True, lstrip=role == "mask")
       for role, names in ROLES.items()
@@ -182,28 +185,29 @@ def train_bpe(texts: Iterable[str], *, size: int = 4096) -> Vocabulary:
 
 
 def of(tokenizer: Any, *, name: str) -> Vocabulary:
-  """Finds the tokens of each role.
+  """Finds the token of each role.
 
   Args:
     tokenizer: of the library `tokenizers`.
-    name: what a message calls it.
+    name: what error messages call it.
 
   Raises:
-    UserError: it has no token of a role; names it.
+    UserError: it has no token of some role; the message has the names that were tried.
   """
   roles = {}
   for role, names in ROLES.items():
     ids = (tokenizer.token_to_id(token) for token in names)
     found = [id for id in ids if id is not None]
     if not found:
-      raise UserError(f"{name} has no token to {_DOES[role]}: expected {names}")
+      expected = " or ".join(names)
+      raise UserError(f"{name} has no {_DESCRIPTIONS[role]} token: expected {expected}")
     roles[role] = found[0]
   return Vocabulary(tokenizer=tokenizer, **roles)
 
 
-_DOES = {
-  "pad": "fill up rows",
-  "first": "begin a text",
-  "last": "end a text",
-  "mask": "stand for masked ones",
+_DESCRIPTIONS = {
+  "pad": "padding",
+  "first": "first",
+  "last": "last",
+  "mask": "mask",
 }

@@ -15,6 +15,7 @@ from maskjax.convert import safetensors, swin_mim, swinv2_mim, vit_mim, weights
 from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models import stack_blocks
+from maskjax.objectives import Variables
 from maskjax.systems import simmim
 from maskjax.tokens import unpatchify
 
@@ -91,7 +92,7 @@ def test_predictions_and_loss_are_those_of_transformers(case, tmp_path):
   encoder_type, side, _ = CASES[case]
   converter = CONVERTERS[encoder_type]
   images, model = random(3, 2 * side, 2 * side, 3), make_theirs(*CASES[case])
-  # Not in units, so that each place shows.
+  # Not in units, so that each position shows.
   halves = np.tile(np.arange(side**2) < side**2 // 2, (3, 1))
   masked = np.random.default_rng(1).permuted(halves, axis=1)
   mask = Mask.exactly(jnp.asarray(masked), num_masked=side**2 // 2)
@@ -101,8 +102,8 @@ def test_predictions_and_loss_are_those_of_transformers(case, tmp_path):
   @jax.jit
   def run(params, batch):
     patches = objective.patches(batch)
-    ours = objective.predict(mask, params, patches, visible_too=True)
-    loss = objective.loss_under(mask, params, batch).value()
+    ours = objective.apply(Variables(params), patches, mask, True)
+    loss = objective.loss_of_mask(Variables(params), batch, mask).value()
     return unpatchify(ours, grid=(side, side), patch_size=2), loss
 
   ours, our_loss = run(params, {"image": jnp.asarray(images)})

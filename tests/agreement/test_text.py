@@ -227,7 +227,7 @@ def test_only_documents_of_their_own_are_seen():
     return {name: column for name, column in vars(text).items() if column is not None}
 
   params = objective.init(jax.random.key(0), batch(text)).params
-  other = text.saying(text.token.at[:, 7].add(-1))
+  other = text.with_tokens(text.token.at[:, 7].add(-1))
   first, second = (
     objective.features(Variables(params), batch(t)) for t in (text, other)
   )

@@ -8,6 +8,7 @@ import pytest
 from maskjax.convert import safetensors, vit_mae
 from maskjax.masking import Mask
 from maskjax.models import attention, dense, stack_blocks
+from maskjax.objectives import Variables
 from maskjax.systems import mae
 from maskjax.tokens import patchify, sincos
 
@@ -149,7 +150,7 @@ def test_predictions_loss_and_gradients(size, channels, norm_pix_loss):
   assert_close(ours, predictions, 1e-5)
 
   def value(params):
-    return objective.loss_under(mask, params, batch).value()
+    return objective.loss_of_mask(Variables(params), batch, mask).value()
 
   our_loss, gradients = jax.value_and_grad(value)(params)
   assert abs(float(our_loss) - loss) <= 1e-5 * abs(loss)
@@ -180,7 +181,8 @@ def test_our_files_give_our_predictions_in_theirs(tmp_path, size):
   patches = patchify(jnp.asarray(images), 4)
   ours = objective.model.apply({"params": params}, patches, mask, True)
   assert_close(ours, predictions, 1e-5)
-  our_loss = objective.loss_under(mask, params, {"image": jnp.asarray(images)}).value()
+  batch = {"image": jnp.asarray(images)}
+  our_loss = objective.loss_of_mask(Variables(params), batch, mask).value()
   assert abs(float(our_loss) - loss) <= 1e-5 * abs(loss)
 
 
@@ -204,7 +206,7 @@ def test_scan_and_remat_agree_too(options):
   patches = patchify(batch["image"], 4)
   ours = objective.model.apply({"params": params}, patches, mask, True)
   assert_close(ours, predictions, 1e-5)
-  our_loss = objective.loss_under(mask, params, batch).value()
+  our_loss = objective.loss_of_mask(Variables(params), batch, mask).value()
   assert abs(float(our_loss) - loss) <= 1e-5 * abs(loss)
 
 

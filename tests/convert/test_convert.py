@@ -32,8 +32,7 @@ HYPERPARAMETERS = {
 def random_params(hyperparameters, **more):
   """Every parameter random, in the tree that the objective itself makes."""
   objective = mae(**hyperparameters, **more)
-  sides = [side * objective.patch_size[0] for side in objective.grid]
-  batch = {"image": jnp.zeros((1, *sides, hyperparameters["channels"]))}
+  batch = {"image": jnp.zeros((1, *objective.patches.shape))}
   shapes = jax.eval_shape(objective.init, jax.random.key(0), batch).params
   rng = np.random.default_rng(0)
   return jax.tree.map(

@@ -1,4 +1,4 @@
-"""Where texts come from, and what is said of bad ones."""
+"""Where texts come from, and the errors at bad ones."""
 
 import json
 
@@ -19,7 +19,7 @@ def folder(tmp_path):
 def test_files_in_the_order_of_their_names(folder):
   found = documents.text_files(root=str(folder))
   assert list(found) == ["Caf\u00e9", "One line.\nAnother one.\n\nA paragraph.\n"]
-  assert found.places == [f"{folder}/a.txt", f"{folder}/b.txt"]
+  assert found.locations == [f"{folder}/a.txt", f"{folder}/b.txt"]
   assert list(documents.text_files(root=f"{folder}/c.md")) == ["left out"]
 
 
@@ -33,21 +33,21 @@ def test_files_in_the_order_of_their_names(folder):
 def test_parts_of_a_file(folder, each, texts, lines):
   found = documents.text_files(root=str(folder), pattern="b.*", each=each)
   assert list(found) == texts
-  assert found.places == [f"{folder}/b.txt:{line}" for line in lines]
+  assert found.locations == [f"{folder}/b.txt:{line}" for line in lines]
 
 
 @pytest.mark.parametrize(
-  ("content", "said"),
+  ("content", "message"),
   [
-    (b"good\nbad \xff\n", r"d.txt:2: byte 0xff is no UTF-8: expected text; on_bad="),
+    (b"good\nbad \xff\n", r"d.txt:2: byte 0xff is not UTF-8: expected text; on_bad="),
     (b" \n\n", r"d.txt: blank: expected text"),
     (b"", r"d.txt: blank"),
   ],
 )
 @pytest.mark.parametrize("each", ["file", "line"])
-def test_bad_files(folder, content, said, each):
+def test_bad_files(folder, content, message, each):
   (folder / "d.txt").write_bytes(content)
-  with pytest.raises(UserError, match=said):
+  with pytest.raises(UserError, match=message):
     documents.text_files(root=str(folder), each=each)
   found = documents.text_files(root=str(folder), each=each, on_bad="skip")
   assert found.skipped == 1 and len(found) == (2 if each == "file" else 4)
@@ -59,11 +59,11 @@ def test_lines_of_json(tmp_path):
   file.write_text("\n".join(lines))
   found = documents.jsonl(path=str(file))
   assert list(found) == ["one", "two\u2028more"]
-  assert found.places[1] == f"{file}:2"
+  assert found.locations[1] == f"{file}:2"
 
 
 @pytest.mark.parametrize(
-  ("line", "said"),
+  ("line", "message"),
   [
     (b"{", ":2: not JSON"),
     (b'{"txt": "a"}', ":2: no object with a text as 'text'"),
@@ -74,10 +74,10 @@ def test_lines_of_json(tmp_path):
     (b"", ":2: not JSON"),
   ],
 )
-def test_bad_lines_of_json(tmp_path, line, said):
+def test_bad_lines_of_json(tmp_path, line, message):
   file = tmp_path / "corpus.jsonl"
   file.write_bytes(b'{"text": "good"}\n' + line + b"\n")
-  with pytest.raises(UserError, match=said):
+  with pytest.raises(UserError, match=message):
     documents.jsonl(path=str(file))
   found = documents.jsonl(path=str(file), on_bad="skip")
   assert (list(found), found.skipped) == (["good"], 1)
@@ -87,14 +87,14 @@ def test_sections_of_pythons_reference_are_held_out():
   train, test, everything = (
     documents.python_reference(split=split) for split in ("train", "test", "all")
   )
-  assert sorted([*train.places, *test.places]) == sorted(everything.places)
+  assert sorted([*train.locations, *test.locations]) == sorted(everything.locations)
   assert sum(map(len, everything)) > 300_000 and len(test) > 20
   paragraphs = {part for text in train for part in text.split("\n\n")}
   assert not paragraphs & {part for text in test for part in text.split("\n\n")}
 
 
 @pytest.mark.parametrize(
-  ("make", "said"),
+  ("make", "message"),
   [
     (lambda root: documents.text_files(root=f"{root}/none"), "expected text files"),
     (lambda root: documents.text_files(root=root, pattern="*.html"), "like .*html"),
@@ -104,6 +104,6 @@ def test_sections_of_pythons_reference_are_held_out():
     (lambda root: documents.python_reference(split="tests"), "did you mean 'test'"),
   ],
 )
-def test_mistakes(folder, make, said):
-  with pytest.raises(UserError, match=said):
+def test_mistakes(folder, make, message):
+  with pytest.raises(UserError, match=message):
     make(str(folder))

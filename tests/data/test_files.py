@@ -183,7 +183,7 @@ def test_tfds(tfds_dir, monkeypatch):
     ({"dataset": "mnsit"}, "did you mean mnist"),
     ({"dataset": "mnist"}, "not prepared in .*run: tfds build mnist .*--data_dir="),
     ({"dataset": "mnist:9.9.9"}, "cannot open .*9.9.9"),
-    ({"split": "tset"}, r"no such split, it has \['train'\]"),
+    ({"split": "tset"}, r"no split .*: it has \['train'\]"),
     ({"label_key": "class"}, r"no feature 'class': it has \['image', 'label'\]"),
   ],
 )

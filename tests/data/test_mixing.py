@@ -60,7 +60,7 @@ def test_cutmix_targets_weigh_the_area(batch, seed):
 
 
 def draw_shares(alphas, count=2000, **keywords):
-  # Images of 64 pixels that tell CutMix (0 or 1 only) from mixup.
+  # Images of 64 pixels that distinguish CutMix (0 or 1 only) from mixup.
   images = jnp.stack([jnp.ones((64, 64, 1)), jnp.zeros((64, 64, 1))])
   keys = jax.random.split(jax.random.key(0), count)
 

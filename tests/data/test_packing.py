@@ -1,4 +1,4 @@
-"""Texts in rows: nothing is lost, nothing crosses, little is filled."""
+"""Texts in rows: nothing is lost, nothing crosses, little is padding."""
 
 import numpy as np
 import pytest
@@ -41,8 +41,7 @@ def test_all_tokens_are_there_in_order(words, length):
     assert (position == np.arange(len(token))).all()
     assert (word[0], word[-1]) == (-1, -1)
     assert (np.diff(word[1:-1]) >= 0).all() and word[1] >= 0
-  # By their first tokens alone, parts of a text are not told from others': together
-  # they are the same tokens.
+  # The parts are not labeled by their text, but together they have the same tokens.
   found = np.sort(np.concatenate([token[1:-1] for token, _, _ in parts]))
   expected = np.sort(np.concatenate([found.ids for found in words.encode(TEXTS)]))
   np.testing.assert_array_equal(found, expected)
@@ -56,15 +55,15 @@ def test_words_stay_whole_where_they_fit(words):
   assert len(parts) > 1 and sorted(found) == sorted(text.split())
 
 
-def test_filling_is_marked(words):
+def test_padding_is_marked(words):
   (row,) = rows(packed(["be"], words, length=9))
-  filled = row["segment"] == 0
-  assert filled.any() and (row["token"][filled] == words.pad).all()
-  assert (row["word"][filled] == -1).all()
+  padding = row["segment"] == 0
+  assert padding.any() and (row["token"][padding] == words.pad).all()
+  assert (row["word"][padding] == -1).all()
 
 
 @pytest.mark.parametrize(("size", "length"), [(4096, 128), (4096, 512), (512, 512)])
-def test_pythons_reference_is_packed_with_less_than_a_fiftieth_of_filling(size, length):
+def test_pythons_reference_is_packed_with_less_than_a_fiftieth_of_padding(size, length):
   texts = documents.python_reference(split="train")
   words = vocabulary.train_bpe(texts, size=size)
   columns = packed(texts, words, length=length)

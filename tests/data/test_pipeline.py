@@ -10,7 +10,6 @@ from PIL import Image
 import maskjax.data
 from maskjax.data import Pipeline, arrays
 from maskjax.errors import RecordError, UserError
-from maskjax.resolve import bind
 
 
 def add_noise(record, rng):
@@ -154,7 +153,7 @@ def test_a_source_smaller_than_the_batch():
   assert read(make(records=1), 1)[0]["index"].tolist() == [0] * 8
 
 
-def test_the_process_is_asked_of_jax_by_default():
+def test_the_process_is_the_one_of_jax_by_default():
   settings = {"process_index": None, "process_count": None}
   assert_same(read(make(**settings), 3), read(make(), 3))
 
@@ -236,7 +235,7 @@ def test_ragged_images_need_a_transform(folder):
     next(batches)
   # The short side alone still leaves them ragged.
   specs = [{"name": "resize", "size": 16}, {"name": "center_crop", "size": 16}]
-  transforms = [bind(maskjax.data.transforms, spec) for spec in specs]
+  transforms = [maskjax.data.bind_transform(spec) for spec in specs]
   batch = read(make(source=source, batch_size=4, transforms=transforms), 1)[0]
   assert batch["image"].shape == (4, 16, 16, 3)
 

@@ -36,7 +36,7 @@ def test_digits_splits_are_disjoint_and_complete():
   sources = {split: maskjax.data.digits(split=split) for split in counts}
   assert {split: len(source) for split, source in sources.items()} == counts
   data = load_digits()
-  # The images have no duplicates, so that they can be told by their bytes.
+  # The images have no duplicates, so that they differ in their bytes.
   shown = {
     split: {source[i]["image"].tobytes() for i in range(len(source))}
     for split, source in sources.items()

@@ -20,7 +20,7 @@ def test_each_patch_lies_somewhere_in_its_cell():
       top, left = np.argwhere(image[..., 0] == patch[0, 0, 0])[0]
       np.testing.assert_array_equal(patch, image[top : top + 3, left : left + 3])
       corners.append((int(top) - 5 * row, int(left) - 5 * column))
-  # Any of 2x2 places, so that at least a pixel lies between any two, and all alike.
+  # Any of 2x2 corners, so that at least a pixel lies between any two, equally often.
   assert {*corners} == {(0, 0), (0, 1), (1, 0), (1, 1)}
   # 240 draws of 0 or 1: the mean of them deviates by 0.03.
   np.testing.assert_allclose(np.mean(corners, axis=0), 0.5, atol=0.1)

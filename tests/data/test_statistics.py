@@ -11,9 +11,9 @@ from helpers.text.rows import REFERENCE, source
 from maskjax.data import lexicon, statistics
 from maskjax.data.documents import iterable
 from maskjax.data.packing import packed
+from maskjax.data.taggers import english
 from maskjax.data.text import text
-from maskjax.data.word_classes import english
-from maskjax.data.word_vectors import cosines, from_contexts
+from maskjax.data.word_vectors import context_vectors, cosine_similarities
 from maskjax.errors import UserError
 
 DOMAIN = ["the cell wall of a cell", "a cell and the wall", "proteins of the cell wall"]
@@ -38,19 +38,19 @@ def columns(which=domain, length=40):
 
 
 def words_of(rows):
-  """The documents of rows, as lists of their words' texts, and where each stands."""
+  """The documents of rows, as lists of their words' texts and positions."""
   vocabulary, found = source().vocabulary, collections.OrderedDict()
   for r, (segments, words) in enumerate(
     zip(rows["segment"], rows["word"], strict=True)
   ):
     for i, (segment, word) in enumerate(zip(segments, words, strict=True)):
       if word >= 0:
-        place = found.setdefault((r, segment), collections.OrderedDict())
-        place.setdefault(word, []).append((r, i))
+        document = found.setdefault((r, segment), collections.OrderedDict())
+        document.setdefault(word, []).append((r, i))
   return [
     [
-      (vocabulary.decode([rows["token"][at] for at in places]).strip().lower(), places)
-      for places in document.values()
+      (vocabulary.decode([rows["token"][at] for at in where]).strip().lower(), where)
+      for where in document.values()
     ]
     for document in found.values()
   ]
@@ -89,7 +89,7 @@ def test_the_score_of_a_mask_by_loops():
   np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_informative_tokens_are_hidden_more_often():
+def test_informative_tokens_are_masked_more_often():
   """The best of many masks masks more information than the only one drawn."""
   options = dict(vocabulary=source().vocabulary, passes=3, window=5)
   rows = source().columns
@@ -109,7 +109,7 @@ def test_informative_tokens_are_hidden_more_often():
   ]
   assert spread[1] > 2 * spread[0]
   table = statistics.pointwise_information(rows, len(options["vocabulary"]), window=5)
-  told = collections.defaultdict(list)
+  by_token = collections.defaultdict(list)
   for token, segment, words in zip(
     rows["token"], rows["segment"], is_word, strict=True
   ):
@@ -117,8 +117,8 @@ def test_informative_tokens_are_hidden_more_often():
     near = (segment == segment[:, None]) & ~np.eye(len(token), dtype=bool)
     total = (table[np.ix_(token, token)] * near).sum(axis=1)
     for t, more in zip(token, (total - total.mean()) / total.std(), strict=True):
-      told[t].append(more)
-  mean = np.array([np.mean(told[t]) for t in common])
+      by_token[t].append(more)
+  mean = np.array([np.mean(by_token[t]) for t in common])
   rate = np.array([best[(rows["token"] == t) & is_word][0] for t in common])
   assert np.corrcoef(mean, rate)[0, 1] > 0.6
 
@@ -154,18 +154,18 @@ def icf_by_loops():
 def test_tf_icf_by_loops():
   book = lexicon.Lexicon(source().vocabulary)
   inside, outside = book.read(columns()), book.read(columns(general))
-  parts = lexicon.documents(columns(general))
+  parts = lexicon.number_documents(columns(general))
   found = statistics.tf_icf(inside, parts, outside, len(book.words))
   expected = icf_by_loops()
   assert expected["cell"] == max(expected.values()) and len(expected) == 7
   for word, score in zip(book.words, found, strict=True):
     np.testing.assert_allclose(score, expected.get(word, 0), rtol=1e-12)
-  best = book.first(found, 2, ignored={"cell"})
+  best = book.top_words(found, 2, ignored={"cell"})
   assert [book.words[i] for i in best] == ["wall", "proteins"]
 
 
-def test_vectors_of_contexts_keep_all_cosines():
-  """The left factor has the cosines of the table that it factors."""
+def test_vectors_of_contexts_keep_all_cosine_similarities():
+  """The left factor has the cosine_similarities of the table that it factors."""
   rng = np.random.default_rng(0)
   ids, parts = rng.integers(0, 6, 80), np.repeat(np.arange(4), 20)
   table = np.zeros((6, 6))
@@ -174,14 +174,16 @@ def test_vectors_of_contexts_keep_all_cosines():
       table[ids[i], ids[j]] += i != j and parts[i] == parts[j]
   ratio = table * table.sum() / np.outer(table.sum(axis=1), table.sum(axis=0))
   expected = np.maximum(np.log(np.maximum(ratio, 1e-9)), 0)
-  found = from_contexts(ids, parts, 6, window=2)
+  found = context_vectors(ids, parts, 6, window=2)
   np.testing.assert_allclose(
-    cosines(found, found), cosines(expected, expected), atol=1e-9
+    cosine_similarities(found, found),
+    cosine_similarities(expected, expected),
+    atol=1e-9,
   )
-  assert from_contexts(ids, parts, 6, window=2, width=2).shape == (6, 2)
+  assert context_vectors(ids, parts, 6, window=2, width=2).shape == (6, 2)
 
 
-def test_likeness_to_the_nearest_anchor(tmp_path):
+def test_similarity_to_the_nearest_anchor(tmp_path):
   vocabulary = source().vocabulary
   table = np.random.default_rng(0).normal(size=(len(vocabulary), 4))
   np.save(tmp_path / "table.npy", table)
@@ -196,8 +198,8 @@ def test_likeness_to_the_nearest_anchor(tmp_path):
   )
   inside = {w: at for document in words_of(columns()) for w, at in document}
 
-  def vector(rows, places):
-    return np.mean([table[rows["token"][at]] for at in places], axis=0)
+  def vector(rows, positions):
+    return np.mean([table[rows["token"][at]] for at in positions], axis=0)
 
   def cosine(a, b):
     return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
@@ -206,17 +208,17 @@ def test_likeness_to_the_nearest_anchor(tmp_path):
   first = {}
   for rows in (columns(), columns(general)):
     for document in words_of(rows):
-      for word, places in document:
-        first.setdefault(word, vector(rows, places))
+      for word, positions in document:
+        first.setdefault(word, vector(rows, positions))
   scores = icf_by_loops()
   anchors = sorted(inside, key=lambda w: -scores[w])[:2]
   assert anchors == ["cell", "wall"]
   checked = 0
   for document in words_of(columns(general)):
-    for word, places in document:
+    for word, positions in document:
       expected = max(cosine(first[word], first[anchor]) for anchor in anchors)
-      np.testing.assert_allclose([found[at] for at in places], expected, rtol=1e-5)
-      checked += len(places)
+      np.testing.assert_allclose([found[at] for at in positions], expected, rtol=1e-5)
+      checked += len(positions)
   assert checked == (columns(general)["word"] >= 0).sum() > (found == 1).sum()
 
 
@@ -226,7 +228,7 @@ def test_terms_are_numbered_in_each_row():
   found = statistics.terms(rows=columns(), vocabulary=vocabulary, terms=listed)
   numbers = {}
   for document in words_of(columns()):
-    scores = [[found[at] for at in places] for _, places in document]
+    scores = [[found[at] for at in positions] for _, positions in document]
     assert all(len(set(of_word)) == 1 for of_word in scores)
     numbers[document[0][0]] = [of_word[0] for of_word in scores]
   # "the cell wall of a cell", "a cell and the wall", "proteins of the cell wall"
@@ -252,8 +254,8 @@ def test_terms_that_set_a_domain_apart():
   marked = {
     word
     for document in words_of(columns())
-    for word, places in document
-    if found[places[0]] > 0
+    for word, positions in document
+    if found[positions[0]] > 0
   }
   assert marked == {"cell"}
 
@@ -267,9 +269,9 @@ def test_classes_of_a_tagger_of_ones_own(monkeypatch):
   found = statistics.word_classes(**options, tagger=f"{__name__}:tag")
   names = statistics.taggers.CLASSES
   for document in words_of(columns()):
-    for word, places in document:
+    for word, positions in document:
       expected = "NOUN" if word == "cell" else "X"
-      assert {names[int(found[at])] for at in places} == {expected}
+      assert {names[int(found[at])] for at in positions} == {expected}
 
 
 def test_english_words():
@@ -336,7 +338,7 @@ def test_mistakes(statistic, message):
     (
       "anchor_similarity",
       dict(ignored=set(" ".join(DOMAIN).split())),
-      "not all of the",
+      "not all documents of",
     ),
   ],
 )
@@ -350,9 +352,9 @@ def test_numbers_that_cannot_be(name, options, message):
 
 def test_taggers_and_vectors_that_do_not_fit(tmp_path):
   options = dict(rows=columns(), vocabulary=source().vocabulary)
-  with pytest.raises(UserError, match="gave the class 'NN' for [0-9]+ words"):
+  with pytest.raises(UserError, match="returned the class 'NN' for [0-9]+ words"):
     statistics.word_classes(**options, tagger=f"{__name__}:penn")
-  with pytest.raises(UserError, match="gave 1 classes for [0-9]+ words"):
+  with pytest.raises(UserError, match="returned 1 classes for [0-9]+ words"):
     statistics.word_classes(**options, tagger=f"{__name__}:short")
   np.save(tmp_path / "table.npy", np.zeros((5, 4)))
   with pytest.raises(UserError, match=r"\[5, 4\]: expected a vector for each of 300"):

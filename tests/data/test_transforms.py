@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import maskjax.data
+from maskjax.data import bind_transform
 from maskjax.errors import UserError
-from maskjax.resolve import bind
 
 RANDOM = {
   "random_crop": {"size": (5, 4), "padding": 2},
@@ -31,7 +31,7 @@ def make_image(shape=(8, 10, 3), dtype=np.uint8, seed=0):
 
 def apply(name, image, rng=None, **keywords):
   """Applies the transform to a record that it must leave as it was."""
-  transform = bind(maskjax.data.transforms, {"name": name, **keywords})
+  transform = bind_transform({"name": name, **keywords})
   record = {"image": image.copy(), "label": np.asarray(3)}
   result = transform(record, *(() if rng is None else (rng,)))
   np.testing.assert_array_equal(record["image"], image)
@@ -110,7 +110,7 @@ def test_random_crop_is_a_window_of_the_padded_image(seed, height, width, paddin
   assert (windows == cut[..., 0]).all((-1, -2)).any()
 
 
-def test_random_crop_reaches_every_place_alike():
+def test_random_crop_reaches_every_position_equally_often():
   image = np.arange(9, dtype=np.uint8).reshape(3, 3, 1)
   rng = np.random.default_rng(0)
   seen = [apply("random_crop", image, rng, size=1).item() for _ in range(1800)]
@@ -121,7 +121,7 @@ def test_random_crop_reaches_every_place_alike():
 
 @given(seed=st.integers(0, 10_000), height=st.integers(2, 60), width=st.integers(2, 60))
 def test_random_resized_crop_stays_in_bounds(seed, height, width):
-  # Pixels that tell their place: what bilinear filtering makes of a window of such
+  # Pixels that encode their position: what bilinear filtering makes of a window of such
   # a ramp lies within the window.
   rows = np.linspace(0, 1, height, dtype=np.float32)[:, None].repeat(width, 1)
   columns = np.linspace(0, 1, width, dtype=np.float32)[None].repeat(height, 0)
@@ -136,7 +136,7 @@ def test_random_resized_crop_stays_in_bounds(seed, height, width):
 
 def test_random_resized_crop_keeps_scale_and_ratio():
   # With nearest-neighbor sampling at a fine size, the first and last pixel of a
-  # ramp tell the window.
+  # ramp give the window.
   size = 200
   rows, columns = np.meshgrid(*[np.arange(size, dtype=np.float32)] * 2, indexing="ij")
   image = np.stack([rows, columns], -1)
@@ -282,7 +282,7 @@ def test_random_transforms_depend_on_the_generator_alone(name):
   assert len({run(seed) for seed in range(20)}) > 1
 
 
-def test_randomness_is_told_by_the_signature():
+def test_randomness_is_found_in_the_signature():
   room = maskjax.data.transforms
   functions = [getattr(room, name) for name in room.__all__]
   random = {f.__name__ for f in functions if "rng" in inspect.signature(f).parameters}
@@ -353,9 +353,7 @@ def test_color_jitter_multiplies():
 
 def second_view(image, seed=0, **keywords):
   still = {"degrees": 0.0, "translate": 0.0, "scale": (1.0, 1.0)}
-  transform = bind(
-    maskjax.data.transforms, {"name": "second_view", **still, **keywords}
-  )
+  transform = bind_transform({"name": "second_view", **still, **keywords})
   record = transform({"image": image}, np.random.default_rng(seed))
   assert record["image"] is image
   return record["image2"]
@@ -374,8 +372,8 @@ def test_a_second_view_turns_grows_and_moves():
 
   def measure(picture):
     weight = picture[..., 0].astype(float)
-    places = np.stack(np.indices(weight.shape), axis=-1) + 0.5
-    middle = (weight[..., None] * places).sum(axis=(0, 1)) / weight.sum()
+    positions = np.stack(np.indices(weight.shape), axis=-1) + 0.5
+    middle = (weight[..., None] * positions).sum(axis=(0, 1)) / weight.sum()
     return weight.sum(), middle - np.array([20, 30])
 
   area, middle = measure(image)

@@ -1,15 +1,14 @@
 """Two views of an image, and the changes of color that set them apart."""
 
 import colorsys
-import functools
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 import maskjax.data
+from maskjax.data import bind_transform
 from maskjax.errors import UserError
-from maskjax.resolve import bind
 
 
 def make_image(channels=3):
@@ -18,7 +17,7 @@ def make_image(channels=3):
 
 def apply(name, image, seed=0, **keywords):
   """Applies the transform to a record that it must leave as it was."""
-  transform = bind(maskjax.data.transforms, {"name": name, **keywords})
+  transform = bind_transform({"name": name, **keywords})
   record = {"image": image.copy(), "label": np.asarray(3)}
   result = transform(record, np.random.default_rng(seed))
   np.testing.assert_array_equal(record["image"], image)
@@ -30,8 +29,8 @@ def apply(name, image, seed=0, **keywords):
 def test_views_are_made_of_one_image_each_by_itself():
   crop = dict(name="random_crop", size=4)
   image = np.arange(100, dtype=np.uint8).reshape(10, 10, 1)
-  views = functools.partial(
-    maskjax.data.two_views, first=(crop, "to_float"), second=(crop,)
+  views = bind_transform(
+    dict(name="two_views", first=(crop, "to_float"), second=(crop,))
   )
 
   def make(seed):
@@ -52,12 +51,21 @@ def test_views_are_made_of_one_image_each_by_itself():
   assert not np.array_equal(make(1)["image2"], second)
 
 
+def test_mistakes_in_a_view_are_found_before_any_record_is_read():
+  views = dict(name="two_views", first=("to_float",), second=("to_flaot",))
+  with pytest.raises(UserError, match="no 'to_flaot'.*did you mean 'to_float'"):
+    bind_transform(views)
+  views = dict(name="two_views", first=(dict(name="resize", sice=4),), second=())
+  with pytest.raises(UserError, match="'resize' takes no 'sice'"):
+    bind_transform(views)
+
+
 def test_a_pipeline_batches_views():
   view = (dict(name="random_crop", size=6), "to_float")
   data = maskjax.data.Pipeline(
     source=maskjax.data.digits(),
     batch_size=4,
-    transforms=[functools.partial(maskjax.data.two_views, first=view, second=view)],
+    transforms=[bind_transform(dict(name="two_views", first=view, second=view))],
     num_threads=0,
     process_index=0,
     process_count=1,

@@ -59,8 +59,8 @@ def test_the_convention_holds(case, seed):
     masked_ids = np.flatnonzero(mask.masked[row])
     np.testing.assert_array_equal(mask.visible_ids[row], visible_ids)
     np.testing.assert_array_equal(mask.masked_ids[row], masked_ids)
-    places = np.concatenate([visible_ids, masked_ids])
-    np.testing.assert_array_equal(places[mask.restore_ids[row]], range(length))
+    positions = np.concatenate([visible_ids, masked_ids])
+    np.testing.assert_array_equal(positions[mask.restore_ids[row]], range(length))
     np.testing.assert_array_equal(shown[row], tokens[row, visible_ids])
     np.testing.assert_array_equal(gone[row], tokens[row, masked_ids])
   np.testing.assert_array_equal(restored, tokens)
@@ -163,7 +163,7 @@ def test_a_batch_without_index_counts_its_rows():
 @settings(deadline=None, max_examples=200, derandomize=True)
 @example(length=100, ratio=0.9)  # 100 * (1 - 0.9) is a little below 10
 @example(length=10, ratio=0.9)  # and 10 * (1 - 0.9) below 1
-def test_num_hidden_keeps_as_many_as_mae(length, ratio):
+def test_num_masked_keeps_as_many_as_mae(length, ratio):
   len_keep = int(length * (1 - ratio))  # models_mae.py, random_masking
   if len_keep == 0:
     with pytest.raises(UserError, match=f"masks {length} of {length} tokens"):
@@ -176,7 +176,7 @@ def test_num_hidden_keeps_as_many_as_mae(length, ratio):
   ("length", "ratio", "expected"),
   [(196, 0.75, 147), (256, 0.75, 192), (16, 0.75, 12), (196, 0.6, 118), (100, 0.9, 91)],
 )
-def test_num_hidden_of_known_cases(length, ratio, expected):
+def test_num_masked_of_known_cases(length, ratio, expected):
   assert masking.num_masked(length, ratio) == expected
 
 
@@ -202,8 +202,41 @@ def test_ratios_that_leave_nothing_to_do(ratio, masked):
   ],
 )
 def test_samplers_that_give_something_else(output, found):
-  with pytest.raises(UserError, match=rf"gave {found}: expected bool\[2, 6\]"):
+  with pytest.raises(UserError, match=rf"returned {found}: expected bool\[2, 6\]"):
     masking.draw(lambda *_: output, keys_of(range(2)), (2, 3), num_masked=3)
+
+
+# The rank of the grid
+
+TWO_AXES = [
+  masking.MultiBlock(),
+  *(
+    getattr(masking, name)
+    for name in ("blockwise", "blue", "green", "inverse_block", "purple", "red")
+  ),
+]
+
+
+@pytest.mark.parametrize("grid", [(12,), (4, 6), (2, 4, 6), (2, 2, 2, 6)])
+@pytest.mark.parametrize("sampler", [masking.random, masking.aligned])
+def test_grids_of_any_rank(sampler, grid):
+  unit = 2 ** len(grid) if sampler is masking.aligned and grid != (12,) else 2
+  count = unit * (math.prod(grid) // unit // 2)
+  masked = sampler(jax.random.key(0), grid, count)
+  assert masked.shape == (math.prod(grid),) and masked.sum() == count
+
+
+@pytest.mark.parametrize("grid", [(12,), (2, 4, 6)])
+@pytest.mark.parametrize("sampler", TWO_AXES)
+def test_samplers_that_need_rows_and_columns(sampler, grid):
+  message = rf"masks.*: expected a grid of rows and columns, not \({grid[0]},"
+  with pytest.raises(UserError, match=message):
+    sampler(jax.random.key(0), grid, 6)
+
+
+def test_every_sampler_is_checked_for_its_rank():
+  checked = {sampler.__name__ for sampler in TWO_AXES[1:]}
+  assert checked | {"random", "aligned"} == set(masking.samplers.__all__)
 
 
 # Blocks
@@ -228,14 +261,14 @@ def neighbors(masked, grid):
 @pytest.mark.parametrize(
   ("grid", "num_masked", "least"), [((14, 14), 75, 16), ((7, 7), 20, 4)]
 )
-def test_blocks_hide_the_number_asked_for_in_rectangles(grid, num_masked, least):
+def test_blocks_mask_the_number_given_in_rectangles(grid, num_masked, least):
   masked = draw_blocks(np.arange(512), grid, num_masked, (("min_patches", least),))
   masked = np.asarray(masked)
   np.testing.assert_array_equal(masked.sum(axis=1), num_masked)
   assert len(np.unique(masked, axis=0)) > 256
   one_by_one = draw(keys_of(np.arange(512)), grid, num_masked).masked
   assert neighbors(masked, grid) > neighbors(one_by_one, grid) + 0.1
-  # Every place is masked by some, none by all.
+  # Every token is masked in some, none in all.
   share = masked.mean(axis=0)
   assert 0 < share.min() and share.max() < 1
 
@@ -248,11 +281,6 @@ def test_blocks_of_one_aspect_are_squares():
     rows, columns = np.nonzero(table.any(axis=1))[0], np.nonzero(table.any(axis=0))[0]
     assert len(rows) == len(columns) == 4
     assert np.ptp(rows) == np.ptp(columns) == 3
-
-
-def test_blocks_need_rows_and_columns():
-  with pytest.raises(UserError, match="expected a grid of rows and columns"):
-    masking.blockwise(jax.random.key(0), (5,), 2)
 
 
 # Units
@@ -270,7 +298,7 @@ def draw_units(seeds, grid, num_masked, unit):
   ("grid", "unit", "num_masked"),
   [((14, 14), 2, 120), ((4, 6), (2, 3), 12), ((12,), 3, 6), ((2, 4, 4), (1, 2, 2), 20)],
 )
-def test_units_are_hidden_whole(grid, unit, num_masked):
+def test_units_are_masked_whole(grid, unit, num_masked):
   sides = (unit,) * len(grid) if isinstance(unit, int) else unit
   masked = np.asarray(draw_units(np.arange(200), grid, num_masked, unit))
   np.testing.assert_array_equal(masked.sum(axis=1), num_masked)
@@ -305,11 +333,11 @@ def test_ratios_that_leave_no_unit_visible(ratio):
 
 
 @pytest.mark.parametrize(
-  ("unit", "said"),
+  ("unit", "sides"),
   [(4, "4x4"), ((2, 3), "2x3"), (0, "0x0"), ((2,), "2"), ((2, 2, 2), "2x2x2")],
 )
-def test_units_that_do_not_fit_the_grid(unit, said):
-  message = f"units of {said} tokens do not divide the grid of 14x14"
+def test_units_that_do_not_fit_the_grid(unit, sides):
+  message = f"units of {sides} tokens do not divide the grid of 14x14"
   with pytest.raises(UserError, match=message):
     masking.aligned(jax.random.key(0), (14, 14), 4, unit=unit)
   with pytest.raises(UserError, match=message):
@@ -321,7 +349,7 @@ def test_counts_that_units_do_not_make():
     masking.aligned(jax.random.key(0), (14, 14), 147, unit=2)
 
 
-def test_asking_draws_some_of_the_hidden_places_uniformly():
+def test_a_subset_of_the_masked_tokens_is_drawn_uniformly():
   masked = jnp.array([[1, 0, 1, 1, 0, 1]], bool).repeat(2000, axis=0)
   mask = masking.Mask.exactly(masked, num_masked=4)
   some = mask.subset(jax.random.split(jax.random.key(0), 2000), 2)

@@ -11,6 +11,8 @@ from helpers.text.rows import batch, row, runs
 
 from maskjax.errors import UserError
 from maskjax.masking import words
+from maskjax.masking.selection import highest_units
+from maskjax.masking.units import number_words
 from maskjax.tokens import Text
 
 BATCH = batch(count=6)
@@ -25,7 +27,7 @@ def draw(sampler, number, count, keys=KEYS, **options):
 
 def nothing_more_fits(text, masked, count):
   """Whether every word that is left visible is longer than what may still be masked."""
-  units = np.asarray(words.words(text))
+  units = np.asarray(number_words(text))
   sizes = np.bincount(units[units >= 0])
   return all(
     sizes[unit] > count - mask.sum()
@@ -36,7 +38,7 @@ def nothing_more_fits(text, masked, count):
 
 @pytest.mark.parametrize("number", range(6))
 @pytest.mark.parametrize("sampler", [words.tokens, words.whole_words, words.spans])
-def test_the_count_is_kept_and_only_words_are_hidden(sampler, number):
+def test_the_count_is_kept_and_only_words_are_masked(sampler, number):
   text, masked = draw(sampler, number, 7)
   assert not masked[:, ~np.asarray(text.is_word)].any()
   counts = masked.sum(axis=1)
@@ -56,9 +58,9 @@ def test_tokens_are_equally_likely():
   assert abs(likely - expected).max() < 5 * np.sqrt(expected / 300)
 
 
-def test_words_are_hidden_whole():
+def test_words_are_masked_whole():
   text, masked = draw(words.whole_words, 1, 9)
-  units = np.asarray(words.words(text))
+  units = np.asarray(number_words(text))
   assert max(collections.Counter(units[units >= 0]).values()) > 1
   for unit in range(units.max() + 1):
     of_unit = masked[:, units == unit]
@@ -79,14 +81,14 @@ def test_words_by_hand():
       if size <= left:
         expected |= units == unit
         left -= size
-    found = words.in_order(jnp.array(scores), jnp.array(units), count)
+    found = highest_units(jnp.array(scores), jnp.array(units), count)
     np.testing.assert_array_equal(found, expected)
 
 
 def test_spans_are_runs_of_words_of_geometric_length():
   """Against SpanBERT's own numbers: a mean of 3.8 words, ten at most."""
-  places = jnp.arange(3000)
-  text = Text(token=places, segment=1 + places // 1500, position=places, word=places)
+  index = jnp.arange(3000)
+  text = Text(token=index, segment=1 + index // 1500, position=index, word=index)
   sample = jax.jit(jax.vmap(lambda key: words.spans(key, text, jnp.int32(100))))
   found = [run for masked in np.asarray(sample(KEYS[:150])) for run in runs(masked)]
   lengths = np.array([last - first + 1 for first, last in found])
@@ -99,9 +101,9 @@ def test_spans_are_runs_of_words_of_geometric_length():
 
 def test_spans_of_tokens_are_such_runs_too():
   """The same text in words of five tokens gives the same runs as in words of one."""
-  places = jnp.arange(200)
-  single = Text(token=places, segment=places * 0 + 1, position=places, word=places)
-  fives = dataclasses.replace(single, word=places // 5)
+  index = jnp.arange(200)
+  single = Text(token=index, segment=index * 0 + 1, position=index, word=index)
+  fives = dataclasses.replace(single, word=index // 5)
   found = [words.spans(KEYS[0], text, 40, of="tokens") for text in (single, fives)]
   np.testing.assert_array_equal(*found)
   np.testing.assert_array_equal(found[0], words.spans(KEYS[0], single, 40))

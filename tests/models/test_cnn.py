@@ -11,7 +11,7 @@ from helpers.arrays import assert_close, random, shaken
 from maskjax.errors import UserError
 from maskjax.models import CNN_SIZES, conv_encoder, is_cnn
 from maskjax.models.convnext import ConvNext
-from maskjax.models.convolution import BatchNorm, erase, running
+from maskjax.models.convolution import BatchNorm, running, zero_masked
 from maskjax.models.resnet import ResNet
 
 torch = pytest.importorskip("torch")
@@ -329,7 +329,7 @@ def test_a_dense_network_sees_what_is_hidden_and_a_sparse_one_does_not(kind):
     return network.apply(variables, images, masked)[0]
 
   images = random(2, 16, 16, 3)
-  erased = np.asarray(erase(images, HIDDEN))
+  erased = np.asarray(zero_masked(images, HIDDEN))
   painted = np.where(erased == 0, 100 * random(2, 16, 16, 3, seed=1), images)
   np.testing.assert_array_equal(run(painted, HIDDEN), run(images, HIDDEN))
   nobody = np.zeros_like(HIDDEN)
@@ -359,7 +359,7 @@ def test_running_averages_of_microbatches_are_those_of_the_batch():
   # And they, not the batch, decide once training is over.
   y = norm.apply({"params": params, "statistics": after}, x[:1], masked[:1])
   expected = (x[:1] - after["mean"]) / np.sqrt(after["variance"] + 1e-5)
-  assert_close(y, erase(expected, masked[:1]))
+  assert_close(y, zero_masked(expected, masked[:1]))
 
 
 def test_statistics_are_float32_beside_bfloat16():

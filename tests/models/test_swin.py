@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.arrays import assert_close, random, shaken
 
-from maskjax.models import SwinEncoder, swin
+from maskjax.models import BlockOptions, SwinEncoder, swin
 from maskjax.models.swin import SwinBlock, across_edges
 
 KEY = jax.random.key(0)
@@ -105,8 +105,10 @@ def test_oblong_grids_remat_and_bfloat16():
   patches = random(2, 60, 5)
   tokens, _ = encode(patches, ())
   assert tokens.shape == (2, 15, 8) and tokens.dtype == jnp.float32
-  assert_close(encode(patches, (("remat", "full"),))[0], tokens)
-  half, params = encode(patches, (("dtype", jnp.bfloat16),))
+  usual = BlockOptions(norm_epsilon=1e-5)
+  again, _ = encode(patches, (("options", usual.replace(remat="full")),))
+  assert_close(again, tokens)
+  half, params = encode(patches, (("options", usual.replace(dtype="bfloat16")),))
   assert half.dtype == jnp.bfloat16
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
   # Eight bits, over two blocks.

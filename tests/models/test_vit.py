@@ -245,7 +245,7 @@ def test_mask_tokens_enter_before_their_layer(layer, class_token, scan):
 
 
 def test_mistakes_of_the_layer_of_mask_tokens():
-  small = {"image_size": 4, "patch_size": 2, "encoder": SMALL}
+  small = {"grid": GRID, "encoder": SMALL}
   with pytest.raises(UserError, match="mask_token_layer=1: .* encoder.depth=1"):
     vit_encoder(**small, masked_patches="token", mask_token_layer=1)
   deep = {**small, "encoder": {**SMALL, "depth": 2}}
@@ -286,6 +286,12 @@ def test_clips_have_positions_of_three_axes(positions):
   assert (apart.min() > 1e-4) == (positions != "none")
   if positions == "relative":
     assert params["relative"]["table"].shape == (3 * 3 * 5 + 3, 2)
+
+
+def test_rotary_positions_of_clips_need_channels_for_three_axes():
+  assert vit_encoder(grid=CLIP, encoder=SMALL).grid == CLIP
+  with pytest.raises(UserError, match="encoder.width=8: expected a multiple of 6 "):
+    vit_encoder(grid=CLIP, encoder=SMALL, positions="rotary")
 
 
 def test_decoders_predict_masked_patches_of_clips():

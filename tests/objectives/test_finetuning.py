@@ -235,9 +235,9 @@ def test_an_answer_does_not_end_before_it_begins_nor_is_too_long():
 def finetune_config(folder, setting):
   """A setting of the config for a tiny network, begun with a run's encoder."""
   config = configs.load(f"configs/text/finetune.py:{setting}")
-  config.objective.update(
-    **SHAPE, pad_id=0, mask_id=3, special_ids=(0, 1, 2, 3), dtype="float32"
-  )
+  # The numbers are read off the data's tokenizer.
+  shape = {key: value for key, value in SHAPE.items() if key != "vocab_size"}
+  config.objective.update(vocabulary="", **shape, dtype="float32")
   config.num_steps, config.log_every, config.batch_size = 30, 10, 16
   config.optimizer.update(learning_rate=1e-2, warmup_steps=3)
   files = dict(classes="texts", tags="tags", questions="questions")
@@ -297,7 +297,7 @@ def test_every_setting_starts(folder, setting):
     ("labeled_text", '{"text": "a", "label": -1}', "'label': expected at least 0"),
     ("labeled_text", "", "expected an object|it is empty"),
     ("tagged_text", '{"words": ["a"], "tags": [1, 2]}', "1 words and 2 tags"),
-    ("tagged_text", '{"words": ["a"], "tags": ["N"]}', "expected integers from 0 on"),
+    ("tagged_text", '{"words": ["a"], "tags": ["N"]}', "expected integers from 0"),
     (
       "questions",
       '{"question": "q", "context": "abc", "answer": "b", "start": 0}',

@@ -55,9 +55,21 @@ def test_patchify_of_jax_arrays_and_of_one_side():
   np.testing.assert_array_equal(unpatchify(patches, grid=(3, 2), patch_size=2), images)
 
 
+def test_clips_are_cut_in_three_axes():
+  clips = np.random.default_rng(0).normal(size=(2, 4, 6, 4, 3)).astype(np.float32)
+  patches = patchify(clips, (2, 3, 2))
+  assert patches.shape == (2, 2 * 2 * 2, 2 * 3 * 2 * 3)
+  for n, (t, y, x) in enumerate(np.ndindex(2, 2, 2)):
+    tube = clips[:, 2 * t : 2 * t + 2, 3 * y : 3 * y + 3, 2 * x : 2 * x + 2]
+    np.testing.assert_array_equal(patches[:, n], tube.reshape(2, -1))
+  back = unpatchify(patches, grid=(2, 2, 2), patch_size=(2, 3, 2))
+  np.testing.assert_array_equal(back, clips)
+
+
 def test_grid_of():
   assert grid_of(224, 16) == (14, 14)
   assert grid_of((12, 8), (3, 4)) == (4, 2)
+  assert grid_of((4, 12, 8), (2, 3, 4)) == (2, 4, 2)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +80,8 @@ def test_grid_of():
     ((10, 8), 4, "patch_size=4x4 does not divide image_size=10x8"),
     (8, 0, "patch_size=0x0"),
     (8, (4, -2), "patch_size=4x-2"),
+    ((3, 8, 8), (2, 4, 4), "patch_size=2x4x4 does not divide image_size=3x8x8"),
+    ((4, 8, 8), (4, 4), r"size \(4, 4\): expected one number, or 3"),
   ],
 )
 def test_patches_that_do_not_fit(image_size, patch_size, message):
@@ -88,9 +102,9 @@ def test_sincos_by_hand(grid, width):
   table = sincos(grid, width)
   assert table.dtype == np.float32
   assert table.shape == (math.prod(grid), width)
-  for n, place in enumerate(np.ndindex(*grid)):
+  for n, index in enumerate(np.ndindex(*grid)):
     expected = []
-    for position in reversed(place):  # columns first, as MAE has them
+    for position in reversed(index):  # columns first, as MAE has them
       angles = [position / 10000 ** (k / count) for k in range(count)]
       expected += [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
     # The last bit of a float32 near 1.

@@ -43,5 +43,5 @@ def test_mistakes(tmp_path):
     vocabulary.load(tmp_path)
   bare = Tokenizer(models.WordLevel({"[PAD]": 0, "[CLS]": 1, "[SEP]": 2}, "[PAD]"))
   bare.save(str(tmp_path / "tokenizer.json"))
-  with pytest.raises(UserError, match=r"no token to stand for masked ones: expected"):
+  with pytest.raises(UserError, match=r"no mask token: expected"):
     vocabulary.load(tmp_path)

@@ -67,10 +67,6 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
 }
 
 POSITIONS = ("disentangled", "learned", "rotary")
-# Fields of `TextEncoder` beside its size and the options of its blocks.
-OWN_FIELDS = (
-  *("embed_width", "positions", "buckets", "types", "windows", "norm_embedded"),
-)
 
 _NORMAL = nn.initializers.normal(0.02)
 
@@ -288,13 +284,15 @@ def text_encoder(
       raise UserError(f"{key}={value}: expected at least 1")
   fields = {**(TEXT_SIZES[size] if size else {}), **KINDS[kind], **options, **given}
   shape = {k: fields.pop(k) for k in ("width", "depth", "heads") if k in fields}
-  own, block_options = split_options(fields, OWN_FIELDS)
+  shape = check_shape("encoder", shape)
+  other = ("vocab_size", "length", *shape)
+  own, block_options = split_options(fields, TextEncoder, other=other)
   if "windows" in own:
     own["windows"] = tuple(own["windows"])
   found = TextEncoder(
     vocab_size=vocab_size,
     length=length,
-    **check_shape("encoder", shape),
+    **shape,
     **own,
     options=block_options,
   )

@@ -65,9 +65,9 @@ class LateMaskLM(nn.Module):
       late = Mask.exactly(masked, num_masked=asked)
     # Late tokens stand last, so that the last block need not compute the others.
     order = jnp.concatenate([late.visible_ids, late.masked_ids], axis=1)
-    codes = self.encoder(text.pick(late.visible_ids))
-    x = jnp.concatenate([codes, self.enter(text.pick(late.masked_ids))], axis=1)
-    text = text.pick(order)
+    codes = self.encoder(text.take(late.visible_ids))
+    x = jnp.concatenate([codes, self.enter(text.take(late.masked_ids))], axis=1)
+    text = text.take(order)
     if self.begins_anew:
       x = self.enter_norm(x + self.places[text.position].astype(x.dtype))
     inputs = self.encoder.block_inputs(text, windowed=False)

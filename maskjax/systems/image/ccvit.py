@@ -164,7 +164,7 @@ def ccvit(
     mask_ratio: share of the patches that is masked.
     replace_ratio: share of all patches that is replaced by centroids.
     norm_pix_loss: normalize each target patch by its own mean and std.
-    layer_scale: see `maskjax.models.Transformer`.
+    layer_scale: see `maskjax.models.BlockOptions`.
     **network: see `maskjax.models.Network`.
 
   Raises:

@@ -1,9 +1,9 @@
 """ColorMAE: data-independent masks of filtered noise in masked autoencoders.
 
-Changes MAE's masks alone: white noise, filtered, is masked where it is lowest, so that
-the filter says how large and how far apart the masked areas are, at no cost and
-without a look at the image. Best is green noise, a band of middle frequencies
-(https://arxiv.org/abs/2407.13036). Config: `configs/image/colormae.py`.
+Changes MAE's masks alone: white noise is filtered, and the patches where it is lowest
+are masked, so that the filter sets how large and how far apart the masked areas are, at
+no cost and independently of the image. Green noise, a band of middle frequencies, works
+best (https://arxiv.org/abs/2407.13036). Config: `configs/image/colormae.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,10 @@ SYSTEM = System(
   paper="arXiv:2407.13036",
   config="configs/image/colormae.py",
   agrees_with="scipy.ndimage gaussian_filter",
+  differs=(
+    "The noise of each mask is drawn from the example's key; the authors crop and "
+    "mirror windows of noise images that they made before training.",
+  ),
 )
 
 
@@ -50,10 +54,11 @@ def colormae(
     **network: see `maskjax.models.Network`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: sizes that do not divide, no such sampler or keyword of it, or a shape or
+      a ratio out of range; names it.
 
   Example:
-    >>> colormae(image_size=8, channels=1, patch_size=2, encoder="Ti").sampler.__name__
+    >>> colormae(encoder="Ti").masking.sampler.__name__
     'green'
   """
   return mae(

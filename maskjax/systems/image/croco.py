@@ -1,35 +1,39 @@
 """CroCo: self-supervised pre-training for 3D vision tasks by cross-view completion.
 
 Masks nine tenths of an image's patches and completes it with the help of a second,
-whole image of the same scene from another viewpoint: one encoder sees both, and each
+whole image of the same scene from another viewpoint: one encoder encodes both, and each
 block of the decoder attends to its own tokens and then to the second image's
-(https://arxiv.org/abs/2210.10716). CroCo v2 turns queries and keys by their place in
-place of adding position embeddings: `positions="rotary"`
+(https://arxiv.org/abs/2210.10716). CroCo v2 rotates queries and keys by their positions
+instead of adding position embeddings: `positions="rotary"`
 (https://arxiv.org/abs/2211.10408). Config: `configs/image/croco.py`.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack, cast
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from maskjax.errors import UserError
-from maskjax.losses import Loss, Mean, squared_error
-from maskjax.masking import Mask
+from maskjax.losses import Loss, squared_error
+from maskjax.masking import Mask, Masking, masking_of
 from maskjax.models import (
-  CrossViewAutoencoder,
+  Decoder,
+  Layers,
   Network,
   check_rotary,
   decoder_of,
+  encoder_layers,
   vit_encoder,
 )
-from maskjax.objectives.images import ImageObjective, masks
-from maskjax.objectives.objective import Batch, Variables, valid
+from maskjax.models.encoder_model import EncoderModel
+from maskjax.objectives.objective import Batch, Step, Variables, first_example
+from maskjax.objectives.reconstruction import patch_loss
 from maskjax.systems.system import System
 from maskjax.targets import Pixels
-from maskjax.tokens.patches import per_side
+from maskjax.tokens import Patches, patches_of
 
 SYSTEM = System(
   name="croco",
@@ -40,23 +44,64 @@ SYSTEM = System(
 )
 
 
+class CrossViewAutoencoder(EncoderModel):
+  """The network of CroCo (https://arxiv.org/abs/2210.10716, figure 2).
+
+  Attributes:
+    encoder: sees the visible patches of one image, and the whole of the other; has no
+      class token.
+    decoder: sees both.
+  """
+
+  decoder: Decoder
+
+  def __call__(
+    self, patches: Array, mask: Mask, view: Array, visible_too: bool = False
+  ) -> Array:
+    """Predicts masked patches of the first image.
+
+    Args:
+      patches: [B, N, P].
+      mask: which of them the encoder must not see.
+      view: the other image's patches, [B, N, P].
+      visible_too: predict the visible patches as well.
+
+    Returns:
+      float32 [B, M, P], or [B, N, P] when `visible_too`.
+    """
+    encoded = self.encoder(patches, mask)
+    return self.decoder(encoded, mask, visible_too, self.encoder(view))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CrossViewCompletion(ImageObjective):
+class CroCo:
   """Completes an image by another view; `croco` makes it from hyperparameters.
 
   Batches hold `image` and `image2`, float32 [B, H, W, C].
 
   Attributes:
-    target: the pixels of the first image.
+    model: the network.
+    patches: cuts images into patches [B, N, P].
+    masking: draws the masks of the first images.
+    target: the pixels of the first images.
+    error: of each token, from two [B, M, P] to [B, M].
   """
 
+  model: CrossViewAutoencoder
+  patches: Patches
+  masking: Masking
   target: Pixels
+  error: Callable[[Array, Array], Array]
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters for images of the batch's shape."""
-    one = {name: rows[:1] for name, rows in batch.items()}
-    inputs = self.patches(one), self.mask(one, key), self.view(one)
+    one = first_example(batch)
+    inputs = self.patches(one), self.mask(one, Step(key)), self.view(one)
     return Variables(self.model.init(key, *inputs)["params"])
+
+  def mask(self, batch: Batch, step: Step) -> Mask:
+    """The masks of the first images in a step."""
+    return self.masking(batch, step.key)
 
   def view(self, batch: Batch) -> Array:
     """The patches of the second images: [B, N, P]."""
@@ -69,40 +114,59 @@ class CrossViewCompletion(ImageObjective):
 
   def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a batch of this many pairs."""
-    shapes = super().batch_shapes(batch_size)
+    shapes = self.patches.batch_shapes(batch_size)
     return {**shapes, "image2": shapes["image"]}
 
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
+  def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
     """Mean error of the masked patches."""
-    del extra
-    return self.loss_under(self.mask(batch, key), params, batch)
+    mask = self.mask(batch, step)
+    predictions = self.predictions(variables, batch, mask)
+    return patch_loss(self.error, predictions, self.targets(batch), mask, batch)
 
-  def loss_under(self, mask: Mask, params: Any, batch: Batch) -> Loss:
-    """The loss of given masks."""
-    predictions = self.predict(mask, params, batch)
-    errors = squared_error(predictions, mask.take_masked(self.targets(batch)))
-    return Loss.of(Mean.of(errors, valid(batch)[:, None]))
-
-  def predict(self, mask: Mask, params: Any, batch: Batch) -> Array:
+  def predictions(self, variables: Variables, batch: Batch, mask: Mask) -> Array:
     """Predictions of the masked patches: [B, M, P]."""
     inputs = self.patches(batch), mask, self.view(batch)
-    return cast(Array, self.model.apply({"params": params}, *inputs))
+    return cast(Array, self.model.apply({"params": variables.params}, *inputs))
 
   def targets(self, batch: Batch) -> Array:
-    """What is compared at each patch: [B, N, P]."""
+    """What is to be predicted at each patch of the first images: [B, N, P]."""
     return self.target(batch["image"])
 
-  def reconstruct(self, params: Any, batch: Batch, key: Array) -> dict[str, Array]:
+  def features(self, variables: Variables, batch: Batch) -> Array:
+    """Features of all patches of the first images, none masked: [B, N, D]."""
+    inputs = {"params": variables.params}, self.patches(batch)
+    return cast(Array, self.model.apply(*inputs, method="encode"))
+
+  def layers(
+    self,
+    variables: Variables,
+    batch: Batch,
+    mask: Mask | None = None,
+    *,
+    depth: int | None = None,
+    attention: bool = False,
+  ) -> Layers:
+    """Hidden states of the encoder's blocks, see `maskjax.models.encoder_layers`."""
+    encoder, params = self.model.encoder, variables.params["encoder"]
+    patches = self.patches(batch)
+    return encoder_layers(
+      encoder, params, patches, mask, depth=depth, attention=attention
+    )
+
+  def reconstruct(
+    self, variables: Variables, batch: Batch, step: Step
+  ) -> dict[str, Array]:
     """First images as they are and as the encoder sees them, second ones, predictions.
 
     Visible patches are drawn as they are.
     """
-    images, mask = batch["image"], self.mask(batch, key)
+    images, mask, patches = batch["image"], self.mask(batch, step), self.patches(batch)
     visible = mask.take_visible(self.targets(batch))
-    completed = mask.restore(visible, self.predict(mask, params, batch))
+    completed = mask.restore(visible, self.predictions(variables, batch, mask))
+    gray = jnp.where(mask.masked[..., None], patches.mean(), patches)
     return {
       "original": images,
-      "masked": self.masked_images(batch, mask),
+      "masked": self.patches.join(gray),
       "second view": batch["image2"],
       "reconstructed": self.target.draw(completed, images),
     }
@@ -120,7 +184,7 @@ def croco(
   mask_ratio: float = 0.9,
   norm_pix_loss: bool = True,
   **network: Unpack[Network],
-) -> CrossViewCompletion:
+) -> CroCo:
   """Makes CroCo from hyperparameters.
 
   Args:
@@ -136,7 +200,8 @@ def croco(
     **network: see `maskjax.models.Network`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: sizes that do not divide, or positions, a shape or a ratio out of range;
+      names it.
 
   Example:
     >>> sorted(croco().batch_shapes(2))
@@ -144,26 +209,24 @@ def croco(
   """
   if positions not in ("sincos", "rotary"):
     raise UserError(f"positions={positions!r}: expected 'sincos' or 'rotary'")
-  patch = per_side(patch_size)
+  patches = patches_of(image_size, patch_size, channels=channels)
   vit = vit_encoder(
-    image_size=image_size,
-    patch_size=patch,
+    grid=patches.grid,
     encoder=encoder,
     positions=positions,
     class_token=False,
     **network,
   )
-  target = Pixels(patch_size=patch, channels=channels, normalized=norm_pix_loss)
-  completes = decoder_of(vit, decoder, patch_dim=target.size, positions=positions)
+  target = Pixels(patch_size=patches.size, channels=channels, normalized=norm_pix_loss)
+  completing = decoder_of(vit, decoder, patch_dim=target.size, positions=positions)
   if positions == "rotary":
     check_rotary(
-      "decoder", width=completes.width, heads=completes.heads, axes=len(completes.grid)
+      "decoder", width=completing.width, heads=completing.heads, axes=len(patches.grid)
     )
-  return CrossViewCompletion(
-    model=CrossViewAutoencoder(
-      encoder=vit,
-      decoder=completes,
-    ),
-    **masks(vit, mask, mask_ratio, patch_size=patch, channels=channels),
+  return CroCo(
+    model=CrossViewAutoencoder(encoder=vit, decoder=completing),
+    patches=patches,
+    masking=masking_of(patches.grid, mask, mask_ratio),
     target=target,
+    error=squared_error,
   )

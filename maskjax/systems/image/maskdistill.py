@@ -111,7 +111,7 @@ def maskdistill(
     mask_ratio: share of the patches that is masked.
     beta: difference at which the error turns from squared to absolute.
     positions: see `maskjax.models.VisionEncoder`.
-    layer_scale: see `maskjax.models.Transformer`.
+    layer_scale: see `maskjax.models.BlockOptions`.
     drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
     **network: see `maskjax.models.Network`.
 

@@ -1,21 +1,22 @@
 """MaskFeat: masked feature prediction for self-supervised visual pre-training.
 
-Masks blocks of an image's patches behind a mask token, and predicts what they looked
-like to a hand-made descriptor, with one linear layer after a ViT that sees all tokens:
-histograms of oriented gradients, whose local normalization leaves shapes and takes
-brightness and contrast away (https://arxiv.org/abs/2112.09133; of its two settings the
-one of images). Config: `configs/image/maskfeat.py`.
+Masks blocks of an image's patches by mask tokens inside a ViT, and predicts a
+hand-crafted descriptor of them with one linear layer: histograms of oriented gradients,
+whose local normalization keeps shapes and removes brightness and contrast
+(https://arxiv.org/abs/2112.09133; of its two settings the one of images). Config:
+`configs/image/maskfeat.py`.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from maskjax.losses import squared_error
+from maskjax.masking import masking_of
 from maskjax.models import MaskedEncoder, Network, vit_encoder
-from maskjax.objectives.images import masks
 from maskjax.objectives.reconstruction import Reconstruction
 from maskjax.systems.system import System
 from maskjax.targets import Hog
+from maskjax.tokens import patches_of
 from maskjax.tokens.patches import per_side
 
 SYSTEM = System(
@@ -46,7 +47,7 @@ def maskfeat(
     image_size: side, or (height, width), in pixels.
     channels: values a pixel.
     patch_size: side, or (height, width), in pixels.
-    cell_size: side, or (height, width), in pixels, of what a histogram counts.
+    cell_size: side, or (height, width), in pixels, of a histogram.
     orientations: bins of a histogram.
     encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
     mask: name of a sampler of `maskjax.masking`, or an import path.
@@ -55,30 +56,31 @@ def maskfeat(
     **network: see `maskjax.models.Network`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: sizes that do not divide, cells that do not divide a patch, a shape or a
+      ratio out of range; names it.
 
   Example:
     >>> maskfeat(encoder="Ti").target.size  # 2x2 cells, 3 channels, 9 bins
     108
   """
-  patch = per_side(patch_size)
+  patches = patches_of(image_size, patch_size, channels=channels)
   vit = vit_encoder(
-    image_size=image_size,
-    patch_size=patch,
+    grid=patches.grid,
     encoder=encoder,
     masked_patches="token",
     positions=positions,
     **network,
   )
   target = Hog(
-    patch_size=patch,
+    patch_size=patches.size,
     cell_size=per_side(cell_size),
     channels=channels,
     orientations=orientations,
   )
   return Reconstruction(
     model=MaskedEncoder(encoder=vit, size=target.size),
-    **masks(vit, mask, mask_ratio, patch_size=patch, channels=channels),
+    patches=patches,
+    masking=masking_of(patches.grid, mask, mask_ratio),
     target=target,
     error=squared_error,
   )

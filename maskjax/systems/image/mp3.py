@@ -1,8 +1,8 @@
 """MP3: position prediction as an effective pretraining strategy.
 
-Predicts where patches stand from what they show. Patches have no position embeddings;
-a random part of them is the context, the only keys and values of attention, and every
-patch, masked from the others or not, is classified among all places of the image
+Predicts the position of patches from their content. Patches have no position
+embeddings; a random part of them is the context, the only keys and values of attention,
+and every patch, of the context or not, is classified among all positions of the image
 (https://arxiv.org/abs/2207.07611). Config: `configs/image/mp3.py`.
 """
 
@@ -14,11 +14,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from maskjax.losses import Loss, Mean, cross_entropy
-from maskjax.masking import Mask
+from maskjax.masking import masking_of
 from maskjax.models import MaskedEncoder, Network, vit_encoder
-from maskjax.objectives.images import ImageObjective, masks
-from maskjax.objectives.objective import Batch, Variables, valid
+from maskjax.objectives.objective import Batch, Step, Variables, valid
+from maskjax.objectives.patches import PatchObjective
 from maskjax.systems.system import System
+from maskjax.tokens import patches_of
 
 SYSTEM = System(
   name="mp3",
@@ -30,29 +31,23 @@ SYSTEM = System(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PositionPrediction(ImageObjective):
-  """Classifies patches by their place; `mp3` makes it from hyperparameters."""
+class Mp3(PatchObjective):
+  """Classifies patches by their position; `mp3` makes it from hyperparameters."""
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters for images of the batch's shape."""
-    return Variables(self.init_model(key, batch))
+    return Variables(self.init_params(key, batch))
 
-  def loss(self, params: Any, extra: Any, batch: Batch, key: Array) -> Loss:
-    """Mean cross-entropy over all patches."""
-    del extra
-    return self.loss_under(self.mask(batch, key), params, batch)
-
-  def loss_under(self, mask: Mask, params: Any, batch: Batch) -> Loss:
-    """The loss of given contexts, which are the visible patches."""
-    logits = cast(
-      Array, self.model.apply({"params": params}, self.patches(batch), mask, True)
-    )
-    places = jnp.arange(logits.shape[1])
-    truth = jnp.broadcast_to(jnp.eye(len(places)), logits.shape)
-    counts = valid(batch)[:, None]
+  def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
+    """Mean cross-entropy over all patches; the context are the visible ones."""
+    mask = self.mask(batch, step)
+    logits = cast(Array, self.apply(variables, self.patches(batch), mask, True))
+    positions = jnp.arange(logits.shape[1])
+    truth = jnp.broadcast_to(jnp.eye(len(positions)), logits.shape)
+    where = valid(batch)[:, None]
     return Loss.of(
-      Mean.of(cross_entropy(logits, truth), counts),
-      accuracy=Mean.of(logits.argmax(axis=-1) == places, counts),
+      Mean.of(cross_entropy(logits, truth), where),
+      accuracy=Mean.of(logits.argmax(axis=-1) == positions, where),
     )
 
 
@@ -65,7 +60,7 @@ def mp3(
   mask: str | Mapping[str, Any] = "random",
   mask_ratio: float = 0.75,
   **network: Unpack[Network],
-) -> PositionPrediction:
+) -> Mp3:
   """Makes MP3 from hyperparameters.
 
   Args:
@@ -78,23 +73,23 @@ def mp3(
     **network: see `maskjax.models.Network`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: sizes that do not divide, a shape or a ratio out of range; names it.
 
   Example:
     >>> mp3(image_size=8, channels=1, patch_size=2, encoder="Ti").model.size
     16
   """
+  patches = patches_of(image_size, patch_size, channels=channels)
   vit = vit_encoder(
-    image_size=image_size,
-    patch_size=patch_size,
+    grid=patches.grid,
     encoder=encoder,
     masked_patches="silent",
     positions="none",
     class_token=False,
     **network,
   )
-  length = vit.grid[0] * vit.grid[1]
-  return PositionPrediction(
-    model=MaskedEncoder(encoder=vit, size=length),
-    **masks(vit, mask, mask_ratio, patch_size=patch_size, channels=channels),
+  return Mp3(
+    model=MaskedEncoder(encoder=vit, size=patches.length),
+    patches=patches,
+    masking=masking_of(patches.grid, mask, mask_ratio),
   )

@@ -106,9 +106,9 @@ def selfie(
     mask: name of a sampler of `maskjax.masking`, or an import path.
     mask_ratio: share of the patches that is masked.
     dtype: type of the computation; parameters are float32.
-    scan: compile one block and loop over it, see `maskjax.models.Transformer`.
+    scan: compile one block and loop over it, see `maskjax.models.BlockOptions`.
     remat: `none`, `dots` or `full`: which activations of the pooling are computed again
-      in the backward pass, see `maskjax.models.Transformer`.
+      in the backward pass, see `maskjax.models.BlockOptions`.
 
   Raises:
     UserError: hyperparameters that do not fit each other; names them.

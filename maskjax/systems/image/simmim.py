@@ -1,23 +1,31 @@
 """SimMIM: a simple framework for masked image modeling.
 
-Masks units of 32x32 pixels, larger than a patch, keeps their places with a learned
-token inside of the encoder, and predicts the raw pixels of what is masked by one
-linear layer, judged by their absolute error. So a hierarchical encoder can take the
-ViT's place (https://arxiv.org/abs/2111.09886). Config: `configs/image/simmim.py`.
+Masks units of 32x32 pixels, larger than a patch, replaces them by a learned token
+inside the encoder, and predicts the raw pixels of what is masked by one linear layer,
+with an absolute error. All positions keep a token, so that the encoder may be a
+hierarchical one in place of a ViT (https://arxiv.org/abs/2111.09886). Config:
+`configs/image/simmim.py`.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from maskjax import masking, resolve
+from maskjax import resolve
 from maskjax.errors import UserError
 from maskjax.losses import absolute_error
-from maskjax.masking import samplers
-from maskjax.models import MaskedEncoder, swin_encoder, vit_encoder
+from maskjax.masking import Masking, num_masked_in_units, samplers
+from maskjax.models import (
+  MaskedEncoder,
+  SwinEncoder,
+  VisionEncoder,
+  swin_encoder,
+  vit_encoder,
+)
 from maskjax.objectives.reconstruction import Reconstruction
 from maskjax.resolve import did_you_mean
 from maskjax.systems.system import System
 from maskjax.targets import Pixels
+from maskjax.tokens import Patches, patches_of
 from maskjax.tokens.patches import per_side
 
 SYSTEM = System(
@@ -71,32 +79,32 @@ def simmim(
       1e-5 in a Swin when None.
     drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
     scan: compile one block of a ViT and loop over it, see
-      `maskjax.models.Transformer`.
+      `maskjax.models.BlockOptions`.
     remat: `none`, `dots` or `full`: which activations are computed again in the
-      backward pass, see `maskjax.models.Transformer`.
+      backward pass, see `maskjax.models.BlockOptions`.
 
   Raises:
-    UserError: hyperparameters that do not fit each other; names them.
+    UserError: sizes, units or strides that do not divide, no such encoder, or a shape
+      or a ratio out of range; names it.
 
   Example:
-    >>> simmim(encoder="Ti").num_masked
+    >>> simmim(encoder="Ti").masking.num_masked
     120
   """
-  patch, unit = per_side(patch_size), per_side(mask_patch_size)
-  network = _encoder(
+  patches = patches_of(image_size, patch_size, channels=channels)
+  unit = per_side(mask_patch_size)
+  network, stride = _encoder(
     encoder_type,
     encoder,
+    patches,
     scan=scan,
-    image_size=image_size,
-    patch_size=patch,
     dtype=dtype,
     mlp_ratio=mlp_ratio,
     drop_path=drop_path,
     remat=remat,
     **({} if norm_epsilon is None else {"norm_epsilon": norm_epsilon}),
   )
-  grid, stride = network.grid, getattr(network, "stride", 1)
-  sides = tuple(n * p for n, p in zip(grid, patch, strict=True))
+  patch, sides = patches.size, patches.shape[:-1]
   if any(
     u < 1 or u % p or side % u for u, p, side in zip(unit, patch, sides, strict=True)
   ):
@@ -104,34 +112,47 @@ def simmim(
       f"mask_patch_size={_by(unit)}: expected a multiple of patch_size={_by(patch)} "
       f"that divides image_size={_by(sides)}"
     )
-  if any(n % stride for n in grid):
+  if any(n % stride for n in patches.grid):
     raise UserError(
       f"image_size={_by(sides)}: expected a multiple of "
-      f"{_by([stride * p for p in patch])}, what each last token predicts"
+      f"{_by([stride * p for p in patch])}, the pixels that each last token predicts"
     )
-  unit = (unit[0] // patch[0], unit[1] // patch[1])
+  tokens = [u // p for u, p in zip(unit, patch, strict=True)]  # of a unit
   target = Pixels(patch_size=patch, channels=channels)
   return Reconstruction(
     model=MaskedEncoder(encoder=network, size=target.size, stride=stride),
-    sampler=resolve.bind(samplers, {"name": "aligned", "unit": unit}),
-    num_masked=masking.num_masked_in_units(grid, unit, mask_ratio),
+    patches=patches,
+    masking=Masking(
+      sampler=resolve.bind(samplers, {"name": "aligned", "unit": tuple(tokens)}),
+      grid=patches.grid,
+      num_masked=num_masked_in_units(patches.grid, tokens, mask_ratio),
+    ),
     target=target,
     error=absolute_error,
-    patch_size=patch,
-    channels=channels,
   )
 
 
 def _encoder(
-  encoder_type: str, encoder: Mapping[str, Any] | str, *, scan: bool, **shared: Any
-) -> Any:
-  """The encoder of that type, with mask tokens."""
+  encoder_type: str,
+  encoder: Mapping[str, Any] | str,
+  patches: Patches,
+  *,
+  scan: bool,
+  **shared: Any,
+) -> tuple[VisionEncoder | SwinEncoder, int]:
+  """The encoder of that type, and the side of its last tokens in patches."""
   if encoder_type == "vit":
     shape = {"size": encoder} if isinstance(encoder, str) else dict(encoder)
     own = {key: shape.pop(key, value) for key, value in VIT_OPTIONS.items()}
-    return vit_encoder(
-      encoder=shape, masked_patches="token", scan=scan, **own, **shared
+    vit = vit_encoder(
+      grid=patches.grid,
+      encoder=shape,
+      masked_patches="token",
+      scan=scan,
+      **own,
+      **shared,
     )
+    return vit, 1
   if encoder_type not in SWIN_VERSIONS:
     hint = did_you_mean(str(encoder_type), ("vit", *SWIN_VERSIONS))
     raise UserError(f"encoder_type={encoder_type!r}: {hint}")
@@ -140,7 +161,14 @@ def _encoder(
       f"scan=True: expected False with encoder_type={encoder_type!r}, whose blocks "
       "differ"
     )
-  return swin_encoder(encoder=encoder, version=SWIN_VERSIONS[encoder_type], **shared)
+  swin = swin_encoder(
+    image_size=patches.shape[:-1],
+    patch_size=patches.size,
+    encoder=encoder,
+    version=SWIN_VERSIONS[encoder_type],
+    **shared,
+  )
+  return swin, swin.stride
 
 
 def _by(sides: Sequence[int]) -> str:

@@ -26,7 +26,6 @@ SYSTEM = System(
 
 def bert(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.15,
   replaced: Sequence[float] = (0.8, 0.1),
@@ -35,7 +34,6 @@ def bert(
   """Makes BERT from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     mask_ratio: share of a row's tokens that is masked.
@@ -49,7 +47,7 @@ def bert(
     >>> bert(vocab_size=30522, mask_id=103).masking.ids.mask
     103
   """
-  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(**text)
   return MaskedLanguageModel(
     model=MaskedLM(encoder=encoder),
     rows=rows,

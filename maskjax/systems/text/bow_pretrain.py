@@ -91,7 +91,6 @@ class BowPretrain(MaskedTextObjective):
 
 def bow_pretrain(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "whole_words",
   mask_ratio: float = 0.3,
   replaced: Sequence[float] = (0.8, 0.1),
@@ -102,7 +101,6 @@ def bow_pretrain(
   """Makes bag-of-word prediction from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     mask_ratio: share of a row's tokens that is masked.
@@ -126,7 +124,7 @@ def bow_pretrain(
     raise UserError(f"objective.documents={documents}: expected at least 1")
   if last_weight < 0:
     raise UserError(f"last_weight={last_weight}: expected at least 0")
-  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(**text)
   return BowPretrain(
     model=MaskedLM(encoder=encoder),
     rows=rows,

@@ -19,8 +19,8 @@ from jax import Array
 from maskjax import keys
 from maskjax.errors import UserError
 from maskjax.losses import Loss
-from maskjax.masking import words
 from maskjax.masking.mask import gather
+from maskjax.masking.selection import highest_where
 from maskjax.masking.text_policy import text_masking
 from maskjax.models.text import TextEncoder, VocabularyHead
 from maskjax.models.transformer import blocks_like, norm_like
@@ -141,7 +141,7 @@ class RefinedLM(nn.Module):
       # Padding attends to padding alone, and has to attend to something.
       masked = jnp.zeros(padding.shape, bool).at[ids].set(True) & ~padding
       count = jnp.round(share * masked.sum()).astype(jnp.int32)
-      return masked & ~words.most(order, masked, count)
+      return masked & ~highest_where(order, masked, count)
 
     return jax.vmap(of_row)(ids, text.is_padding, order)
 
@@ -152,7 +152,6 @@ class RefinedLM(nn.Module):
 
 def drbert(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.15,
   replaced: Sequence[float] = (0.8, 0.1),
@@ -166,7 +165,6 @@ def drbert(
   blocks, and `unrefined=0.0` reads it alone.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     mask_ratio: share of a row's tokens that is masked.
@@ -187,7 +185,7 @@ def drbert(
     )
   if not 0 <= unrefined < 1:
     raise UserError(f"unrefined={unrefined}: expected at least 0 and less than 1")
-  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(**text)
   return DrBert(
     model=RefinedLM(encoder=encoder, unmasked=shares),
     rows=rows,

@@ -11,10 +11,16 @@ training, each is then masked as often, independently
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
+import jax
+from jax import Array
+
+from maskjax.masking.selection import highest_where
 from maskjax.masking.text_policy import text_masking
+from maskjax.masking.units import scores_of
 from maskjax.models.text import MaskedLM
 from maskjax.objectives.text import MaskedLanguageModel, TextKeywords, text_parts
 from maskjax.systems.system import System
+from maskjax.tokens import Text
 
 SYSTEM = System(
   name="informask",
@@ -25,10 +31,33 @@ SYSTEM = System(
 )
 
 
+def by_rate(key: Array, text: Text, count: Array) -> Array:
+  """Masks each token with its score as the probability, as InforMask does.
+
+  https://arxiv.org/abs/2210.11771, section 3.
+
+  Args:
+    key: the example's key.
+    text: one row, its scores probabilities: `informative_rates` of
+      `maskjax.data.statistics`.
+    count: how many tokens to mask at most; where more are drawn, a random subset of
+      them.
+
+  Returns:
+    bool [N].
+
+  Raises:
+    UserError: the rows have no scores.
+  """
+  of_rate, of_rest = jax.random.split(key)
+  drawn = jax.random.uniform(of_rate, text.word.shape) < scores_of(text)
+  noise = jax.random.uniform(of_rest, text.word.shape)
+  return highest_where(noise, drawn & text.is_word, count)
+
+
 def informask(
   *,
-  vocab_size: int,
-  mask: str | Mapping[str, Any] = "by_rate",
+  mask: str | Mapping[str, Any] = "maskjax.systems.text.informask:by_rate",
   mask_ratio: float = 0.3,
   replaced: Sequence[float] = (1.0, 0.0),
   **text: Unpack[TextKeywords],
@@ -36,7 +65,6 @@ def informask(
   """Makes InforMask from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: see `maskjax.systems.bert`.
     mask_ratio: share of a row's tokens that is masked at most, for which arrays have
       room; how many are, follows from the rates of the data.
@@ -46,7 +74,7 @@ def informask(
   Raises:
     UserError: a share, a token or a shape that cannot be; names it.
   """
-  encoder, rows = text_parts(vocab_size=vocab_size, needs_score=True, **text)
+  encoder, rows = text_parts(needs_score=True, **text)
   return MaskedLanguageModel(
     model=MaskedLM(encoder=encoder),
     rows=rows,

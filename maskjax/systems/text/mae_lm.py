@@ -27,7 +27,6 @@ SYSTEM = System(
 
 def mae_lm(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.15,
   decoder_depth: int = 4,
@@ -37,7 +36,6 @@ def mae_lm(
   """Makes MAE-LM from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     mask_ratio: share of a row's tokens that is masked; all become mask tokens.
@@ -52,7 +50,7 @@ def mae_lm(
     raise UserError(
       f"decoder_dropout={decoder_dropout}: expected at least 0 and less than 1"
     )
-  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(**text)
   model = LateMaskLM(
     encoder=encoder, depth=decoder_depth, begins_anew=True, dropout=decoder_dropout
   )

@@ -23,7 +23,6 @@ SYSTEM = System(
 
 def mask40(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.4,
   replaced: Sequence[float] = (1.0, 0.0),
@@ -36,7 +35,6 @@ def mask40(
     0.4
   """
   return bert(
-    vocab_size=vocab_size,
     mask=mask,
     mask_ratio=mask_ratio,
     replaced=replaced,

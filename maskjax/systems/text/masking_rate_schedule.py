@@ -51,7 +51,6 @@ class MaskingRateSchedule(MaskedTextObjective):
 
 def masking_rate_schedule(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: Sequence[float] = (0.3, 0.15),
   replaced: Sequence[float] = (0.8, 0.1),
@@ -60,7 +59,6 @@ def masking_rate_schedule(
   """Makes masked language modeling whose ratio changes, from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: see `maskjax.systems.bert`.
     mask_ratio: share of a row's tokens that is masked, at first and in the end.
     replaced: see `maskjax.systems.bert`.
@@ -75,7 +73,7 @@ def masking_rate_schedule(
       "share at first and in the end"
     )
   first, last = mask_ratio
-  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(**text)
   return MaskingRateSchedule(
     model=MaskedLM(encoder=encoder),
     rows=rows,

@@ -95,7 +95,6 @@ class CausalLM(nn.Module):
 
 def meap(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.15,
   **text: Unpack[TextKeywords],
@@ -103,7 +102,6 @@ def meap(
   """Makes MEAP from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     mask_ratio: share of a row's tokens that are read as mask tokens.
@@ -114,7 +112,7 @@ def meap(
     UserError: a share, a token or a shape that cannot be; names it.
   """
   text.setdefault("encoder", {"kind": "llama", "size": "B"})
-  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(**text)
   return Meap(
     model=CausalLM(encoder=encoder),
     rows=rows,

@@ -16,7 +16,9 @@ from jax import Array
 
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean
+from maskjax.masking.selection import highest_units, highest_where
 from maskjax.masking.text_policy import text_masking
+from maskjax.masking.units import scores_of
 from maskjax.models.text import MaskedLM
 from maskjax.objectives.objective import Batch, Step, Variables
 from maskjax.objectives.text import (
@@ -27,6 +29,7 @@ from maskjax.objectives.text import (
   token_cross_entropy,
 )
 from maskjax.systems.system import System
+from maskjax.tokens import Text
 
 SYSTEM = System(
   name="mslm",
@@ -97,9 +100,43 @@ def kind_weights(masked: Array) -> Array:
   return jax.nn.softmax(jnp.stack([jnp.maximum(share, 0.5), jnp.minimum(share, 0.5)]))
 
 
+def terms_and_words(
+  key: Array, text: Text, count: Array, *, term_ratio: float, word_ratio: float
+) -> Array:
+  """Masks some terms of a domain, each as a whole, and some other tokens (MSLM).
+
+  https://arxiv.org/abs/2403.18025, section 3. The number of terms to mask is rounded
+  stochastically, so that the expected share is exact in rows with few terms as well.
+
+  Args:
+    key: the example's key.
+    text: one row; its scores number the terms from 1, and are 0 outside them.
+    count: how many tokens to mask at most; terms with more than are left are skipped.
+    term_ratio: share of the terms that is masked.
+    word_ratio: share of the other tokens that is masked.
+
+  Returns:
+    bool [N].
+
+  Raises:
+    UserError: the rows have no scores.
+  """
+  of_count, of_terms, of_words = jax.random.split(key, 3)
+  number = jnp.where(text.is_word, scores_of(text), 0).astype(jnp.int32)
+  is_term = jnp.zeros(number.shape, bool).at[number - 1].max(number > 0)
+  share = term_ratio * is_term.sum() + jax.random.uniform(of_count)
+  noise = jax.random.uniform(of_terms, number.shape)
+  chosen = highest_where(noise, is_term, jnp.floor(share).astype(jnp.int32))
+  wanted = (number > 0) & chosen[number - 1]
+  masked = highest_units(noise, jnp.where(wanted, number - 1, -1), count)
+  others = text.is_word & (number == 0)
+  left = jnp.minimum(jnp.round(word_ratio * others.sum()), count - masked.sum())
+  noise = jax.random.uniform(of_words, number.shape)
+  return masked | highest_where(noise, others, left.astype(jnp.int32))
+
+
 def mslm(
   *,
-  vocab_size: int,
   term_ratio: float = 0.25,
   word_ratio: float = 0.15,
   mask_ratio: float = 0.3,
@@ -109,7 +146,6 @@ def mslm(
   """Makes MSLM from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     term_ratio: share of a row's terms that is masked.
     word_ratio: share of its other tokens that is masked.
     mask_ratio: share of a row's tokens that is masked at most, for which arrays have
@@ -124,13 +160,13 @@ def mslm(
     if not 0 <= ratio <= 1:
       raise UserError(f"{name}={ratio}: expected a number from 0 to 1")
   ratios = {"term_ratio": term_ratio, "word_ratio": word_ratio}
-  encoder, rows = text_parts(vocab_size=vocab_size, needs_score=True, **text)
+  encoder, rows = text_parts(needs_score=True, **text)
   return Mslm(
     model=MaskedLM(encoder=encoder),
     rows=rows,
     masking=text_masking(
       rows.ids,
-      mask={"name": "terms_and_words", **ratios},
+      mask={"name": f"{__name__}:terms_and_words", **ratios},
       mask_ratio=mask_ratio,
       replaced=replaced,
     ),

@@ -102,7 +102,6 @@ class Pmlm(MaskedTextObjective):
 
 def pmlm(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   highest: float = 1.0,
   replaced: Sequence[float] = (0.8, 0.1),
@@ -111,7 +110,6 @@ def pmlm(
   """Makes u-PMLM from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     highest: the largest share of a row's words that is masked; the smallest is a token.
@@ -124,7 +122,7 @@ def pmlm(
   """
   if not 0 < highest <= 1:
     raise UserError(f"highest={highest}: expected a share above 0 and at most 1")
-  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(**text)
   return Pmlm(
     model=MaskedLM(encoder=encoder),
     rows=rows,

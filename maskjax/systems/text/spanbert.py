@@ -211,7 +211,6 @@ class SpanLM(nn.Module):
 
 def spanbert(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "spans",
   mask_ratio: float = 0.15,
   replaced: Sequence[float] = (0.8, 0.1),
@@ -223,7 +222,6 @@ def spanbert(
   Give it rows of one document: `pack=False` in the data.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords; `p` and `longest` of `spans` are 0.2 and 10.
     mask_ratio: share of a row's tokens that is masked.
@@ -240,7 +238,7 @@ def spanbert(
   """
   if place_width < 1:
     raise UserError(f"place_width={place_width}: expected at least 1")
-  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(**text)
   masking = text_masking(rows.ids, mask=mask, mask_ratio=mask_ratio, replaced=replaced)
   # No run is longer than what a row masks.
   longest = masking.max_masked(mask_ratio, encoder.length)

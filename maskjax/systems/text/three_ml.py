@@ -26,7 +26,6 @@ SYSTEM = System(
 
 def three_ml(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.5,
   replaced: Sequence[float] = (0.8, 0.1),
@@ -36,7 +35,6 @@ def three_ml(
   """Makes 3ML from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     mask_ratio: share of a row's tokens that is masked.
@@ -48,7 +46,7 @@ def three_ml(
   Raises:
     UserError: a share, a token or a shape that cannot be; names it.
   """
-  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(**text)
   return late_masking(
     LateMaskLM(encoder=encoder, depth=decoder_depth),
     rows,

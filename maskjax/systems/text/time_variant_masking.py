@@ -19,8 +19,10 @@ from jax import Array
 
 from maskjax.errors import UserError
 from maskjax.losses import Loss
-from maskjax.masking import Mask, words
+from maskjax.masking import Mask
+from maskjax.masking.selection import highest_units
 from maskjax.masking.text_policy import text_masking
+from maskjax.masking.units import check_units, number_units, scores_of
 from maskjax.models.text import MaskedLM
 from maskjax.objectives.objective import Batch, Step, Variables
 from maskjax.objectives.text import (
@@ -33,6 +35,7 @@ from maskjax.objectives.text import (
 )
 from maskjax.resolve import did_you_mean
 from maskjax.systems.system import System
+from maskjax.tokens import Text
 
 SYSTEM = System(
   name="time_variant_masking",
@@ -62,7 +65,7 @@ class TimeVariantMasking(MaskedTextObjective):
     num_classes: C, of words; 0 masks all alike.
     momentum: of the running means.
     sharpness: see `class_weights`.
-    of: what of a class is masked at once, see `maskjax.masking.words.units_of`.
+    of: what of a class is masked at once, see `maskjax.masking.units.number_units`.
   """
 
   decay: str
@@ -98,7 +101,7 @@ class TimeVariantMasking(MaskedTextObjective):
     sampler = None
     if self.num_classes:
       weights = class_weights(variables.extra["errors"], self.sharpness)
-      sampler = functools.partial(words.by_class, weights=weights, of=self.of)
+      sampler = functools.partial(by_class, weights=weights, of=self.of)
     return self.masking.draw(
       batch, step.key, ratio=ratio, highest=self.masking.ratio, sampler=sampler
     )
@@ -135,6 +138,36 @@ def decayed(decay: str, mean_ratio: float, progress: Array | float) -> Array:
   return jnp.full_like(progress, mean_ratio)
 
 
+def by_class(
+  key: Array, text: Text, count: Array, *, weights: Array, of: str = "words"
+) -> Array:
+  """Masks whole words with the probability of their class.
+
+  The words are visited in random order, and each is masked with the probability of its
+  class, until `count` is reached (https://arxiv.org/abs/2208.10806, section 4.2).
+
+  Args:
+    key: the example's key.
+    text: one row; the score of a word is the index of its class.
+    count: how many tokens to mask; a word with more tokens than are left is skipped.
+    weights: the probability of each class, float [C].
+    of: what is masked as a whole, `words` or `tokens`, see `maskjax.masking.units`.
+
+  Returns:
+    bool [N].
+
+  Raises:
+    UserError: the rows have no scores, or `of` is neither `words` nor `tokens`.
+  """
+  units = number_units(text, of)
+  of_word, of_order = jax.random.split(key)
+  prob = weights[jnp.where(text.is_word, scores_of(text), 0).astype(jnp.int32)]
+  # All tokens of a word share its number, and so its draw.
+  chosen = text.is_word & (jax.random.uniform(of_word, units.shape)[units] < prob)
+  order = jax.random.uniform(of_order, units.shape)
+  return highest_units(order, jnp.where(chosen, units, -1), count)
+
+
 def class_weights(errors: Array, sharpness: float) -> Array:
   """How likely a word of each class is to be masked when its turn comes.
 
@@ -156,7 +189,6 @@ def class_weights(errors: Array, sharpness: float) -> Array:
 
 def time_variant_masking(
   *,
-  vocab_size: int,
   mask_ratio: float = 0.15,
   decay: str = "cosine",
   num_classes: int = 17,
@@ -169,7 +201,6 @@ def time_variant_masking(
   """Makes time-variant masking from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask_ratio: the share around which it falls, from twice that or a little more.
     decay: along a `cosine` or a `line`; `none` keeps it.
     num_classes: how many classes of words the data has, 17 parts of speech; 0 masks
@@ -196,8 +227,8 @@ def time_variant_masking(
     raise UserError(f"num_classes={num_classes}: expected 2 or more, or 0 for none")
   if not 0 <= momentum < 1:
     raise UserError(f"momentum={momentum}: expected at least 0 and less than 1")
-  words.check_units(of)
-  encoder, rows = text_parts(vocab_size=vocab_size, needs_score=num_classes > 0, **text)
+  check_units(of)
+  encoder, rows = text_parts(needs_score=num_classes > 0, **text)
   return TimeVariantMasking(
     model=MaskedLM(encoder=encoder),
     rows=rows,

@@ -110,7 +110,7 @@ def train(objective, batch, *, steps, learning_rate=1e-2):
   """Trains on one batch: the loss of each step, the first state and the last."""
   optimizer = mj.training.adamw(learning_rate=learning_rate, num_steps=2 * steps)
   step = functools.partial(train_step, objective=objective, optimizer=optimizer)
-  step = jax.jit(functools.partial(step, key=KEY))
+  step = jax.jit(functools.partial(step, key=KEY, num_steps=steps))
   state = jax.jit(functools.partial(init_state, objective, optimizer))(batch, KEY)
   first, values = jax.device_get(state), []
   for _ in range(steps):

@@ -46,5 +46,5 @@ def train(objective, *, num_steps, learning_rate):
   )
   with data(0) as batches:
     batch = next(batches)
-  features = jax.jit(objective.features)(jax.device_get(state.params), batch)
+  features = jax.jit(objective.features)(state.variables, batch)
   return writer.values, batch, jax.device_get(features).mean(axis=1)

@@ -300,10 +300,11 @@ def trained():
     drop_path=0.1,
   )
   view = (dict(name="random_crop", size=8, padding=1), "to_float")
+  views = dict(name="two_views", first=view, second=view)
   data = mj.data.Pipeline(
     source=mj.data.digits(),
     batch_size=32,
-    transforms=[functools.partial(mj.data.two_views, first=view, second=view)],
+    transforms=[mj.data.bind_transform(views)],
   )
   values = []
 

@@ -10,14 +10,15 @@ from scipy.ndimage import gaussian_filter
 import maskjax as mj
 from maskjax import keys, masking
 from maskjax.masking import noise, samplers
+from maskjax.objectives import Step
 from maskjax.systems import colormae
 
 COLORS = ("red", "blue", "green", "purple")
-GRID, NUM_HIDDEN = (14, 12), 126
+GRID, NUM_MASKED = (14, 12), 126
 
 
 @functools.cache
-def drawn(color, count=2048, grid=GRID, num_masked=NUM_HIDDEN):
+def drawn(color, count=2048, grid=GRID, num_masked=NUM_MASKED):
   """Masks of a color: bool [count, rows, columns]."""
   sampler = getattr(samplers, color)
   draw = jax.jit(jax.vmap(lambda key: sampler(key, grid, num_masked)))
@@ -43,6 +44,12 @@ def by_scipy(key, color, grid, num_masked, sigmas=(0.5, 2.0)):
   return masked
 
 
+def without_mechanism(monkeypatch):
+  """Masks as MAE's: without a filter, random ones."""
+  for color in COLORS:
+    monkeypatch.setattr(samplers, color, samplers.random)
+
+
 @pytest.mark.parametrize("sigma", [0.5, 1.3, 2.0])
 def test_the_filter_is_scipys(sigma):
   margin = int(4 * sigma + 0.5)
@@ -61,7 +68,8 @@ def test_the_masks_of_the_system_are_the_papers(color):
   )
   batch = {"image": np.zeros((4, 28, 28, 1)), "index": np.array([3, 1, 900, 7])}
   key = jax.random.key(1)
-  masked = objective.mask(batch, key).masked
+  step = Step(key)
+  masked = objective.mask(batch, step).masked
   example_keys = keys.example_keys(keys.named(key, "mask"), batch)
   for row, example_key in enumerate(example_keys):
     expected = by_scipy(example_key, color, (7, 7), 37)
@@ -70,7 +78,7 @@ def test_the_masks_of_the_system_are_the_papers(color):
     (
       masked
       != mj.systems.mae(image_size=28, channels=1, patch_size=4, encoder="Ti")
-      .mask(batch, key)
+      .mask(batch, step)
       .masked
     )
     .any(axis=1)
@@ -79,18 +87,18 @@ def test_the_masks_of_the_system_are_the_papers(color):
 
 
 def test_green_is_the_systems_own_color():
-  assert colormae(encoder="Ti").sampler is masking.green
-  assert colormae().num_masked == 147
+  assert colormae(encoder="Ti").masking.sampler is masking.green
+  assert colormae().masking.num_masked == 147
 
 
 @pytest.mark.parametrize("color", COLORS)
-def test_masks_hide_the_number_asked_for_everywhere_alike(color):
+def test_the_given_number_is_masked_everywhere_alike(color):
   masked = drawn(color)
-  np.testing.assert_array_equal(masked.sum(axis=(1, 2)), NUM_HIDDEN)
+  np.testing.assert_array_equal(masked.sum(axis=(1, 2)), NUM_MASKED)
   assert len(np.unique(masked, axis=0)) == len(masked)
   # Seven stds of the mean of 2048 draws; what is near the border is as far from
   # other noise as what is in the middle.
-  off = abs(masked.mean(axis=0) - NUM_HIDDEN / masked[0].size)
+  off = abs(masked.mean(axis=0) - NUM_MASKED / masked[0].size)
   assert off.max() < 7 * 0.5 / np.sqrt(len(masked))
 
 

@@ -22,13 +22,26 @@ from helpers.image.by_layers import (
 )
 
 from maskjax.errors import UserError
+from maskjax.models import Decoder
+from maskjax.objectives import Step, Variables
 from maskjax.systems import croco
 from maskjax.tokens import sincos
 
 SMALL = {"width": 8, "depth": 1, "heads": 2}
 DECODER = {"width": 16, "depth": 2, "heads": 2}
 POSITIONS = ("sincos", "rotary")
-PLACES = np.indices((3, 4)).reshape(2, 12).T
+GRID_POSITIONS = np.indices((3, 4)).reshape(2, 12).T
+STEP = Step(KEY)
+
+
+def without_mechanism(monkeypatch):
+  """No second view, as in MAE: the decoder sees nothing of it but its positions."""
+  call = Decoder.__call__
+
+  def without_view(self, encoded, mask, visible_too, view=None):
+    return call(self, encoded, mask, visible_too, None if view is None else 0 * view)
+
+  monkeypatch.setattr(Decoder, "__call__", without_view)
 
 
 def make_croco(positions, **more):
@@ -42,17 +55,17 @@ def make_pairs(**more):
 
 @functools.cache
 def outcome(positions):
-  """Parameters, and what the system says of a batch under them."""
+  """Parameters, and what the system computes of a batch under them."""
   objective = make_croco(positions)
   shapes = jax.eval_shape(objective.init, KEY, make_pairs())
   params = shaken(shapes.params)
 
   @jax.jit
   def run(params, batch):
-    mask = objective.mask(batch, KEY)
+    variables, mask = Variables(params), objective.mask(batch, STEP)
 
     def loss(params):
-      loss = objective.loss(params, (), batch, KEY)
+      loss = objective.loss(Variables(params), batch, STEP)
       return loss.value(), loss
 
     (_, loss), gradients = jax.value_and_grad(loss, has_aux=True)(params)
@@ -60,16 +73,17 @@ def outcome(positions):
       "mask": mask,
       "loss": loss,
       "gradients": gradients,
-      "predicted": objective.predict(mask, params, batch),
-      "features": objective.features(params, batch),
-      "pictures": objective.reconstruct(params, batch, KEY),
+      "predicted": objective.predictions(variables, batch, mask),
+      "features": objective.features(variables, batch),
+      "pictures": objective.reconstruct(variables, batch, STEP),
     }
 
   return params, lambda batch: jax.device_get(run(params, batch))
 
 
 def encode(p, patches, ids, positions):
-  x, at = dense(p["embed"], patches), doubles(PLACES).expand(len(patches), -1, -1)
+  x = dense(p["embed"], patches)
+  at = doubles(GRID_POSITIONS).expand(len(patches), -1, -1)
   if positions == "sincos":
     x = x + doubles(sincos((3, 4), 8))
   x, at = pick(x, ids), pick(at, ids)
@@ -78,7 +92,7 @@ def encode(p, patches, ids, positions):
 
 
 def by_layers(p, first, second, mask, positions):
-  """The paper's networks, mask tokens in their places: the masked patches."""
+  """The paper's networks, mask tokens at their positions: the masked patches."""
   count = len(first)
   everything = np.tile(np.arange(12), (count, 1))
   of_first = encode(p["encoder"], first, mask.visible_ids, positions)
@@ -88,7 +102,7 @@ def by_layers(p, first, second, mask, positions):
   x = torch.cat([tokens, p["mask_token"].expand(count, 12 - tokens.shape[1], -1)], 1)
   x = pick(x, mask.restore_ids)
   context = dense(p["embed"], of_second)
-  at = doubles(PLACES).expand(count, -1, -1)
+  at = doubles(GRID_POSITIONS).expand(count, -1, -1)
   where = {"places": at, "context_places": at} if positions == "rotary" else {}
   if positions == "sincos":
     table = doubles(sincos((3, 4), 16))
@@ -128,7 +142,7 @@ def test_the_second_view_is_seen_whole_and_helps_each_patch(positions):
     np.testing.assert_array_equal(after["features"], before["features"])
 
 
-def test_hidden_patches_are_not_seen():
+def test_masked_patches_are_not_seen():
   batch, run = make_pairs(), outcome("sincos")[1]
   out = run(batch)
   masked = out["mask"].masked.reshape(4, 3, 1, 4, 1) * np.ones((2, 1, 2))
@@ -172,9 +186,13 @@ def test_it_learns_to_look_at_the_second_view():
   decoder = {**DECODER, "depth": 1}
   objective = make_croco("sincos", norm_pix_loss=False, decoder=decoder)
   values, _, state = train(objective, batch, steps=60)
-  # The noise is all that cannot be told: a variance of 1 where the colors have 1.5.
+  # Only the noise cannot be predicted: a variance of 1 where the colors have 1.5.
   assert np.mean(values[-5:]) < 0.6 * np.mean(values[:5])
-  loss = jax.jit(lambda params, batch: objective.loss(params, (), batch, KEY).value())
+
+  @jax.jit
+  def loss(params, batch):
+    return objective.loss(Variables(params), batch, STEP).value()
+
   swapped = {**batch, "image2": second[::-1]}
   assert loss(state.params, swapped) > 2 * loss(state.params, batch)
 

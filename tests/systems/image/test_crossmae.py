@@ -1,4 +1,4 @@
-"""CrossMAE: masked patches that never meet, and blocks that read the whole encoder."""
+"""CrossMAE: masked patches that never meet, and blocks that see the whole encoder."""
 
 import functools
 
@@ -25,30 +25,44 @@ from helpers.image.by_layers import (
 from maskjax import keys
 from maskjax.errors import UserError
 from maskjax.masking import Mask
+from maskjax.models import VisionEncoder
+from maskjax.objectives import Step, Variables
 from maskjax.planning.flops import matmul_flops
 from maskjax.systems import crossmae, mae
 from maskjax.tokens import sincos
 
+STEP = Step(KEY)
 DECODER = {"width": 12, "depth": 3, "heads": 2}
-# 9 of 12 patches are masked, and 3 of these are asked for.
+# 9 of 12 patches are masked, and 3 of these are predicted.
 OBJECTIVE = crossmae(**IMAGES, decoder=DECODER)
+
+
+def without_mechanism(monkeypatch):
+  """The decoder attends to the last output of the encoder, not to a mixture of all."""
+  every_block = VisionEncoder.every_block
+
+  def last_alone(self, *args, **kwargs):
+    outputs = every_block(self, *args, **kwargs)
+    return [outputs[-1]] * len(outputs) if kwargs.get("embedded_too") else outputs
+
+  monkeypatch.setattr(VisionEncoder, "every_block", last_alone)
 
 
 @functools.cache
 def outcome():
-  """Parameters, and what the system says of a batch under them."""
+  """Parameters, and what the system computes of a batch under them."""
   shapes = jax.eval_shape(OBJECTIVE.init, KEY, make_batch())
   params = shaken(shapes.params)
 
   @jax.jit
   def run(params, batch):
-    mask = OBJECTIVE.mask(batch, KEY)
+    mask = OBJECTIVE.mask(batch, STEP)
     example_keys = keys.example_keys(keys.named(KEY, "predicted"), batch)
     some = mask.subset(example_keys, OBJECTIVE.num_predicted)
     patches = OBJECTIVE.patches(batch)
 
     def loss(params):
-      loss = OBJECTIVE.loss(params, (), batch, KEY)
+      loss = OBJECTIVE.loss(Variables(params), batch, STEP)
       return loss.value(), loss
 
     (_, loss), gradients = jax.value_and_grad(loss, has_aux=True)(params)
@@ -57,16 +71,16 @@ def outcome():
       "some": some,
       "loss": loss,
       "gradients": gradients,
-      "predicted": OBJECTIVE.predict(some, params, patches),
-      "masked": OBJECTIVE.predict(mask, params, patches),
-      "all": OBJECTIVE.predict(mask, params, patches, visible_too=True),
+      "predicted": OBJECTIVE.apply(Variables(params), patches, some),
+      "masked": OBJECTIVE.apply(Variables(params), patches, mask),
+      "all": OBJECTIVE.apply(Variables(params), patches, mask, True),
     }
 
   return params, lambda batch: jax.device_get(run(params, batch))
 
 
 def by_layers(p, patches, mask, ids):
-  """The paper's network: predictions at the places `ids`."""
+  """The paper's network: predictions at the positions `ids`."""
   x = pick(dense(p["encoder"]["embed"], patches) + doubles(sincos((3, 4), 8)), mask)
   x = torch.cat([p["encoder"]["cls"].expand(len(x), 1, -1), x], dim=1)
   features = [x, *blocks(p["encoder"]["transformer"], x)]
@@ -98,7 +112,7 @@ def test_it_is_the_papers_network():
   assert_close(out["gradients"], theirs)
 
 
-def test_what_else_is_asked_for_changes_no_prediction():
+def test_what_else_is_predicted_changes_no_prediction():
   """Mask tokens that met, as MAE's do, would change each other."""
   out = outcome()[1](make_batch())
   for b in range(4):
@@ -110,17 +124,17 @@ def test_what_else_is_asked_for_changes_no_prediction():
     )
 
 
-def test_the_loss_asks_for_a_part_of_the_hidden_patches():
+def test_the_loss_is_of_a_part_of_the_masked_patches():
   batch, run = make_batch(), outcome()[1]
   out = run(batch)
   assert out["mask"].masked.sum() == 4 * 9
   assert out["loss"].weight == 4 * 3
-  # Patches that are neither seen nor asked for, and the first that is asked for.
-  unasked = out["mask"].masked.copy()
-  asked = np.zeros_like(unasked)
+  # Patches that are neither visible nor predicted, and the first that is predicted.
+  left_out = out["mask"].masked.copy()
+  chosen = np.zeros_like(left_out)
   for b, ids in enumerate(out["some"].masked_ids):
-    unasked[b, ids] = False
-    asked[b, ids[0]] = True
+    left_out[b, ids] = False
+    chosen[b, ids[0]] = True
 
   def loss_with_noise(where):
     grid = where.reshape(4, 3, 1, 4, 1) * np.ones((1, 1, 2, 1, 2))
@@ -128,11 +142,11 @@ def test_the_loss_asks_for_a_part_of_the_hidden_patches():
     image = batch["image"] + grid.reshape(4, 6, 8, 1) * noise
     return run({**batch, "image": image.astype(np.float32)})["loss"].sum
 
-  assert loss_with_noise(unasked) == out["loss"].sum
-  assert abs(loss_with_noise(asked) / out["loss"].sum - 1) > 1e-2
+  assert loss_with_noise(left_out) == out["loss"].sum
+  assert abs(loss_with_noise(chosen) / out["loss"].sum - 1) > 1e-2
 
 
-def test_what_is_asked_for_follows_the_key_and_the_index():
+def test_what_is_predicted_follows_the_key_and_the_index():
   batch = make_batch()
   some = outcome()[1](batch)["some"].masked_ids
   backwards = outcome()[1]({**batch, "index": np.arange(4)[::-1]})["some"].masked_ids
@@ -148,7 +162,7 @@ def test_it_learns_from_weights_that_begin_as_noise():
   assert 0.2 < np.std(weights) < 1.2 and np.unique(weights).size == 9
 
 
-def test_a_quarter_of_the_hidden_patches_costs_at_most_two_fifths_of_maes_decoder():
+def test_a_quarter_of_the_masked_patches_costs_at_most_two_fifths_of_maes_decoder():
   """Twelve blocks against eight, as in the papers, of ViT-B/16 at 224 pixels."""
 
   def cost(objective, encoded):
@@ -167,6 +181,6 @@ def test_a_quarter_of_the_hidden_patches_costs_at_most_two_fifths_of_maes_decode
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.8])
-def test_ratios_that_ask_for_nothing_or_for_what_is_seen(ratio):
+def test_ratios_that_predict_nothing_or_what_is_visible(ratio):
   with pytest.raises(UserError, match=f"prediction_ratio={ratio}.*mask_ratio=0.75"):
     crossmae(**IMAGES, prediction_ratio=ratio)

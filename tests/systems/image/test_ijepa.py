@@ -113,7 +113,7 @@ def test_the_context_is_filled_up_inside_target_blocks_last():
   assert not (masked & ~inside)[short].any()
 
 
-def rectangle_by_hand(key, grid, scale, aspect, least):
+def rectangle_by_hand(key, grid, scale, aspect, min_area):
   """The paper's block from the same uniform numbers."""
   keys = jax.random.split(key, 4)
   area = math.floor(
@@ -122,7 +122,7 @@ def rectangle_by_hand(key, grid, scale, aspect, least):
   )
   ratio = float(jax.random.uniform(keys[1], minval=aspect[0], maxval=aspect[1]))
   height = min(grid[0], max(1, round(math.sqrt(area * ratio))))
-  width = min(grid[1], max(-(-least // height), round(math.sqrt(area / ratio))))
+  width = min(grid[1], max(-(-min_area // height), round(math.sqrt(area / ratio))))
   top = math.floor(float(jax.random.uniform(keys[2])) * (grid[0] - height + 1))
   left = math.floor(float(jax.random.uniform(keys[3])) * (grid[1] - width + 1))
   inside = np.zeros(grid, bool)
@@ -132,7 +132,7 @@ def rectangle_by_hand(key, grid, scale, aspect, least):
 
 def test_rectangles_by_hand():
   grid, keys = (7, 9), jax.random.split(KEY, 40)
-  size = dict(scale=(0.15, 0.2), aspect=(0.75, 1.5), least=9)
+  size = dict(scale=(0.15, 0.2), aspect=(0.75, 1.5), min_area=9)
   ours = jax.jit(jax.vmap(lambda key: rectangle(key, grid, **size)))(keys)
   theirs = [rectangle_by_hand(key, grid, **size) for key in keys]
   np.testing.assert_array_equal(ours, theirs)
@@ -257,11 +257,11 @@ def test_a_teacher_of_another_width_is_refused():
   "bad, message",
   [
     (dict(num_targets=0), "num_targets=0: expected at least 1"),
-    (dict(target_scale=(0.3, 0.2)), r"target_scale=\(0.3, 0.2\): expected the least"),
+    (dict(target_scale=(0.3, 0.2)), r"target_scale=\(0.3, 0.2\): expected the small"),
     (dict(context_scale=(0.5, 1.5)), r"context_scale=.* at most 1"),
     (dict(target_aspect=(0, 1)), r"target_aspect=\(0, 1\): expected .* above 0$"),
-    (dict(context_ratio=0.6), "context_ratio=0.6 shows 14 of 24.* at most 12"),
-    (dict(context_ratio=0.0), "context_ratio=0.0 shows 0 of 24"),
+    (dict(context_ratio=0.6), "context_ratio=0.6: a context of 14 of 24.* at most 12"),
+    (dict(context_ratio=0.0), "context_ratio=0.0: a context of 0 of 24"),
     (dict(error="smoth_l1"), "did you mean 'smooth_l1'"),
     (
       dict(predictor={"width": 9, "depth": 1}),

@@ -12,7 +12,8 @@ from helpers.image import hog, in_torch, short_run
 from maskjax import config as configs
 from maskjax.errors import UserError
 from maskjax.masking import Mask
-from maskjax.models import stack_blocks
+from maskjax.models import VisionEncoder, stack_blocks
+from maskjax.objectives import Step, Variables
 from maskjax.systems import localmim
 from maskjax.targets import Hog, Pixels
 from maskjax.tokens import sincos
@@ -24,8 +25,19 @@ functional = torch.nn.functional
 KEY = jax.random.key(3)
 LAYERS, SCALES, ORIENTATIONS = (1, 2, 3, 4), (4, 2, 1, 0.5), 5
 NOISE = np.random.default_rng(1).random((3, 16)).astype(np.float32)
-HIDDEN = NOISE.argsort(axis=1).argsort(axis=1) >= 4
-MASK = Mask.exactly(jnp.asarray(HIDDEN), num_masked=12)
+MASKED = NOISE.argsort(axis=1).argsort(axis=1) >= 4
+MASK = Mask.exactly(jnp.asarray(MASKED), num_masked=12)
+
+
+def without_mechanism(monkeypatch):
+  """All decoders decode the last block's output, as MAE's does."""
+  every_block = VisionEncoder.every_block
+
+  def last_alone(self, *args, **kwargs):
+    outputs = every_block(self, *args, **kwargs)
+    return [outputs[-1]] * len(outputs)
+
+  monkeypatch.setattr(VisionEncoder, "every_block", last_alone)
 
 
 def make(**more):
@@ -61,7 +73,7 @@ def ours():
   @jax.jit
   def run(params, valid):
     def value(params):
-      loss = objective.loss_under(MASK, params, {**batch, "valid": valid})
+      loss = objective.loss_of_mask(Variables(params), {**batch, "valid": valid}, MASK)
       return loss.value(), loss
 
     patches = objective.patches(batch)
@@ -78,7 +90,7 @@ def parts_of(loss):
   return np.array([loss.metrics[f"layer_{layer}"].value() for layer in LAYERS])
 
 
-def codes_of_theirs(encoder, images):
+def outputs_of_theirs(encoder, images):
   """What each block of the MAE of transformers gives of visible patches."""
   config = transformers.ViTMAEConfig(
     image_size=16,
@@ -95,9 +107,9 @@ def codes_of_theirs(encoder, images):
     layer_norm_eps=1e-3,
   )
   model = transformers.ViTMAEModel(config)
-  codes = []
+  outputs = []
   for layer in model.layers:
-    layer.register_forward_hook(lambda module, given, code: codes.append(code))
+    layer.register_forward_hook(lambda module, given, output: outputs.append(output))
   state = {
     "embeddings.cls_token": encoder["cls"],
     "embeddings.position_embeddings": positions(8),
@@ -114,15 +126,15 @@ def codes_of_theirs(encoder, images):
     {"noise": torch.tensor(NOISE)},
     strict=True,
   )
-  assert (out.mask.numpy() == HIDDEN).all()
-  return config, codes, out.ids_restore
+  assert (out.mask.numpy() == MASKED).all()
+  return config, outputs, out.ids_restore
 
 
 def positions(width):
   return torch.tensor(np.pad(sincos((4, 4), width), ((1, 0), (0, 0))))[None]
 
 
-def decoded_by_theirs(config, ours, code, restore):
+def decoded_by_theirs(config, ours, output, restore):
   """The tokens of their decoder before its head, as an image: [B, D, 4, 4]."""
   model = transformers.models.vit_mae.modeling_vit_mae.ViTMAEDecoder(config, 16)
   model.decoder_pred = torch.nn.Identity()
@@ -133,7 +145,7 @@ def decoded_by_theirs(config, ours, code, restore):
     **in_torch.blocks("decoder_layers", ours["transformer"]),
     **in_torch.norm("decoder_norm", ours["norm"]),
   }
-  out = torch.func.functional_call(model, state, (code, restore), strict=True)
+  out = torch.func.functional_call(model, state, (output, restore), strict=True)
   return out.logits.transpose(1, 2).reshape(-1, 16, 4, 4)
 
 
@@ -153,20 +165,23 @@ def layer_norm(x, ours):
 
 
 def linear(x, ours):
-  """Of each place of [B, D, H, W]: [B, H, W, T]."""
+  """Of each position of [B, D, H, W]: [B, H, W, T]."""
   return x.movedim(1, -1) @ ours["kernel"] + ours["bias"]
 
 
 def theirs(params, images):
   """Predictions of all regions, [B, rows, columns, T] of each size."""
-  config, codes, restore = codes_of_theirs(params["encoder"], images)
+  config, outputs, restore = outputs_of_theirs(params["encoder"], images)
   for layer in (1, 2, 3):
-    code, norm = codes[layer - 1], params[f"norm_{layer}"]
-    codes[layer - 1] = layer_norm(code.movedim(-1, 1), norm).movedim(1, -1)
+    output, norm = outputs[layer - 1], params[f"norm_{layer}"]
+    outputs[layer - 1] = layer_norm(output.movedim(-1, 1), norm).movedim(1, -1)
   last = params["encoder"]["norm"]
-  codes[3] = functional.layer_norm(codes[3], (8,), last["scale"], last["bias"], 1e-3)
+  weights = last["scale"], last["bias"]
+  outputs[3] = functional.layer_norm(outputs[3], (8,), *weights, 1e-3)
   of = [params[f"decoders_{i}"] for i in range(4)]
-  x = [decoded_by_theirs(config, of[i]["decoder"], codes[i], restore) for i in range(4)]
+  x = [
+    decoded_by_theirs(config, of[i]["decoder"], outputs[i], restore) for i in range(4)
+  ]
   x[0] = deconvolution(x[0], of[0]["decoder"]["head"])
   x[0] = functional.gelu(layer_norm(x[0], of[0]["norm_1"]))
   x[0] = deconvolution(x[0], of[0]["cut_1"])
@@ -179,7 +194,7 @@ def theirs(params, images):
 
 def shares():
   """How much of each region is masked, for each size: [B, rows, columns]."""
-  masked = torch.tensor(HIDDEN).reshape(3, 4, 4).float()
+  masked = torch.tensor(MASKED).reshape(3, 4, 4).float()
   finer = [masked.repeat_interleave(s, 1).repeat_interleave(s, 2) for s in SCALES[:2]]
   return [*finer, masked, functional.avg_pool2d(masked[:, None], 2)[:, 0]]
 
@@ -200,7 +215,7 @@ def test_predictions_losses_and_gradients_are_those_of_transformers_and_torch():
       # [B, 4 * S, 4 * S, T] -> [B, 16, S * S * T]
       s = 4 // side
       patches = expected.reshape(3, 4, s, 4, s, -1).swapaxes(2, 3).reshape(3, 16, -1)
-      assert_close(ours_here, patches[HIDDEN].reshape(3, 12, -1).detach())
+      assert_close(ours_here, patches[MASKED].reshape(3, 12, -1).detach())
     cells = hog.histograms(images, (side, side), ORIENTATIONS)
     errors = (expected - torch.tensor(cells).flatten(3)).square().mean(-1)
     their_parts.append((errors * share).sum() / share.sum())
@@ -256,8 +271,9 @@ def test_losses_of_parts_of_a_batch_add_up():
 def test_regions_of_visible_patches_are_drawn_as_they_are():
   objective, batch = make(target="pixels"), make_batch()
   shapes = jax.eval_shape(objective.init, KEY, batch).params
-  mask = np.asarray(objective.mask(batch, KEY).masked).reshape(3, 4, 4)
-  drawn = jax.device_get(jax.jit(objective.reconstruct)(shaken(shapes), batch, KEY))
+  mask = np.asarray(objective.mask(batch, Step(KEY)).masked).reshape(3, 4, 4)
+  variables = Variables(shaken(shapes))
+  drawn = jax.device_get(jax.jit(objective.reconstruct)(variables, batch, Step(KEY)))
   np.testing.assert_array_equal(drawn["original"], batch["image"])
   for layer in (1, 2, 3):
     np.testing.assert_allclose(drawn[f"layer 0{layer}"], batch["image"], atol=1e-5)
@@ -268,14 +284,14 @@ def test_regions_of_visible_patches_are_drawn_as_they_are():
   assert drawn["layer 04 predicted"].shape == batch["image"].shape
 
 
-def test_pixels_are_normalised_by_their_region():
+def test_pixels_are_normalized_by_their_region():
   objective, images = make(target="pixels"), make_batch()["image"]
   assert [target.cell_size for target in objective.scales] == [
     *((1, 1), (2, 2), (4, 4), (8, 8))
   ]
   values = np.asarray(objective.scales[1](images))
   assert values.shape == (3, 16, 2 * 2 * 2 * 2 * 2)
-  # Patch 6 stands in row 1 and column 2; its third region is below its first.
+  # Patch 6 is in row 1 and column 2; its third region is below its first.
   region = images[:, 6:8, 8:10].reshape(3, -1).astype(np.float64)
   std = np.sqrt(region.var(axis=1, ddof=1, keepdims=True) + 1e-6)
   expected = (region - region.mean(axis=1, keepdims=True)) / std
@@ -286,7 +302,7 @@ def test_defaults_are_the_papers():
   objective = localmim()
   assert objective.model.layers == (2, 4, 10, 12)
   assert localmim(encoder="L").model.layers == (2, 4, 22, 24)
-  assert objective.num_masked == 147
+  assert objective.masking.num_masked == 147
   assert objective.scales == tuple(
     Hog(patch_size=(patch, patch), cell_size=(cell, cell), channels=3)
     for patch, cell in ((16, 4), (16, 8), (16, 16), (32, 32))

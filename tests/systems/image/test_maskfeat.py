@@ -11,6 +11,7 @@ from helpers.image import hog, in_torch, short_run
 
 from maskjax.errors import UserError
 from maskjax.models import stack_blocks
+from maskjax.objectives import Step, Variables
 from maskjax.systems import maskfeat
 from maskjax.targets import Hog, histograms
 
@@ -18,6 +19,19 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 KEY = jax.random.key(3)
+
+
+def without_mechanism(monkeypatch):
+  """Pixels are predicted, not histograms: the mean of each cell in all of its bins."""
+
+  def means(images, *, cell_size, orientations):
+    batch, height, width, channels = images.shape
+    (p, q), shape = cell_size, (batch, height // cell_size[0], width // cell_size[1])
+    cut = images.reshape(batch, shape[1], p, shape[2], q, channels)
+    mean = cut.mean(axis=(2, 4))[..., None]
+    return jnp.broadcast_to(mean, (*shape, channels, orientations))
+
+  monkeypatch.setattr("maskjax.targets.hog.histograms", means)
 
 
 # Histograms of oriented gradients
@@ -94,7 +108,7 @@ def test_small_cells_are_drawn_larger():
   assert not changed.any()
 
 
-# MaskFeat: 6 x 12 pixels in 2 x 4 patches of 3 x 3, of which 4 are hidden.
+# MaskFeat: 6 x 12 pixels in 2 x 4 patches of 3 x 3, of which 4 are masked.
 
 
 def make(**more):
@@ -124,12 +138,12 @@ def ours():
 
   @jax.jit
   def run(params):
-    mask = objective.mask(batch, KEY)
+    mask = objective.mask(batch, Step(KEY))
 
     def value(params):
-      return objective.loss_under(mask, params, batch).value()
+      return objective.loss_of_mask(Variables(params), batch, mask).value()
 
-    predictions = objective.predict(mask, params, objective.patches(batch))
+    predictions = objective.apply(Variables(params), objective.patches(batch), mask)
     return mask, predictions, *jax.value_and_grad(value)(params)
 
   return params, *jax.device_get(run(params))
@@ -190,13 +204,14 @@ def test_predictions_loss_and_gradients_are_those_of_transformers():
 def test_scan_agrees_too():
   params, mask, predictions, *_ = ours()
   objective = make(scan=True, remat="full")
-  again = objective.predict(mask, stack_blocks(params), objective.patches(make_batch()))
+  stacked = Variables(stack_blocks(params))
+  again = objective.apply(stacked, objective.patches(make_batch()), mask)
   assert_close(again, predictions)
 
 
 def test_defaults_are_the_papers():
   objective = maskfeat()
-  masked = np.asarray(objective.mask({"index": jnp.arange(2)}, KEY).masked)
+  masked = np.asarray(objective.mask({"index": jnp.arange(2)}, Step(KEY)).masked)
   masked = masked.reshape(2, 14, 14)
   assert (masked.sum(axis=(1, 2)) == 79).all()
   # In blocks: of two neighbors most have the same fate. At random it would be 52 %.

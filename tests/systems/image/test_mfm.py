@@ -12,11 +12,16 @@ from helpers.arrays import assert_close, random, shaken
 from helpers.image import digits
 
 from maskjax.errors import UserError
-from maskjax.losses import spectral_distance
-from maskjax.masking.frequencies import low_frequencies, low_or_high
-from maskjax.objectives.objective import Variables, readable
+from maskjax.objectives import Step, Variables
 from maskjax.systems import mfm
-from maskjax.targets.spectrum import from_spectrum, spectrum
+from maskjax.systems.image.mfm import Mfm
+from maskjax.systems.image.mfm.frequencies import (
+  from_spectrum,
+  low_frequencies,
+  low_or_high,
+  spectral_distance,
+  spectrum,
+)
 
 torch = pytest.importorskip("torch")
 
@@ -30,6 +35,16 @@ CNN = {
   "stem_width": 8,
 }
 KEY = jax.random.key(7)
+
+
+def without_mechanism(monkeypatch):
+  """No frequency is masked in what the encoder sees."""
+  corrupted = Mfm.corrupted
+
+  def whole(self, batch, step):
+    return jnp.asarray(batch["image"]), corrupted(self, batch, step)[1]
+
+  monkeypatch.setattr(Mfm, "corrupted", whole)
 
 
 def make(**more):
@@ -47,7 +62,7 @@ def make_batch():
 
 @functools.cache
 def compiled(cnn=False, **more):
-  """An MFM with random variables, and all that it says of a batch."""
+  """An MFM with random variables, and all that it computes of a batch."""
   objective = make(**({"encoder": CNN} if cnn else {}), **more)
   made = jax.eval_shape(objective.init, KEY, make_batch())
   extra = jax.tree.map(lambda x: 0.5 + np.abs(random(*x.shape)), made.extra)
@@ -55,15 +70,17 @@ def compiled(cnn=False, **more):
 
   @jax.jit
   def run(params, extra, batch, key):
-    images, masked = objective.corrupted(batch, key)
-    variables = readable(objective, Variables(params, extra))
+    step = Step(key)
+    images, masked = objective.corrupted(batch, step)
+    variables = Variables(params, extra)
+    visible = jnp.where(masked[..., None], 0, spectrum(batch["image"]))
     return {
       "corrupted": images,
       "masked": masked,
-      "predicted": objective.predict(variables, images),
-      "loss": objective.loss(params, extra, batch, key),
-      "evaluated": objective.evaluate(params, extra, batch, key),
-      "images": objective.reconstruct(variables, batch, key),
+      "predicted": objective.predictions(variables, from_spectrum(visible)),
+      "loss": objective.loss(variables, batch, step),
+      "evaluated": objective.evaluate(variables, batch, step),
+      "images": objective.reconstruct(variables, batch, step),
       "features": objective.features(variables, batch),
     }
 
@@ -97,7 +114,7 @@ def test_spectra_are_scipys_and_torchs(size):
 
 @pytest.mark.parametrize("size", [(4, 6), (7, 5), (28, 28)])
 @pytest.mark.parametrize("radius", [1, 1.5, 2.0])
-def test_low_frequencies_are_near_the_centre(size, radius):
+def test_low_frequencies_are_near_the_center(size, radius):
   found = low_frequencies(size, radius)
   for r in range(size[0]):
     for c in range(size[1]):
@@ -117,7 +134,7 @@ def test_an_image_loses_its_low_frequencies_or_its_high_ones():
   assert abs(keeps_low.mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 400)
 
 
-def test_what_the_encoder_sees_is_an_image_without_the_hidden_frequencies():
+def test_what_the_encoder_sees_is_an_image_without_the_masked_frequencies():
   batch, out = make_batch(), compiled()(make_batch())
   low = low_frequencies((4, 6), 1.5)
   kinds = {bool((masked == low).all()) for masked in out.masked}
@@ -126,7 +143,7 @@ def test_what_the_encoder_sees_is_an_image_without_the_hidden_frequencies():
   back = scipy.fft.ifft2(
     scipy.fft.ifftshift(seen, axes=(1, 2)), axes=(1, 2), norm="ortho"
   )
-  # The highest frequency of an even side stands alone, and leaves nothing imaginary.
+  # The highest frequency of an even side has no conjugate; nothing imaginary is left.
   assert np.abs(back.imag).max() < 1e-12
   assert_close(out.corrupted, back.real)
   other = compiled()({**batch, "index": batch["index"][::-1]})
@@ -138,8 +155,8 @@ def images_of(patches):
   images = np.zeros((len(patches), 4, 6, 3))
   for n in range(6):
     row, column = divmod(n, 3)
-    place = np.s_[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-    images[place] = patches[:, n].reshape(-1, 2, 2, 3)
+    patch = np.s_[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+    images[patch] = patches[:, n].reshape(-1, 2, 2, 3)
   return images
 
 
@@ -181,7 +198,7 @@ def test_a_perfect_prediction_has_a_finite_gradient():
   assert np.isfinite(gradient).all()
 
 
-def test_reconstructions_change_the_hidden_frequencies_alone():
+def test_reconstructions_change_the_masked_frequencies_alone():
   batch, out = make_batch(), compiled()(make_batch())
   np.testing.assert_array_equal(out.images["original"], batch["image"])
   np.testing.assert_allclose(out.images["masked"], out.corrupted, atol=1e-6)
@@ -203,7 +220,7 @@ def test_reconstructions_change_the_hidden_frequencies_alone():
     np.testing.assert_allclose(out.images[name], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_cnn_predicts_the_patch_at_each_place_of_its_last_stage():
+def test_a_cnn_predicts_the_patch_at_each_position_of_its_last_stage():
   batch, out = make_batch(), compiled(cnn=True)(make_batch())
   assert out.predicted.shape == (6, 2 * 3, 2 * 2 * 3)
   assert out.features.shape == (6, 2 * 3, 16)
@@ -223,7 +240,7 @@ def test_losses_fall(encoder):
   losses, state = digits.train(objective, 40)
   assert losses[-10:].mean() < 0.9 * losses[:10].mean()
   batch = digits.held_out(64)
-  variables = readable(objective, Variables(state.params, state.extra))
+  variables = Variables(state.params, state.extra)
   features = jax.jit(objective.features)(variables, batch).mean(axis=1)
   assert np.asarray(features).std(axis=0).max() > 1e-2
 
@@ -232,7 +249,7 @@ def test_blocks_may_be_looped_over():
   batch = make_batch()
   looped = make(scan=True, remat="full", encoder={**VIT, "depth": 2})
   made = jax.eval_shape(looped.init, KEY, batch)
-  loss = jax.eval_shape(looped.loss, made.params, made.extra, batch, KEY)
+  loss = jax.eval_shape(looped.loss, made, batch, Step(KEY))
   assert loss.sum.dtype == jnp.float32
 
 
@@ -258,4 +275,4 @@ def test_hyperparameters_that_do_not_fit_are_named(wrong, message):
 
 def test_images_of_other_shapes_are_refused():
   with pytest.raises(UserError, match="images of 6x4x3: expected 4x6x3"):
-    make().loss({}, (), {"image": jnp.zeros((2, 6, 4, 3))}, KEY)
+    make().loss(Variables({}), {"image": jnp.zeros((2, 6, 4, 3))}, Step(KEY))

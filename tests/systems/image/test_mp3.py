@@ -1,4 +1,4 @@
-"""MP3: patches without positions, of which some are seen by all, say where they are."""
+"""MP3: the positions of patches without position embeddings, some of them context."""
 
 import functools
 
@@ -20,23 +20,35 @@ from helpers.image.by_layers import (
 )
 
 from maskjax.errors import UserError
+from maskjax.models import Transformer
+from maskjax.objectives import Step, Variables
 from maskjax.systems import mp3
 
-OBJECTIVE = mp3(**IMAGES)
+OBJECTIVE, STEP = mp3(**IMAGES), Step(KEY)
+
+
+def without_mechanism(monkeypatch):
+  """All patches are context: attention to every one, masked or not."""
+  call = Transformer.__call__
+
+  def attends_to_all(self, *args, num_keys=None, **kwargs):
+    return call(self, *args, **kwargs)
+
+  monkeypatch.setattr(Transformer, "__call__", attends_to_all)
 
 
 @functools.cache
 def outcome():
-  """Parameters, and what the system says of a batch under them."""
+  """Parameters, and what the system computes of a batch under them."""
   shapes = jax.eval_shape(OBJECTIVE.init, KEY, make_batch())
   params = shaken(shapes.params)
 
   @jax.jit
   def run(params, batch):
-    mask = OBJECTIVE.mask(batch, KEY)
+    mask = OBJECTIVE.mask(batch, STEP)
 
     def loss(params):
-      loss = OBJECTIVE.loss(params, (), batch, KEY)
+      loss = OBJECTIVE.loss(Variables(params), batch, STEP)
       return loss.value(), loss
 
     (_, loss), gradients = jax.value_and_grad(loss, has_aux=True)(params)
@@ -46,14 +58,14 @@ def outcome():
       "loss": loss,
       "gradients": gradients,
       "logits": OBJECTIVE.model.apply({"params": params}, patches, mask, True),
-      "features": OBJECTIVE.features(params, batch),
+      "features": OBJECTIVE.features(Variables(params), batch),
     }
 
   return params, lambda batch: jax.device_get(run(params, batch))
 
 
 def by_layers(p, patches, masked):
-  """The paper's network: every patch asks, and the context alone is asked."""
+  """The paper's network: queries of every patch, keys of the context alone."""
   seen = torch.tensor(~masked)[:, None, None, :]
   x = dense(p["encoder"]["embed"], patches)
   x = blocks(p["encoder"]["transformer"], x, bias=seen)[-1]
@@ -79,7 +91,7 @@ def test_it_is_the_papers_network():
   assert_close(out["features"], by_layers(p, patches, nothing).detach())
 
 
-def test_every_patch_counts_hidden_or_not():
+def test_every_patch_counts_masked_or_not():
   out = outcome()[1](make_batch())
   assert out["masked"].sum(axis=1).tolist() == [9] * 4
   assert out["loss"].weight == 4 * 12
@@ -87,8 +99,8 @@ def test_every_patch_counts_hidden_or_not():
   assert outcome()[1](make_batch(valid=valid))["loss"].weight == 2 * 12
 
 
-def test_hidden_patches_are_silent():
-  """Another look of a masked patch changes its own logits alone, a seen one's all."""
+def test_masked_patches_are_silent():
+  """A masked patch changes its own logits alone, a visible one those of all."""
   batch = make_batch()
   out = outcome()[1](batch)
 
@@ -105,8 +117,8 @@ def test_hidden_patches_are_silent():
       np.testing.assert_array_equal(changed, own if out["masked"][b, n] else True)
 
 
-def test_nothing_tells_patches_where_they_are():
-  """Patches that change places take their features along."""
+def test_features_do_not_depend_on_positions():
+  """Patches that are moved keep their features."""
   batch = make_batch()
   features = outcome()[1](batch)["features"]
   turned = np.roll(batch["image"], 2, axis=2)  # by a column of patches
@@ -117,7 +129,7 @@ def test_nothing_tells_patches_where_they_are():
 
 
 def test_it_learns():
-  # Pictures of their places, so that there is something to learn in a moment.
+  # Pictures of their positions, so that there is something to learn in a moment.
   place = np.linspace(-1, 1, 48, dtype=np.float32).reshape(6, 8, 1)
   noise = np.random.default_rng(0).normal(size=(16, 6, 8, 1)).astype(np.float32)
   batch = {"image": 2 * place + 0.05 * noise, "index": np.arange(16)}

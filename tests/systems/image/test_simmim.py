@@ -1,4 +1,4 @@
-"""SimMIM: its own words."""
+"""SimMIM: units of masked patches, and raw pixels behind mask tokens."""
 
 import functools
 
@@ -12,32 +12,37 @@ from helpers.image.simmims import KEY, make, make_batch
 import maskjax as mj
 from maskjax import config as configs
 from maskjax.errors import UserError
+from maskjax.masking import samplers
+from maskjax.objectives import Step, Variables
 from maskjax.systems import simmim
 from maskjax.tokens import patchify, unpatchify
+
+STEP = Step(KEY)
+
+
+def without_mechanism(monkeypatch):
+  """Single patches are masked, not units."""
+  monkeypatch.setattr(samplers, "aligned", lambda *drawn, unit: samplers.random(*drawn))
 
 
 @functools.cache
 def compiled(encoder_type):
-  """Parameters, and all that a SimMIM says of a batch, compiled once."""
+  """Parameters, and all that a SimMIM computes of a batch, compiled once."""
   objective = make(encoder_type)
 
   @jax.jit
   def run(params, batch):
-    mask = objective.mask(batch, KEY)
-
+    variables, mask = Variables(params), objective.mask(batch, STEP)
     return {
       "mask": mask,
-      "loss": objective.loss_under(mask, params, batch),
-      "predictions": objective.predict(mask, params, objective.patches(batch)),
-      "features": objective.features(params, batch),
-      "images": objective.reconstruct(params, batch, KEY),
+      "loss": objective.loss_of_mask(variables, batch, mask),
+      "predictions": objective.apply(variables, objective.patches(batch), mask),
+      "features": objective.features(variables, batch),
+      "images": objective.reconstruct(variables, batch, STEP),
     }
 
   params = shaken(jax.eval_shape(objective.init, KEY, make_batch()).params)
   return params, lambda params, batch: jax.device_get(run(params, batch))
-
-
-# Its own words
 
 
 def units_of(masked, rows, side):
@@ -58,15 +63,16 @@ def test_masks_are_the_papers(setting, units, count):
   assert hyperparameters.pop("name") == "simmim"
   objective = simmim(**hyperparameters)
   batch = {"index": jnp.arange(8)}
-  masked = np.asarray(objective.mask(batch, KEY).masked)
-  hidden_units = units_of(masked, objective.grid[0], objective.grid[0] // units)
-  assert hidden_units.shape == (8, units**2)
-  np.testing.assert_array_equal(hidden_units.sum(axis=1), count)
-  assert len(np.unique(hidden_units, axis=0)) == 8
+  masked = np.asarray(objective.mask(batch, STEP).masked)
+  rows = objective.patches.grid[0]
+  masked_units = units_of(masked, rows, rows // units)
+  assert masked_units.shape == (8, units**2)
+  np.testing.assert_array_equal(masked_units.sum(axis=1), count)
+  assert len(np.unique(masked_units, axis=0)) == 8
 
 
 @pytest.mark.parametrize("encoder_type", ["vit", "swin"])
-def test_loss_is_the_mean_absolute_error_of_raw_hidden_pixels(encoder_type):
+def test_loss_is_the_mean_absolute_error_of_raw_masked_pixels(encoder_type):
   params, run = compiled(encoder_type)
   batch = make_batch()
   out = run(params, batch)
@@ -80,7 +86,7 @@ def test_loss_is_the_mean_absolute_error_of_raw_hidden_pixels(encoder_type):
 
 
 @pytest.mark.parametrize("encoder_type", ["vit", "swin"])
-def test_hidden_patches_are_tokens_in_the_encoder_that_do_not_see(encoder_type):
+def test_masked_patches_are_tokens_that_depend_on_no_pixel(encoder_type):
   params, run = compiled(encoder_type)
   batch = make_batch()
   before = run(params, batch)
@@ -117,8 +123,8 @@ def test_dropped_paths_are_of_training_alone():
 
   @jax.jit
   def both(params):
-    trained = objective.loss(params, (), batch, KEY).value()
-    return trained, objective.evaluate(params, (), batch, KEY).value()
+    trained = objective.loss(Variables(params), batch, STEP).value()
+    return trained, objective.evaluate(Variables(params), batch, STEP).value()
 
   trained, evaluated = both(params)
   assert abs(trained - evaluated) > 1e-3

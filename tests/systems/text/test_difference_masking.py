@@ -6,11 +6,14 @@ import jax
 import numpy as np
 import pytest
 from helpers.text.rows import REFERENCE
+from helpers.text.scored import KEYS, draw, with_scores
 
 from maskjax.data.text import text
 from maskjax.errors import UserError
+from maskjax.masking.units import number_words
 from maskjax.objectives import Step, Variables
 from maskjax.systems import difference_masking
+from maskjax.systems.text.difference_masking import by_similarity
 
 KEY = jax.random.key(3)
 SHAPE = dict(vocab_size=300, length=64, encoder=dict(width=8, depth=1, heads=2))
@@ -95,8 +98,26 @@ def test_rows_without_scores():
     OBJECTIVE.init(KEY, batch)
 
 
+def test_similarity_weighs_tokens_by_the_rank_of_their_word():
+  """The first token drawn, against the weights by hand."""
+  scores = np.zeros(32)
+  units = np.asarray(number_words(with_scores(scores)))
+  count = units.max() + 1
+  of_unit = np.random.default_rng(0).permutation(count) / count - 0.5
+  scores = np.where(units >= 0, of_unit[units], 9.0)
+  text = with_scores(scores)
+  masked = draw(by_similarity, text, 1)
+  assert (masked.sum(axis=1) == 1).all()
+  rank = 1 + (of_unit[:, None] > of_unit).sum(axis=1)
+  weights = np.where(units >= 0, rank[units], 0)
+  expected = weights / weights.sum()
+  std = np.sqrt(expected * (1 - expected) / len(KEYS))
+  assert (abs(masked.mean(axis=0) - expected) < 4.5 * std + 1e-9).all()
+  assert (draw(by_similarity, text, 7).sum(axis=1) == 7).all()
+
+
 def test_mistakes():
-  with pytest.raises(UserError, match="did you mean 'by_similarity'"):
+  with pytest.raises(UserError, match="no 'by_similarities' in maskjax.masking.words"):
     difference_masking(**SHAPE, mask="by_likenes")
   with pytest.raises(UserError, match="mask_ratio=1.5: expected a number between"):
     difference_masking(**SHAPE, mask_ratio=1.5)

@@ -196,7 +196,7 @@ def test_a_position_is_decoded_without_its_own_token_and_other_features():
   assert not np.isnan(jax.nn.softmax(bias)).any()
   before = model.decode(features, text, bias)
   # Position 5 of the first document, and its neighbor.
-  other = text.saying(text.token.at[0, 5].add(1))
+  other = text.with_tokens(text.token.at[0, 5].add(1))
   after = np.asarray(model.decode(features, other, bias))
   np.testing.assert_array_equal(before[0, 5], after[0, 5])
   assert (np.asarray(before)[0, 6] != after[0, 6]).any()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers.text.rows import REFERENCE
 
-from maskjax.data.ngrams import fewest, ngrams, t_statistics
+from maskjax.data.ngrams import fewest_parts, ngrams, t_statistics
 from maskjax.data.text import text as text_rows
 from maskjax.errors import UserError
 from maskjax.masking import Mask, words
@@ -135,7 +135,7 @@ def test_the_fewest_parts():
         for a, b in parts
       )
       least = min(least, len(parts)) if fits else least
-    found = fewest(ids, sizes, known, longest=4)
+    found = fewest_parts(ids, sizes, known, longest=4)
     assert len(found) == least
     assert [a for a, _ in found] == [0, *(b for _, b in found[:-1])]
     for a, b in found:

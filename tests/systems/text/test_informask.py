@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.text.rows import batch, source
+from helpers.text.scored import KEYS, draw, with_scores
 
 from maskjax.data import statistics
 from maskjax.errors import UserError
 from maskjax.objectives import Step, Variables
 from maskjax.systems import informask
+from maskjax.systems.text.informask import by_rate
 
 KEY = jax.random.key(3)
 SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=8, depth=1, heads=2))
@@ -70,8 +72,24 @@ def test_rows_without_scores():
   assert OBJECTIVE.batch_shapes(2)["score"].dtype == jnp.float32
 
 
+def test_each_token_is_hidden_at_its_rate():
+  rates = np.random.default_rng(0).uniform(0, 0.6, 32)
+  text = with_scores(rates)
+  is_word = np.asarray(text.is_word)
+  masked = draw(by_rate, text, 32)
+  std = np.sqrt(rates * (1 - rates) / len(KEYS))
+  assert (abs(masked.mean(axis=0) - rates) < 5 * std + 1e-9)[is_word].all()
+  assert not masked[:, ~is_word].any()
+  # One by one: their number is that of independent draws. A variance of 2,000 of them
+  # errs by a root of 2 / 2000, 3 %, of which this is five.
+  spread = (rates * (1 - rates))[is_word].sum()
+  np.testing.assert_allclose(masked.sum(axis=1).var(), spread, rtol=0.15)
+  capped = draw(by_rate, text, 5)
+  assert capped.sum(axis=1).max() == 5 and not (capped & ~masked).any()
+
+
 def test_mistakes():
-  with pytest.raises(UserError, match="did you mean 'by_rate'"):
+  with pytest.raises(UserError, match="no 'by_rates' in maskjax.masking.words"):
     informask(**SHAPE, mask="by_rates")
   with pytest.raises(UserError, match="mask_ratio=0: expected a number between"):
     informask(**SHAPE, mask_ratio=0)

@@ -59,7 +59,7 @@ def test_loss_of_the_equations():
 
 def test_nothing_is_told_by_what_comes_later():
   text = OBJECTIVE.rows(BATCH)
-  other = text.saying(text.token.at[:, 9].add(1))
+  other = text.with_tokens(text.token.at[:, 9].add(1))
   first, second = (
     OBJECTIVE.features(Variables(PARAMS), {**BATCH, "token": t.token})
     for t in (text, other)

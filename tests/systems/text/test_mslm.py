@@ -1,5 +1,6 @@
 """MSLM: terms are masked whole, and weigh more."""
 
+import collections
 import functools
 
 import jax
@@ -7,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.text.rows import batch, source
+from helpers.text.rows import batch, row, source
+from helpers.text.scored import BATCH as ROWS
+from helpers.text.scored import KEYS, draw, with_scores
 
 from maskjax.data import statistics
 from maskjax.errors import UserError
 from maskjax.objectives import Step, Variables
 from maskjax.systems import mslm
-from maskjax.systems.text.mslm import kind_weights
+from maskjax.systems.text.mslm import kind_weights, terms_and_words
 from maskjax.training import init_state, train_step
 
 KEY = jax.random.key(3)
@@ -101,12 +104,47 @@ def test_terms_are_hidden_whole():
   draw = jax.jit(jax.vmap(lambda key: OBJECTIVE.mask(rows, Step(key)).masked))
   masked = np.asarray(draw(jax.random.split(KEY, 50)))
   number, checked = marked()["score"], 0
-  for row in range(8):
-    for term in np.unique(number[row][number[row] > 0]):
-      of_term = masked[:, row, number[row] == term]
+  for i in range(8):
+    for term in np.unique(number[i][number[i] > 0]):
+      of_term = masked[:, i, number[i] == term]
       assert (of_term.all(axis=1) == of_term.any(axis=1)).all()
       checked += of_term.shape[1] > 1 and of_term.any()
   assert checked > 3
+
+
+def test_terms_are_hidden_whole_beside_other_words():
+  number = np.zeros(32)
+  is_word = np.asarray(row(ROWS, 0).is_word)
+  places = np.flatnonzero(is_word)
+  for term, size in enumerate((1, 3, 2, 2), start=1):
+    number[places[4 * term : 4 * term + size]] = term
+  text = with_scores(number)
+  masked = draw(terms_and_words, text, 32, term_ratio=0.375, word_ratio=0.2)
+  whole = [masked[:, number == term].all(axis=1) for term in (1, 2, 3, 4)]
+  touched = [masked[:, number == term].any(axis=1) for term in (1, 2, 3, 4)]
+  np.testing.assert_array_equal(whole, touched)
+  # One and a half of four terms: as often one as two.
+  kinds = collections.Counter(np.sum(whole, axis=0).tolist())
+  assert kinds.keys() == {1, 2} and abs(kinds[1] / len(KEYS) - 0.5) < 0.06
+  assert abs(np.mean(whole, axis=1) - 0.375).max() < 0.06
+  others = is_word & (number == 0)
+  counts = masked[:, others].sum(axis=1)
+  assert (counts == round(0.2 * others.sum())).all()
+  assert not masked[:, ~is_word].any()
+
+
+def test_terms_that_do_not_fit_are_passed_over():
+  is_word = np.asarray(row(ROWS, 0).is_word)
+  places = np.flatnonzero(is_word)
+  number = np.zeros(32)
+  number[places[:3]], number[places[3:5]] = 1, 2
+  options = dict(term_ratio=1.0, word_ratio=1.0)
+  masked = draw(terms_and_words, with_scores(number), 4, **options)
+  assert (masked.sum(axis=1) == 4).all()
+  terms = {tuple(np.unique(number[mask & (number > 0)])) for mask in masked}
+  assert terms == {(1,), (2,)}
+  everything = draw(terms_and_words, with_scores(number), 32, **options)
+  assert (everything == is_word).all()
 
 
 @pytest.mark.parametrize(

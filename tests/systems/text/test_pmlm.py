@@ -49,7 +49,7 @@ ORDERS = np.array(list(itertools.permutations(PLACES)))  # 24 orders
 
 def fill(tokens, ids):
   text = TOY.rows(toys(np.zeros((len(tokens), 4))))
-  return TOY.model.apply({"params": PARAMS}, text.saying(tokens), ids)
+  return TOY.model.apply({"params": PARAMS}, text.with_tokens(tokens), ids)
 
 
 HOW = dict(mask_id=3, never=(0, 1, 2, 3))

@@ -26,8 +26,9 @@ def first_batch(source, batch_size):
 def test_two_steps_of_the_small_setting(name):
   config = configs.load(f"{SYSTEMS[name]}:small")
   config = config.copy_and_resolve_references()
-  objective, optimizer, _ = experiment.build_system(config)
   # The test text is shorter, and has what the training text has.
+  config.data.train = config.data.test
+  objective, optimizer, _ = experiment.build_system(config)
   batch = first_batch(json.dumps(config.data.test.to_dict()), 4)
   key = jax.random.key(0)
   state = jax.jit(functools.partial(init_state, objective, optimizer))(batch, key)

@@ -74,7 +74,7 @@ def test_what_is_random_or_stays_is_seen_by_the_encoder(replaced):
     np.testing.assert_array_equal(
       as_mask.sum(axis=1), np.round(replaced[0] * masked.sum(axis=1))
     )
-    assert not (np.asarray(late.visible(text.token)) == 3).any()
+    assert not (np.asarray(late.take_visible(text.token)) == 3).any()
     other = masked & ~as_mask
     drawn += (other & (tokens != before)).sum()
     kept += (other & (tokens == before)).sum()
@@ -156,7 +156,7 @@ def test_mask_tokens_do_not_reach_codes():
   table = params["encoder"]["tokens"]
   encoder = {**params["encoder"], "tokens": table.at[3].add(1.0)}
   other = {**params, "encoder": encoder}
-  text = objective.masking.with_mask_tokens(BATCH, mask).pick(mask.visible_ids)
+  text = objective.masking.with_mask_tokens(BATCH, mask).take(mask.visible_ids)
   first, second = (
     objective.model.apply({"params": p}, text, method="encode") for p in (params, other)
   )

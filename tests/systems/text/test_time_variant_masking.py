@@ -10,10 +10,14 @@ from helpers.text.rows import batch, source
 
 from maskjax.data import statistics
 from maskjax.errors import UserError
-from maskjax.masking import words
+from maskjax.masking.units import number_words
 from maskjax.objectives import Step, Variables
 from maskjax.systems import bert, time_variant_masking
-from maskjax.systems.text.time_variant_masking import class_weights, decayed
+from maskjax.systems.text.time_variant_masking import (
+  by_class,
+  class_weights,
+  decayed,
+)
 from maskjax.tokens import Text
 
 KEY = jax.random.key(3)
@@ -80,7 +84,7 @@ def test_a_step_hides_whole_words_and_fewer_later():
 def sampled(weights, count=6, number=0):
   text = jax.tree.map(lambda column: jnp.asarray(column)[number], Text.of(tagged()))
   draw = jax.jit(
-    jax.vmap(lambda key: words.by_class(key, text, jnp.int32(count), weights=weights))
+    jax.vmap(lambda key: by_class(key, text, jnp.int32(count), weights=weights))
   )
   return text, np.asarray(draw(jax.random.split(KEY, 1500)))
 
@@ -97,7 +101,7 @@ def test_hard_classes_are_hidden_more_often(of, size):
     score=(places % 3 == 0).astype(jnp.float32),
   )
   draw = jax.jit(
-    lambda key: words.by_class(key, text, 20, weights=jnp.array([0.2, 0.9]), of=of)
+    lambda key: by_class(key, text, 20, weights=jnp.array([0.2, 0.9]), of=of)
   )
   masked = np.asarray(jax.vmap(draw)(jax.random.split(KEY, 500)))
   assert (masked.sum(axis=1) == 20).all()
@@ -109,7 +113,7 @@ def test_hard_classes_are_hidden_more_often(of, size):
 
 def test_words_of_classes_are_hidden_whole():
   text, masked = sampled(jnp.where(jnp.arange(17) == 16, 0.9, 0.2))
-  units, is_word = np.asarray(words.words(text)), np.asarray(text.is_word)
+  units, is_word = np.asarray(number_words(text)), np.asarray(text.is_word)
   for unit in range(units.max() + 1):
     of_unit = masked[:, units == unit]
     assert (of_unit.all(axis=1) == of_unit.any(axis=1)).all()
@@ -125,7 +129,7 @@ def test_errors_of_the_classes_are_followed():
   state = Variables(params(), extra)
   sums = LOSS(state, tagged(), at(0)).sums
   weights = class_weights(extra["errors"], 2.0)
-  sampler = functools.partial(words.by_class, weights=weights)
+  sampler = functools.partial(by_class, weights=weights)
   mask = OBJECTIVE.masking.draw(
     tagged(), KEY, ratio=0.32, highest=0.32, sampler=sampler
   )

@@ -68,7 +68,7 @@ def test_slm_tells_the_originals():
   """The mean of the substituted tokens' cross-entropies, of the rows as they are."""
   objective, params = make("slm"), variables("slm").params
   mask, tokens = seen("slm")
-  text = TEXT.saying(jnp.asarray(tokens))
+  text = TEXT.with_tokens(jnp.asarray(tokens))
   logits = np.asarray(objective.predict(Variables(params), text, mask), np.float64)
   log_p = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
   ids, where = np.asarray(mask.masked_ids), np.asarray(mask.is_masked)
@@ -83,7 +83,7 @@ def test_detection_is_a_binary_cross_entropy_of_all_words(task):
   objective = make(task)
   params, extra = variables(task)
   mask, tokens = seen(task)
-  text = TEXT.saying(jnp.asarray(tokens))
+  text = TEXT.with_tokens(jnp.asarray(tokens))
   logits = np.asarray(objective.model.apply({"params": params}, text), np.float64)
   p = 1 / (1 + np.exp(-logits))
   other = tokens != np.asarray(BATCH["token"])
@@ -128,7 +128,7 @@ def test_confusions_count_what_passed():
   params, extra = variables("c_rts")
   assert (np.asarray(extra["confusions"]) == 1).all()
   _, tokens = seen("c_rts")
-  text = TEXT.saying(jnp.asarray(tokens))
+  text = TEXT.with_tokens(jnp.asarray(tokens))
   logits = np.asarray(objective.model.apply({"params": params}, text))
   of_token = objective.clusters.of_token
   expected = np.ones_like(extra["confusions"])

@@ -156,7 +156,6 @@ class DupMae(MaskedTextObjective):
 
 def dupmae(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "whole_words",
   mask_ratio: float = 0.3,
   replaced: Sequence[float] = (0.8, 0.1),
@@ -171,7 +170,6 @@ def dupmae(
   """Makes DupMAE from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords; of the encoder's masks and of the decoder's.
     mask_ratio: share of a row's tokens that is masked from the encoder.
@@ -206,7 +204,7 @@ def dupmae(
       raise UserError(f"{name}={value}: expected at least 1")
   if bag_weight < 0:
     raise UserError(f"bag_weight={bag_weight}: expected at least 0")
-  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(**text)
   if encoder.embed_width not in (None, encoder.width):
     raise UserError(
       f"encoder.embed_width={encoder.embed_width}: expected encoder.width="
@@ -219,7 +217,7 @@ def dupmae(
     )
   for name, value, most in (
     ("embed_dim", embed_dim, encoder.width),
-    ("top_k", top_k, vocab_size),
+    ("top_k", top_k, rows.ids.size),
   ):
     if not 1 <= value <= most:
       raise UserError(f"{name}={value}: expected from 1 to {most}")

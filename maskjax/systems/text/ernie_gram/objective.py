@@ -136,7 +136,6 @@ class ErnieGram(MaskedTextObjective):
 
 def ernie_gram(
   *,
-  vocab_size: int,
   num_ngrams: int,
   longest: int = 6,
   mask: str | Mapping[str, Any] = "ngrams",
@@ -151,7 +150,6 @@ def ernie_gram(
   The data need `statistic="ngrams"`, see `maskjax.data.statistics`.
 
   Args:
-    vocab_size: number of tokens.
     num_ngrams: n-grams of the data's lexicon, or more; those of a larger lexicon have
       no logits, and make the loss NaN.
     longest: tokens of an n-gram at most, as in the data.
@@ -185,7 +183,7 @@ def ernie_gram(
     raise UserError(f"plausible={plausible}: expected a number from 0 to 1")
   if detection_weight < 0:
     raise UserError(f"detection_weight={detection_weight}: expected at least 0")
-  encoder, rows = text_parts(vocab_size=vocab_size, needs_score=True, **text)
+  encoder, rows = text_parts(needs_score=True, **text)
   model = NgramLM(
     encoder=encoder,
     num_ngrams=num_ngrams,

@@ -54,7 +54,7 @@ def shortened(text: Text, mask: Mask, *, vocab_size: int, longest: int) -> Short
     word=jnp.where(gone, -1, text.word),
   )
   ids = mask.masked_ids
-  symbols = left.pick(jnp.where(mask.is_masked, gather(begin, ids), ids))
+  symbols = left.take(jnp.where(mask.is_masked, gather(begin, ids), ids))
   segment = jnp.where(mask.is_masked, symbols.segment, 0)
   return Shortened(
     text=left,

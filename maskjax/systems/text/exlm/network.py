@@ -93,7 +93,7 @@ class ExpandedLM(nn.Module):
     emits = (gather(text.token, ids) == self.mask_id) & (ids > 0) & (ids < last)
     emits = jnp.pad(emits, ((0, 0), (1, 1)), constant_values=True)
     # [B, E] -> [B, E (k - 1)]; copies of tokens that are not expanded are padding.
-    copies = text.pick(jnp.repeat(positions, more, axis=1))
+    copies = text.take(jnp.repeat(positions, more, axis=1))
     exists = jnp.repeat(emits, more, axis=1)
     copies = dataclasses.replace(copies, segment=jnp.where(exists, copies.segment, 0))
     every = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), text, copies)

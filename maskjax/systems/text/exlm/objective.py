@@ -49,7 +49,6 @@ class ExLm(MaskedTextObjective):
 
 def exlm(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.15,
   states: int = 4,
@@ -58,7 +57,6 @@ def exlm(
   """Makes ExLM from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     mask_ratio: share of a row's tokens that is masked; all become mask tokens.
@@ -79,7 +77,7 @@ def exlm(
   given = text.get("encoder", "B")
   own = {"size": given} if isinstance(given, str) else given
   text["encoder"] = {**ENCODER, **own}
-  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(**text)
   masking = text_masking(
     rows.ids, mask=mask, mask_ratio=mask_ratio, replaced=(1.0, 0.0)
   )

@@ -18,7 +18,6 @@ ENCODER: Mapping[str, Any] = {
 
 def structformer(
   *,
-  vocab_size: int,
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.3,
   replaced: Sequence[float] = (1.0, 0.0),
@@ -30,7 +29,6 @@ def structformer(
   """Makes StructFormer from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords.
     mask_ratio: share of a row's tokens that is masked.
@@ -54,7 +52,7 @@ def structformer(
   given = text.get("encoder", "B")
   own = {"size": given} if isinstance(given, str) else given
   text["encoder"] = {**ENCODER, **own}
-  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(**text)
   if not 0 <= context_depth < encoder.depth:
     raise UserError(
       f"context_depth={context_depth}: expected at least 0 and less than "

@@ -17,13 +17,13 @@ from maskjax.targets.centroids import kmeans, nearest
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Clusters:
-  """A vocabulary in clusters, none of which is empty.
+  """A partition of a vocabulary into K clusters, none of which is empty.
 
   Attributes:
-    of_token: int32 [V], the cluster of each token; 0 of those that are never drawn.
+    of_token: int32 [V], the cluster of each token; 0 for tokens that are never drawn.
     members: int32 [W], the tokens that may be drawn, cluster by cluster.
-    starts: int32 [K], where each cluster begins in `members`.
-    sizes: int32 [K], how many tokens it has.
+    starts: int32 [K], the index of each cluster's first token in `members`.
+    sizes: int32 [K], the number of tokens of each cluster.
   """
 
   of_token: np.ndarray
@@ -33,12 +33,12 @@ class Clusters:
 
   @classmethod
   def of(cls, numbers: np.ndarray, tokens: np.ndarray, *, size: int) -> "Clusters":
-    """Clusters by their numbers, of which some may be missing.
+    """Clusters from a cluster number for each token; unused numbers are dropped.
 
     Args:
-      numbers: int [W], of each of `tokens`.
-      tokens: int [W], those that may be drawn.
-      size: number of tokens V.
+      numbers: int [W], the cluster of each of `tokens`.
+      tokens: int [W], the ids of the tokens that may be drawn.
+      size: number of tokens V of the vocabulary.
 
     Example:
       >>> found = Clusters.of(np.array([7, 2, 7]), np.array([4, 5, 6]), size=7)
@@ -60,27 +60,27 @@ class Clusters:
     return len(self.sizes)
 
   def draw(self, key: Array, clusters: Array) -> Array:
-    """A token of each of some clusters, uniformly: int [...] to int32 [...]."""
+    """Draws a token from each given cluster, uniformly: int [...] to int32 [...]."""
     starts, sizes = (jnp.asarray(a)[clusters] for a in (self.starts, self.sizes))
-    offset = jax.random.randint(key, clusters.shape, 0, sizes)
-    return jnp.asarray(self.members)[starts + offset]
+    offsets = jax.random.randint(key, clusters.shape, 0, sizes)
+    return jnp.asarray(self.members)[starts + offsets]
 
 
 def confusing(
   key: Array, tokens: Array, clusters: Clusters, confusions: Array, *, beta: float
 ) -> Array:
-  """Substitutes from the clusters that a discriminator took for the original's before.
+  """Draws substitutes from clusters that a discriminator confuses with the original's.
 
-  C-RTS (https://arxiv.org/abs/2309.08272): the row of `confusions` of the token's own
-  cluster, brought to 0 to 1, is the logits of the cluster to draw from.
+  C-RTS (https://arxiv.org/abs/2309.08272): the logits of the cluster to draw from are
+  the row of `confusions` of the token's own cluster, scaled to 0 to 1, times `beta`.
 
   Args:
     key: the example's key.
-    tokens: the originals, int [N].
+    tokens: int [N], the original tokens.
     clusters: of the vocabulary.
-    confusions: [K, K], how often substitutes from the second cluster for tokens of the
-      first one passed, less how often they were found out.
-    beta: by what the logits are multiplied; 0 draws all clusters alike.
+    confusions: [K, K], for tokens of the first cluster and substitutes from the second:
+      how often the discriminator missed the substitute, less how often it detected it.
+    beta: factor of the logits; 0 draws all clusters with equal probability.
 
   Returns:
     int32 [N].
@@ -91,7 +91,14 @@ def confusing(
 
 
 def preference(confusions: Array, beta: float) -> Array:
-  """Logits of clusters to draw from, see `confusing`: [K, K] to float32 [K, K].
+  """The logits of the clusters to draw from, see `confusing`.
+
+  Args:
+    confusions: [K, K].
+    beta: factor of the logits.
+
+  Returns:
+    float32 [K, K].
 
   Example:
     >>> preference(jnp.array([[1, 1], [0, 4]]), 2.0).tolist()

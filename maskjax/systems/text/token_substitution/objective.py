@@ -125,7 +125,7 @@ class TokenSubstitution:
 
     row_keys = keys.example_keys(keys.named(step.key, "substitute"), batch)
     drawn = jax.vmap(draw)(row_keys, text.token)
-    return text.saying(jnp.where(mask.masked, drawn, text.token))
+    return text.with_tokens(jnp.where(mask.masked, drawn, text.token))
 
   def detection(
     self, variables: Variables, batch: Batch, text: Text, rngs: Mapping[str, Array]
@@ -172,7 +172,6 @@ class TokenSubstitution:
 
 def token_substitution(
   *,
-  vocab_size: int,
   task: str = "rts",
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.15,
@@ -185,7 +184,6 @@ def token_substitution(
   """Makes one of the three from hyperparameters.
 
   Args:
-    vocab_size: number of tokens.
     task: `rts`, `c_rts` or `slm`.
     mask: name of a sampler of `maskjax.masking.words`, or an import path, and its
       keywords: which tokens are substituted.
@@ -207,7 +205,7 @@ def token_substitution(
     raise UserError(
       f"task={task!r} with clusters={clusters!r}: expected clusters for 'c_rts' alone"
     )
-  encoder, rows = text_parts(vocab_size=vocab_size, **text)
+  encoder, rows = text_parts(**text)
   masking = text_masking(
     rows.ids, mask=mask, mask_ratio=mask_ratio, replaced=(0.0, 1.0)
   )

@@ -1,6 +1,7 @@
-"""Classes of words: functions from the words of a document to the name of each's class.
+"""Taggers: functions from the words of a document to the class of each.
 
-A tagger of another library, spaCy's for example, is such a function of one's own.
+To use the tagger of another library, such as spaCy, wrap it in a function of this kind
+and name its import path in the config.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,15 +70,18 @@ _SYMBOLS = set("$€£%+-*/=<>|~^@#&§©°")
 
 
 def english(words: Sequence[str]) -> list[str]:
-  """Classes of English words by what a list and their letters tell.
+  """Classes of English words by a list and by their letters, without a model.
 
-  Function words are known by a list, numbers, symbols and punctuation by their
-  characters, a capital within a sentence stands for a name, and some endings for nouns,
-  adjectives, verbs and adverbs. Other words, most nouns and verbs among them, stay in
-  one class, `X`, and no word's neighbors are looked at: for more, take a tagger.
+  Function words are in a list; numbers, symbols and punctuation are recognized by their
+  characters, names by a capital within a sentence, and some nouns, adjectives, verbs
+  and adverbs by their endings. All other words, most nouns and verbs among them, are in
+  class `X`. Neighboring words have no influence.
 
   Args:
     words: of a document, in their order.
+
+  Returns:
+    One of `CLASSES` for each word.
 
   Example:
     >>> english(["The", "first", "form", "quickly", "raises", "3", "Errors", "."])

@@ -1,0 +1,91 @@
+"""Brings configs and curves that older versions wrote to today's names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# What the parts of a config were called before, wherever they are named.
+NAMES = {
+  "anchor_likeness": "anchor_similarity",
+  "by_likeness": "maskjax.systems.text.difference_masking:by_similarity",
+  "by_rate": "maskjax.systems.text.informask:by_rate",
+  "labelled_text": "labeled_text",
+  "maskjax.data.word_classes:english": "maskjax.data.taggers:english",
+  "mlm": "bert",
+}
+_NAMING_KEYS = ("mask", "name", "statistic", "tagger")
+
+# What text systems took for the ids that a config left out. Today a run's config has
+# all of them, read off its data.
+_IDS = {"pad_id": 0, "mask_id": 3, "special_ids": [0, 1, 2, 3]}
+
+
+def migrate(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Brings a run's config to today's names.
+
+  A config of today comes back as it is, except that ids of tokens which it leaves out
+  are added. Two configs should thus be compared when both are migrated.
+
+  Args:
+    config: as `config.json` has it, see `maskjax.config.plain`.
+
+  Example:
+    >>> old = {"num_steps": 9, "objective": {"name": "mlm", "mask": "whole_words"}}
+    >>> migrate(old)["objective"]
+    {'name': 'bert', 'mask': 'whole_words'}
+  """
+  found = _renamed(config)
+  objective = found.get("objective")
+  if not isinstance(objective, dict):
+    return found
+  # Objectives are given the run's number of steps with each step.
+  objective = _without_num_steps(objective, found.get("num_steps"))
+  # A system from elsewhere may have a vocab_size, and know nothing of the others.
+  if "vocab_size" in objective and ":" not in str(objective.get("name")):
+    objective = {**_IDS, **objective}
+  return {**found, "objective": objective}
+
+
+def migrate_curves(stored: Mapping[str, Any]) -> dict[str, Any]:
+  """Brings the content of a `*.curves.json` to today's names.
+
+  Args:
+    stored: by setting, its `config` and its `curve`, see `maskjax.curves`.
+
+  Example:
+    >>> column = {"step": [1], "mean": [2.0], "deviation": [0.1]}
+    >>> old = {"small": {"config": {}, "curve": {"train/loss": column}}}
+    >>> migrate_curves(old)["small"]["curve"]["train/loss"]
+    {'step': [1], 'mean': [2.0], 'std': [0.1]}
+  """
+  return {
+    setting: {
+      "config": migrate(recorded["config"]),
+      "curve": {
+        name: {"std" if key == "deviation" else key: v for key, v in columns.items()}
+        for name, columns in recorded["curve"].items()
+      },
+    }
+    for setting, recorded in stored.items()
+  }
+
+
+def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+  """Today's names in place of older ones, at any depth."""
+  found: dict[str, Any] = {}
+  for key, value in values.items():
+    if isinstance(value, Mapping):
+      found[key] = _renamed(value)
+    elif key in _NAMING_KEYS and isinstance(value, str):
+      found[key] = NAMES.get(value, value)
+    else:
+      found[key] = value
+  return found
+
+
+def _without_num_steps(values: Mapping[str, Any], num_steps: Any) -> dict[str, Any]:
+  """Leaves out each `num_steps` that is the run's, at any depth."""
+  return {
+    key: _without_num_steps(value, num_steps) if isinstance(value, Mapping) else value
+    for key, value in values.items()
+    if key != "num_steps" or value != num_steps
+  }

@@ -1,0 +1,10 @@
+"""What every text system keeps to, see helpers/contract.py."""
+
+import pytest
+from helpers import contract
+
+
+@contract.EACH
+@pytest.mark.parametrize("name", contract.names("text"))
+def test_contract(name, check):
+  check(name)

@@ -1,0 +1,258 @@
+"""What every system keeps to, whatever it learns: one check for all of them.
+
+Each system's small setting is built with two blocks, without dropped paths, and judged
+on four real examples. Teachers and tokenizers keep random arrays.
+"""
+
+import contextlib
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.image.start import random_teachers
+from sklearn.datasets import load_digits
+
+from maskjax import config as configs
+from maskjax import data, objectives, resolve, sharding, systems
+from maskjax.data.configured import bind_transform
+from maskjax.errors import UserError
+from maskjax.models import stack_blocks
+from maskjax.objectives import Step, Variables, abilities
+
+ROWS = 4
+KEY = jax.random.key(11)
+STEP = Step(jax.random.key(12), number=3, num_steps=10)
+
+# Systems whose examples share a computation, and what it is: the parts of a batch do
+# not add up to the whole, and what does not count is seen by what does.
+SHARED = {
+  "attmask": "Sinkhorn's iteration over the batch",
+  "capi": "Sinkhorn's iteration over the batch",
+  "selfie": "normalization by the batch",
+  "spark": "normalization by the batch",
+}
+FAMILIES = systems.families()
+
+
+def names(family: str) -> list[str]:
+  return [name for name, its in FAMILIES.items() if its == family]
+
+
+def small(name: str, **changes: Any) -> Any:
+  """The config of a system's small setting, with fewer blocks and nothing dropped."""
+  config = configs.load(
+    f"configs/{FAMILIES[name]}/{name}.py:small"
+  ).copy_and_resolve_references()
+  objective = config.objective
+  for key in ("drop_path", "dropout", "attention_dropout", "decoder_dropout"):
+    if key in objective:
+      objective[key] = 0.0
+  random_teachers(objective)
+  with objective.unlocked():
+    objective.update(changes)
+  if "depth" in objective.encoder and objective.encoder.depth > 2:
+    fewer = config.copy_and_resolve_references()
+    fewer.objective.encoder.depth = 2
+    with contextlib.suppress(UserError):  # it needs a block that is not there
+      resolve.build(objectives, fewer.objective)
+      return fewer
+  return config
+
+
+@functools.cache
+def build(name: str, **changes: Any) -> Any:
+  return resolve.build(objectives, small(name, **changes).objective)
+
+
+@functools.cache
+def batch(name: str) -> dict[str, jax.Array]:
+  """Four examples of the setting's held-out text, or four digits of its size."""
+  config = small(name)
+  if FAMILIES[name] == "text":
+    spec = config.data.test.to_dict()
+    rows = _rows(repr(spec), spec)
+    found = {key: column[:ROWS] for key, column in rows.items()}
+  else:
+    images, labels = load_digits(return_X_y=True)
+    grown = np.kron(images[:ROWS].reshape(-1, 8, 8) * 15, np.ones((3, 3)))
+    grown = np.pad(grown, ((0, 0), (2, 2), (2, 2)))[..., None].astype(np.uint8)
+    source = data.arrays(image=grown, label=labels[:ROWS])
+    transforms = [bind_transform(t) for t in config.data.train_transforms]
+    pipeline = data.Pipeline(
+      source=source,
+      batch_size=ROWS,
+      transforms=transforms,
+      shuffle=False,
+      num_threads=0,
+    )
+    with pipeline(0) as batches:
+      found = dict(next(batches))
+  wanted = abilities(build(name)).batch_shapes(ROWS)
+  found = {key: rows for key, rows in found.items() if key in (*wanted, "image2")}
+  found["index"] = np.arange(ROWS)
+  found["valid"] = np.ones(ROWS, bool)
+  return {key: jnp.asarray(rows) for key, rows in found.items()}
+
+
+@functools.cache
+def _rows(_: str, spec: Any = None) -> Any:
+  return resolve.build(data.sources, spec).columns
+
+
+def rows_of(batch: dict[str, jax.Array], where: Any) -> dict[str, jax.Array]:
+  return {name: rows[where] for name, rows in batch.items()}
+
+
+@functools.cache
+def variables(name: str) -> Variables:
+  """Fresh variables, moved off their first values, where a branch may be silent."""
+  made = jax.jit(build(name).init)(KEY, batch(name))
+  rng = np.random.default_rng(0)
+
+  def shaken(leaf: jax.Array) -> jax.Array:
+    return leaf + jnp.asarray(0.02 * rng.normal(size=leaf.shape), leaf.dtype)
+
+  return Variables(jax.tree.map(shaken, made.params), made.extra)
+
+
+def gradient_of(objective: Any) -> Any:
+  """Compiled: from variables and a batch to the loss, and the gradient of its sum."""
+
+  @jax.jit
+  def run(variables: Variables, batch: dict[str, jax.Array]) -> Any:
+    def total(params: Any) -> Any:
+      loss = objective.loss(Variables(params, variables.extra), batch, STEP)
+      return loss.sum, loss
+
+    return jax.grad(total, has_aux=True)(variables.params)
+
+  return run
+
+
+@functools.cache
+def gradient(name: str) -> Any:
+  return gradient_of(build(name))
+
+
+def close(found: Any, expected: Any, rtol: float = 2e-4) -> None:
+  """Equal trees, but for the order of float32 sums."""
+  scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+
+  def check(a: Any, b: Any) -> None:
+    np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * max(scale, 1e-6))
+
+  jax.tree.map(check, found, expected)
+
+
+def check_parts_add_up(name: str) -> None:
+  """Microbatches, of whatever rows, add up to the batch."""
+  if name in SHARED:
+    pytest.skip(SHARED[name])
+  run, whole = gradient(name), batch(name)
+  slope, loss = run(variables(name), whole)
+  parts = [run(variables(name), rows_of(whole, slice(i, None, 2))) for i in range(2)]
+  total = jax.tree.map(jnp.add, *[(part.sum, part.weight) for _, part in parts])
+  close(total, (loss.sum, loss.weight))
+  close(jax.tree.map(jnp.add, *[grads for grads, _ in parts]), slope)
+
+
+def check_padding_does_not_count(name: str) -> None:
+  """Rows that are not valid change nothing, nor does the batch size they make."""
+  if name in SHARED:
+    pytest.skip(SHARED[name])
+  run, whole = gradient(name), batch(name)
+  padded = {**whole, "valid": jnp.arange(ROWS) % 2 == 0}
+  slope, loss = run(variables(name), padded)
+  other, less = run(variables(name), rows_of(whole, slice(0, None, 2)))
+  close((loss.sum, loss.weight), (less.sum, less.weight))
+  close(slope, other)
+
+
+def check_every_mesh_gives_the_same(name: str) -> None:
+  """Data, fsdp and tensor parallel at once, against one device."""
+  objective, whole = build(name), batch(name)
+  _, alone = gradient(name)(variables(name), whole)
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  with jax.set_mesh(mesh):
+    placed = jax.device_put(variables(name), sharding.shardings(variables(name), mesh))
+    rows = sharding.global_batch(mesh, {k: np.asarray(v) for k, v in whole.items()})
+    loss = jax.jit(objective.loss)(placed, rows, STEP)
+  close((loss.sum, loss.weight), (alone.sum, alone.weight))
+
+
+def check_bfloat16_is_finite_and_near(name: str) -> None:
+  objective = build(name, dtype="bfloat16")
+  _, exact = gradient(name)(variables(name), batch(name))
+  loss = jax.jit(objective.loss)(variables(name), batch(name), STEP)
+  assert np.isfinite(float(loss.sum))
+  assert all(leaf.dtype == jnp.float32 for leaf in (loss.sum, loss.weight))
+  np.testing.assert_allclose(loss.value(), exact.value(), rtol=0.1, atol=0.05)
+
+
+def check_scan_and_remat_change_nothing(name: str) -> None:
+  keywords = resolve.takes(systems.find(name))
+  if "scan" not in keywords:
+    pytest.skip("has no blocks that are alike")
+  try:
+    objective = build(name, scan=True, remat="full")
+  except UserError as error:
+    pytest.skip(str(error))
+  slope, loss = gradient(name)(variables(name), batch(name))
+  params, extra = variables(name)
+  if isinstance(extra, dict) and "teacher" in extra:
+    extra = {**extra, "teacher": stacked(extra["teacher"])}
+  looped = Variables(stack_blocks(params), extra)
+  other, again = gradient_of(objective)(looped, batch(name))
+  close((again.sum, again.weight), (loss.sum, loss.weight))
+  close(other, stack_blocks(slope))
+
+
+def stacked(teacher: Any) -> Any:
+  """A past student's blocks as its own; another network's as they are."""
+  return teacher if isinstance(teacher, Variables) else stack_blocks(teacher)
+
+
+def check_abilities_fit_each_other(name: str) -> None:
+  """Shapes alone: features, pictures, updates, and the batches that plans assume."""
+  objective, whole = build(name), batch(name)
+  offered, state = abilities(objective), variables(name)
+  count = len(whole["index"])
+  features = jax.eval_shape(offered.features, state, whole)
+  assert features.shape[0] == count and len(features.shape) in (2, 3)
+  shapes = offered.batch_shapes(count)
+  for key, shape in shapes.items():
+    assert whole[key].shape == shape.shape, key
+  fresh = jax.eval_shape(objective.init, KEY, shapes)
+  assert jax.tree.structure(fresh) == jax.tree.structure(state)
+  loss = jax.eval_shape(objective.loss, state, whole, STEP)
+  assert loss.sum.shape == loss.weight.shape == ()
+  held_out = jax.eval_shape(offered.evaluate, state, whole, STEP)
+  assert held_out.sum.shape == ()
+  if offered.update is not None:
+    after = jax.eval_shape(offered.update, state, whole, STEP, loss.sums)
+    before = jax.eval_shape(lambda: state)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+      lambda x: (x.shape, x.dtype), before
+    )
+  if offered.reconstruct is not None:
+    pictures = jax.eval_shape(offered.reconstruct, state, whole, STEP)
+    assert all(len(p.shape) == 4 and p.shape[0] == count for p in pictures.values())
+  if offered.teacher_variables is not None:
+    handed_on = jax.eval_shape(offered.teacher_variables, state)
+    assert jax.tree.structure(handed_on.params) == jax.tree.structure(state.params)
+
+
+CHECKS = [
+  check_parts_add_up,
+  check_padding_does_not_count,
+  check_every_mesh_gives_the_same,
+  check_bfloat16_is_finite_and_near,
+  check_scan_and_remat_change_nothing,
+  check_abilities_fit_each_other,
+]
+EACH = pytest.mark.parametrize(
+  "check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_")
+)
