@@ -1,4 +1,4 @@
-"""The page that lists all systems, docs/systems.md."""
+"""Writes docs/systems.md, the page that lists all systems."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ it by `maskjax check --config` and what stands under config.
 | system | family | paper | config | agrees with | expected |
 |---|---|---|---|---|---|"""
 
-# Of the numbers that a curve ends with, those that the page shows, and how.
+# How the page shows the last values of a curve; it leaves out those of other names.
 SHOWN = {
   "eval/linear": "linear probe {:.1%} \N{PLUS-MINUS SIGN} {:.1%}",
   "eval/knn": "neighbors {:.1%} \N{PLUS-MINUS SIGN} {:.1%}",
@@ -25,7 +25,14 @@ SHOWN = {
 
 
 def page(rows: Sequence[System]) -> str:
-  """The systems as Markdown."""
+  """Writes the table of systems as Markdown.
+
+  Args:
+    rows: the systems' records, in the order of the table.
+
+  Returns:
+    The page, without a final newline.
+  """
   return "\n".join([HEAD, *map(_line, rows)])
 
 
