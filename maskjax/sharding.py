@@ -1,4 +1,4 @@
-"""The device mesh, and which array lies where on it.
+"""The device mesh, and how arrays are sharded over it.
 
 The mesh has three axes. Batches are split over `data` and `fsdp` together;
 parameters and optimizer state over `fsdp` and, inside wide layers, `tensor`.
@@ -41,9 +41,10 @@ def make_mesh(
   """Arranges devices as a mesh of axes `data`, `fsdp` and `tensor`.
 
   Args:
-    data: devices that hold the same parameters; -1 takes all that are left.
-    fsdp: devices that share the parameters and split the batch.
-    tensor: devices that share the wide layers of one example.
+    data: devices among which the batch is split and the parameters are replicated;
+      -1 takes all that the other axes leave.
+    fsdp: devices among which both the batch and the parameters are split.
+    tensor: devices among which the wide layers are split.
     devices: the devices to use; all of them when None.
 
   Raises:
@@ -60,12 +61,12 @@ def make_mesh(
     free = next(axis for axis, size in sizes.items() if size == -1)
     sizes[free] = len(devices) // known
   if min(sizes.values()) < 1 or math.prod(sizes.values()) != len(devices):
-    asked = ", ".join(f"mesh.{k}={v}" for k, v in sizes.items())
+    given = ", ".join(f"mesh.{k}={v}" for k, v in sizes.items())
     raise UserError(
-      f"{asked}: expected sizes that multiply to the {len(devices)} devices "
+      f"{given}: expected sizes that multiply to the {len(devices)} devices "
       "(one of them may be -1)"
     )
-  # Auto, because Linen's Embed and Dropout fail under make_mesh's own default.
+  # Auto, because Linen's Embed and Dropout fail under make_mesh's default, Explicit.
   return jax.make_mesh(
     tuple(sizes.values()), AXES, (AxisType.Auto,) * 3, devices=devices
   )
@@ -77,7 +78,16 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch(mesh: Mesh, batch_size: int, microbatches: int) -> None:
-  """Raises a `UserError` unless each device gets a whole part of a microbatch."""
+  """Checks that a microbatch can be split evenly over the mesh.
+
+  Args:
+    mesh: the mesh.
+    batch_size: examples of a batch.
+    microbatches: parts into which a batch is split.
+
+  Raises:
+    UserError: a microbatch is not a multiple of the devices along `data` and `fsdp`.
+  """
   parts = mesh.shape["data"] * mesh.shape["fsdp"]
   if microbatches < 1 or batch_size % (parts * microbatches):
     raise UserError(
@@ -88,10 +98,10 @@ def check_batch(mesh: Mesh, batch_size: int, microbatches: int) -> None:
 
 
 def global_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-  """Makes global arrays of the rows that each process holds.
+  """Makes global arrays from the rows that each process holds.
 
   Args:
-    mesh: the mesh whose devices the rows go to.
+    mesh: the mesh.
     batch: this process's rows of the batch, [B / processes, ...] each.
 
   Returns:
@@ -135,7 +145,10 @@ def shardings(tree: Any, mesh: Mesh, rules: Rules = TRANSFORMER_RULES) -> Any:
 
 
 def path_name(path: tuple) -> str:
-  """Writes a tree path as names with slashes between them.
+  """Formats a tree path as names joined by slashes.
+
+  Args:
+    path: of keys, as `jax.tree.map_with_path` passes them.
 
   Example:
     >>> jax.tree.leaves(jax.tree.map_with_path(
@@ -146,10 +159,16 @@ def path_name(path: tuple) -> str:
 
 
 def constrain_batch(x: jax.Array) -> jax.Array:
-  """Keeps the first axis of an activation split as the batch is.
+  """Constrains the first axis of an activation to the sharding of the batch.
 
-  Without it the compiler loses the batch's sharding in a scan over layers.
-  Outside a mesh (`jax.set_mesh`) it does nothing.
+  Without it the compiler loses the batch's sharding in a scan over layers. Without a
+  mesh in context (`jax.set_mesh`) it does nothing.
+
+  Args:
+    x: [B, ...].
+
+  Returns:
+    The same array.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or "data" not in mesh.axis_names:
@@ -158,10 +177,10 @@ def constrain_batch(x: jax.Array) -> jax.Array:
 
 
 def for_tpu() -> bool:
-  """Whether what is being traced will run on TPUs.
+  """Whether the function that is being traced will run on TPUs.
 
-  The mesh in context says so, for example one of chips that are only planned
-  for; without one, JAX's own devices do.
+  It depends on the mesh in context, which may be of chips that are only compiled for;
+  without one, on JAX's default backend.
   """
   device = jax.sharding.get_abstract_mesh().abstract_device
   return (jax.default_backend() if device is None else device.platform) == "tpu"

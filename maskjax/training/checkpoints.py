@@ -253,8 +253,8 @@ class Checkpoints:
         return step
       kept = self._set_aside(step) if set_aside else ""
       warnings.warn(
-        f"the checkpoint of step {step} in {self.folder}: {damage}; the one before it is "
-        f"used{kept}",
+        f"the checkpoint of step {step} in {self.folder}: {damage}; the one before it "
+        f"is used{kept}",
         RunWarning,
         stacklevel=4,
       )
