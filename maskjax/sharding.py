@@ -19,16 +19,35 @@ from maskjax.errors import UserError
 AXES = ("data", "fsdp", "tensor")
 BATCH = P(("data", "fsdp"))
 
-Rules = Sequence[tuple[str, Sequence[Any]]]
+Rules = Sequence[tuple[str, Sequence[str | None]]]
 
-# The first rule whose pattern is found in an array's path names the mesh axes of
-# its LAST dimensions: layers stacked by a scan only add a dimension in front.
-TRANSFORMER_RULES: Rules = (
-  (r"(query|key|value|up)/kernel", ("fsdp", "tensor")),
-  (r"(query|key|value|up)/bias", ("tensor",)),
-  (r"(out|down)/kernel", ("tensor", "fsdp")),
-  (r"kernel", ("fsdp", None)),
+# A rule is a regular expression and mesh axes. The first rule that is found in the path
+# of an array applies; its axes are of the array's LAST dimensions, since layers stacked
+# by a scan have one more dimension in front.
+NAMED_RULES: Rules = (
+  # Of two dense layers in a row, the first is split along its outputs and the second
+  # along its inputs, so that `tensor` needs no communication between them.
+  (r"(query|key|value|up|gate)/kernel$", ("fsdp", "tensor")),
+  (r"(query|key|value|up|gate)/bias$", ("tensor",)),
+  (r"(out|down)/kernel$", ("tensor", "fsdp")),
+  # Heads [D, V] that predict one of V tokens, codes or classes, or V values.
+  (r"(^|[/_])(head|prototypes)(_\d+)?(/kernel)?$", ("fsdp", "tensor")),
+  (r"(^|[/_])(head|coarse|fine)(_\d+)?/bias$", ("tensor",)),
+  # Tables [V, D] with a row for each token, n-gram or centroid.
+  (r"(^|/)(tokens|ngrams|centroids)$", ("tensor", "fsdp")),
+  # Tables [N, D] with a row for each position or relative position.
+  (r"(^|[/_])(positions|relative)$", (None, "fsdp")),
+  # Single dense layers [C, D] and convolutions [..., C, D].
+  (
+    r"(^|[/_])(embed|dense|hidden|middle|pool|project|conv(_\d+)?|double|reduce|shortcut)"
+    r"(_\d+)?/kernel$",
+    ("fsdp", None),
+  ),
 )
+# For arrays that no rule names: kernels of other networks, and small arrays.
+FALLBACK_RULES: Rules = ((r"kernel$", ("fsdp", None)), (r"", ()))
+
+TRANSFORMER_RULES: Rules = (*NAMED_RULES, *FALLBACK_RULES)
 
 
 def make_mesh(
@@ -118,20 +137,18 @@ def shardings(tree: Any, mesh: Mesh, rules: Rules = TRANSFORMER_RULES) -> Any:
   """The sharding of each array of a state, by the rules.
 
   Args:
-    tree: arrays or their shapes. The path of an array in the optimizer's state
-      ends with the path of its parameter, so both find the same rule.
+    tree: arrays or their shapes. The path of an array in the optimizer's state ends
+      with the path of its parameter, so the same rule applies to both.
     mesh: the mesh.
-    rules: pairs of a regular expression and mesh axes. An axis that does not
-      divide its dimension is left out; no rule at all means a copy everywhere.
+    rules: pairs of a regular expression and mesh axes, see `rule_of`. An array is not
+      split along a dimension that the mesh axis does not divide.
 
   Returns:
     The same tree with a `NamedSharding` for each leaf.
   """
-  compiled = [(re.compile(pattern), axes) for pattern, axes in rules]
 
   def one(path: tuple, leaf: Any) -> NamedSharding:
-    name = path_name(path)
-    axes = next((a for pattern, a in compiled if pattern.search(name)), ())
+    _, axes = rule_of(path_name(path), rules)
     lead = len(leaf.shape) - len(axes)
     if lead < 0:
       return NamedSharding(mesh, P())
@@ -142,6 +159,26 @@ def shardings(tree: Any, mesh: Mesh, rules: Rules = TRANSFORMER_RULES) -> Any:
     return NamedSharding(mesh, P(*[None] * lead, *fitting))
 
   return jax.tree.map_with_path(one, tree)
+
+
+def rule_of(
+  name: str, rules: Rules = TRANSFORMER_RULES
+) -> tuple[str, Sequence[str | None]]:
+  """The rule that applies to an array.
+
+  Args:
+    name: the array's path, see `path_name`.
+    rules: pairs of a regular expression and mesh axes.
+
+  Returns:
+    The first rule whose expression is found in the path; without one, a rule that
+    replicates the array.
+
+  Example:
+    >>> rule_of("encoder/transformer/block_0/mlp/gate/kernel")[1]
+    ('fsdp', 'tensor')
+  """
+  return next((rule for rule in rules if re.search(rule[0], name)), ("", ()))
 
 
 def path_name(path: tuple) -> str:

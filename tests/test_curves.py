@@ -5,6 +5,7 @@ import json
 
 import pytest
 from helpers.running import check_refusal
+from ml_collections import ConfigDict
 
 from maskjax import curves
 from maskjax.errors import UserError
@@ -89,3 +90,18 @@ def test_the_band():
   assert not first.is_inside and second.is_inside
   with pytest.raises(UserError, match="no train/loss at step 2"):
     list(curves.compare(curve, {"train/loss": {1: 2.0}}))
+
+
+def test_a_curve_that_was_recorded_before_its_std_was_renamed(tmp_path):
+  (tmp_path / "old.py").write_text(OWN)
+  columns = {"step": [1, 2], "mean": [2.0, 1.0], "deviation": [0.1, 0.2]}
+  stored = {"small": {"config": {}, "curve": {"train/loss": columns}}}
+  file = tmp_path / "old.curves.json"
+  file.write_text(json.dumps(stored))
+  assert curves.ends(str(tmp_path / "old.py")) == ("small", {"train/loss": (1.0, 0.2)})
+
+  # Recording another setting keeps the old curve, under the new key.
+  runs = [{name: {} for name in curves.NAMES} for _ in range(2)]
+  curves.store(f"{tmp_path / 'old.py'}:other", ConfigDict(), runs)
+  kept = json.loads(file.read_text())["small"]["curve"]["train/loss"]
+  assert kept == {"step": [1, 2], "mean": [2.0, 1.0], "std": [0.1, 0.2]}
