@@ -8,10 +8,10 @@ from maskjax.systems.system import System
 HEAD = """\
 # Systems
 
-Made by `maskjax list --markdown`. What a system agrees with gives the same numbers from
-the same weights and masks, to a relative 1e-5, in `tests/`. What is expected stands in
-the curve beside the config, over runs under several seeds: a fresh run is held against
-it by `maskjax check --config` and what stands under config.
+Made by `maskjax list --markdown`. A system agrees with another implementation if both
+compute the same numbers from the same weights and masks, to a relative 1e-5, in `tests/`.
+Expected values are the last of the curve next to the config, mean and std over several
+seeds: `maskjax check --config CONFIG` compares a new run with that curve.
 
 | system | family | paper | config | agrees with | expected |
 |---|---|---|---|---|---|"""
