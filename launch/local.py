@@ -2,10 +2,10 @@
 
   python launch/local.py --processes 4 -- train --config FILE --workdir DIR
 
-Nothing has to be filled in. Each process gets its share of the simulated CPU devices
-(`--devices` in all, one a process if not given), or of this machine's accelerators
-with `--accelerators`. What comes after `--` is the command, to which `--distributed`
-is added. Ends with the first exit code that is not 0, less than a minute after it.
+Nothing needs to be edited. The simulated CPU devices (`--devices` in all, by default one
+per process) are split among the processes; with `--accelerators` they use this
+machine's accelerators instead. `--distributed` is added to the command after `--`. The
+exit code is the first one of a process that is not 0, less than a minute after it.
 """
 
 import argparse
@@ -16,12 +16,12 @@ import subprocess
 import sys
 import time
 
-# Longer than a process needs to notice that another one is gone.
+# Longer than a process takes to notice that another one has died.
 PATIENCE_SECONDS = 60
 
 
 def main() -> int:
-  """Starts the processes, and waits for them."""
+  """Starts the processes, waits for them, and returns the exit code."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--processes", type=int, default=2)
   parser.add_argument("--devices", type=int, help="simulated CPU devices in all")
@@ -53,21 +53,21 @@ def main() -> int:
 
 
 def _wait(running: list[subprocess.Popen]) -> int:
-  """Waits for all processes, but not long after one has failed."""
+  """Waits for all processes; kills them `PATIENCE_SECONDS` after one has failed."""
   deadline, first = float("inf"), 0
-  told: set[int] = set()
-  while len(told) < len(running):
+  ended: set[int] = set()
+  while len(ended) < len(running):
     for i, process in enumerate(running):
       code = process.poll()
       if code is None and time.monotonic() > deadline:
         process.kill()
-      if code and i not in told:
+      if code and i not in ended:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         print(f"local.py: process {i} ended with {how}", file=sys.stderr, flush=True)
         first = first or (code if code > 0 else 128 - code)
         deadline = min(deadline, time.monotonic() + PATIENCE_SECONDS)
       if code is not None:
-        told.add(i)
+        ended.add(i)
     time.sleep(0.05)
   return first
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Trains on a slice of Cloud TPU VMs, and starts again after each preemption.
+# Trains on a slice of Cloud TPU VMs, and resumes after each preemption.
 #
-# Fill in the lines below (or set them in the environment), then:
-#   launch/tpu_pod.sh run      create, install, start, follow; again when preempted
+# Edit the lines below (or set them in the environment), then:
+#   launch/tpu_pod.sh run      create, install, start, follow; repeats when preempted
 # or one step at a time: create | install | start | logs | status | delete
 #
-# Spot slices get SIGTERM before they are taken away: every host then writes its part
-# of a checkpoint and leaves with exit code 75, and `run` begins anew on a new slice.
+# Spot slices receive SIGTERM before they are preempted: every host then writes its part
+# of a checkpoint and exits with code 75, and `run` resumes on a new slice.
 set -euo pipefail
 
 NAME=${NAME:-maskjax}                       # of the slice
@@ -17,8 +17,8 @@ SOURCE=${SOURCE:-.}                         # a checkout, or a requirement for p
 TRAIN=${TRAIN:---config configs/image/mae.py:imagenet --workdir gs://my-bucket/mae_l}
 
 SPOT=${SPOT:---spot}                        # empty for a slice that is not preempted
-PAUSE=${PAUSE:-30}                          # seconds between looks at the slice
-STARTS=${STARTS:-20}                        # at most so many
+PAUSE=${PAUSE:-30}                          # seconds between checks of the slice
+STARTS=${STARTS:-20}                        # the most times to start
 
 tpu() { gcloud compute tpus tpu-vm "$1" "$NAME" --zone="$ZONE" "${@:2}"; }
 
@@ -40,7 +40,7 @@ install() {
   on_all "pip install '$what[tpu,gcs]'"
 }
 
-# Runs on after the connection ends, and leaves its exit code in a file.
+# Continues after the connection ends, and writes its exit code to a file.
 start() {
   on_all "rm -f maskjax.exit; nohup bash -c 'maskjax train --distributed $TRAIN; \
 echo \$? > maskjax.exit' > maskjax.log 2>&1 < /dev/null &"
@@ -50,7 +50,7 @@ logs() { tpu ssh --worker=0 --command='tail -n +1 -F maskjax.log'; }
 
 state() { tpu describe --format='value(state)' 2> /dev/null || echo GONE; }
 
-# The exit code of the first host's process; nothing while it runs.
+# The exit code of the first host's process; empty while it runs.
 exit_code() { tpu ssh --worker=0 --command='cat maskjax.exit 2> /dev/null' || true; }
 
 status() { echo "slice: $(state), exit code: $(exit_code)"; }
@@ -69,7 +69,7 @@ run() {
     kill "$following" 2> /dev/null || true
     case $code in
       0) echo "done; the slice $NAME still exists: launch/tpu_pod.sh delete"; return 0 ;;
-      2) echo "a mistake in the command, see the log above" >&2; return 2 ;;
+      2) echo "an error in the command, see the log above" >&2; return 2 ;;
       *) echo "start $begun of $STARTS ended with ${code:-the slice}" >&2; delete || true ;;
     esac
   done

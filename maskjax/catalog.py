@@ -1,4 +1,4 @@
-"""The page that lists all systems, docs/systems.md."""
+"""Writes docs/systems.md, the page that lists all systems."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,15 @@ from maskjax.systems.system import System
 HEAD = """\
 # Systems
 
-Made by `maskjax list --markdown`. What a system agrees with gives the same numbers from
-the same weights and masks, to a relative 1e-5, in `tests/`. What is expected stands in
-the curve beside the config, over runs under several seeds: a fresh run is held against
-it by `maskjax check --config` and what stands under config.
+Made by `maskjax list --markdown`. A system agrees with another implementation if both
+compute the same numbers from the same weights and masks, to a relative 1e-5, in `tests/`.
+Expected values are the last of the curve next to the config, mean and std over several
+seeds: `maskjax check --config CONFIG` compares a new run with that curve.
 
 | system | family | paper | config | agrees with | expected |
 |---|---|---|---|---|---|"""
 
-# Of the numbers that a curve ends with, those that the page shows, and how.
+# How the page shows the last values of a curve; it leaves out those of other names.
 SHOWN = {
   "eval/linear": "linear probe {:.1%} \N{PLUS-MINUS SIGN} {:.1%}",
   "eval/knn": "neighbors {:.1%} \N{PLUS-MINUS SIGN} {:.1%}",
@@ -25,7 +25,14 @@ SHOWN = {
 
 
 def page(rows: Sequence[System]) -> str:
-  """The systems as Markdown."""
+  """Writes the table of systems as Markdown.
+
+  Args:
+    rows: the systems' records, in the order of the table.
+
+  Returns:
+    The page, without a final newline.
+  """
   return "\n".join([HEAD, *map(_line, rows)])
 
 

@@ -1,7 +1,8 @@
-"""Expected curves: what the runs of a config wrote, for fresh runs to be held against.
+"""Expected curves: metrics of earlier runs of a config, to compare a new run with.
 
-Beside `configs/image/mae.py` lies `mae.curves.json`, with what runs of its settings
-under several seeds wrote. A fresh run is compared with it, number by number.
+Beside `configs/image/mae.py` lies `mae.curves.json`: mean and std, over several seeds,
+of the metrics that runs of its settings wrote. A new run is compared with them value
+by value.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from maskjax.experiment import with_vocabulary
 from maskjax.migrations import migrate, migrate_curves
 from maskjax.runs import train
 
-# What a curve is of, where a run writes it.
+# The metrics that have curves, where a run writes them.
 NAMES = (
   "train/loss",
   "eval/loss",
@@ -31,27 +32,27 @@ NAMES = (
   "eval/bits_per_character",
 )
 
-# Half a band's width in standard deviations between seeds, and at least, by its middle.
+# Half the width of a band in stds between seeds, and its least share of the mean.
 WIDTH = 5.0
 LEAST = 0.01
 
-# What may differ from the runs that the curve is of.
+# Keys that may differ from the config of the recorded runs.
 _FREE = ("data.train", "data.test", "seed")
 
 Curve = dict[str, dict[str, list[Any]]]
-Run = Mapping[str, Mapping[int, float]]  # by name, numbers by step
+Run = Mapping[str, Mapping[int, float]]  # by name, values by step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Point:
-  """A number of a run beside what was expected of it.
+  """A value of a run and the band in which it was expected.
 
   Attributes:
-    name: of the number, for example `train/loss`.
+    name: of the metric, for example `train/loss`.
     step: the step after which it was written.
-    found: what the run wrote.
+    found: the run's value.
     lowest: the lower end of the band.
-    highest: its upper end.
+    highest: the upper end of the band.
   """
 
   name: str
@@ -62,20 +63,23 @@ class Point:
 
   @property
   def is_inside(self) -> bool:
-    """Whether the number is in the band."""
+    """Whether the value is in the band."""
     return self.lowest <= self.found <= self.highest
 
 
 def record(spec: str, config: ConfigDict, *, seeds: int = 4) -> Path:
-  """Runs a config under several seeds, and stores what they wrote.
+  """Runs a config under several seeds, and stores their curve.
 
   Args:
-    spec: `FILE[:ARG]`, to whose curve the runs are written.
-    config: what is run.
-    seeds: number of runs.
+    spec: `FILE[:ARG]`, the setting that the curve belongs to.
+    config: is run under the seeds 0, 1, ... in place of its own.
+    seeds: number of runs, at least 2.
 
   Returns:
-    The file.
+    The path of the file with the curve.
+
+  Raises:
+    UserError: fewer than 2 seeds.
   """
   if seeds < 2:
     raise UserError(f"seeds={seeds}: expected at least 2, to know how far they differ")
@@ -88,17 +92,17 @@ def record(spec: str, config: ConfigDict, *, seeds: int = 4) -> Path:
 
 
 def store(spec: str, config: ConfigDict, runs: Sequence[Run]) -> Path:
-  """Stores what runs of a config wrote, replacing the curve that there was.
+  """Stores the curve of runs of a config; it replaces an earlier curve.
 
   Args:
-    spec: `FILE[:ARG]`, whose curve it becomes.
-    config: what the runs were of, but for their seeds.
-    runs: what each wrote, see `written`; at least two.
+    spec: `FILE[:ARG]`, the setting that the curve belongs to.
+    config: of the runs, which differ in their seeds.
+    runs: the metrics of each, see `written`; at least two.
 
   Returns:
-    The file.
+    The path of the file with the curve.
   """
-  file, setting = _place(spec)
+  file, setting = _curves_file(spec)
   stored = _read(file)
   stored[setting] = {
     "config": configs.plain(with_vocabulary(config, whole=True)[0]),
@@ -109,14 +113,18 @@ def store(spec: str, config: ConfigDict, runs: Sequence[Run]) -> Path:
 
 
 def check(spec: str, config: ConfigDict) -> list[Point]:
-  """Runs a config, and compares what it wrote with the stored curve.
+  """Runs a config, and compares its metrics with the stored curve.
 
   Args:
-    spec: `FILE[:ARG]`, whose curve it is.
-    config: what is run; may have another seed and other data.
+    spec: `FILE[:ARG]`, the setting that the curve belongs to.
+    config: is run; its seed and its data's paths may differ from the recorded ones.
+
+  Returns:
+    A point for each value of the curve.
 
   Raises:
-    UserError: there is no curve, or its config is another; names the keys that differ.
+    UserError: there is no curve, or it is of another config; names the keys that
+      differ.
   """
   stored = _stored(spec)
   if found := changes(spec, config):
@@ -147,16 +155,16 @@ def changes(spec: str, config: ConfigDict) -> list[str]:
 
 
 def ends(path: str) -> tuple[str, dict[str, tuple[float, float]]]:
-  """What the recorded runs of a config file ended with.
+  """The last values of the recorded runs of a config file.
 
   Args:
     path: of the config file.
 
   Returns:
-    The setting that was recorded, `small` where there are several, and by name the
-    mean and the standard deviation of the last numbers; nothing where none was.
+    The recorded setting, `small` where there are several, and by name the mean and std
+    of the last values; an empty name and dict where no curve is recorded.
   """
-  file, _ = _place(path)
+  file, _ = _curves_file(path)
   stored = _read(file)
   if not stored:
     return "", {}
@@ -168,14 +176,17 @@ def ends(path: str) -> tuple[str, dict[str, tuple[float, float]]]:
 
 
 def compare(curve: Curve, run: Run) -> Iterator[Point]:
-  """Puts each number of a curve beside that of a run.
+  """Compares each value of a curve with that of a run.
 
   Args:
     curve: by name, `step`, `mean` and `std` of the recorded runs.
-    run: by name, numbers by step.
+    run: by name, values by step.
+
+  Yields:
+    A point for each value of the curve.
 
   Raises:
-    UserError: the run has not written a number of the curve.
+    UserError: the run has not written a value of the curve; names metric and step.
   """
   for name, columns in curve.items():
     for step, mean, std in zip(
@@ -194,7 +205,7 @@ def compare(curve: Curve, run: Run) -> Iterator[Point]:
 
 
 def table(points: Sequence[Point]) -> str:
-  """Writes the comparison for people, a line a number.
+  """Formats the comparison as a table, a line for each value.
 
   Example:
     >>> point = Point(name="train/loss", step=10, found=2.0, lowest=0.9, highest=1.1)
@@ -214,7 +225,14 @@ def table(points: Sequence[Point]) -> str:
 
 
 def written(workdir: str | Path) -> Run:
-  """What a run wrote of `NAMES`."""
+  """Reads the metrics of `NAMES` that a run wrote.
+
+  Args:
+    workdir: a local workdir.
+
+  Returns:
+    By name, values by step.
+  """
   lines = metrics.read_json_lines(Path(workdir) / workdirs.METRICS)
   return {
     name: {line["step"]: line[name] for line in lines if name in line} for name in NAMES
@@ -222,17 +240,17 @@ def written(workdir: str | Path) -> Run:
 
 
 def _run(config: ConfigDict) -> Run:
-  """Trains in a workdir of its own."""
+  """Trains in a temporary workdir, and returns its metrics."""
   with tempfile.TemporaryDirectory() as workdir:
     train(config, workdir)
     return written(workdir)
 
 
 def _curve(runs: Sequence[Run]) -> Curve:
-  """Mean and standard deviation of each number over the runs.
+  """The mean and std of each value over the runs.
 
-  The std at a step, of a few runs, is itself uncertain: it is taken to be the
-  same share of the mean at all steps, the root mean square of the shares.
+  The std at one step, of a few runs, is itself uncertain: it is taken to be the same
+  share of the mean at all steps, the root mean square of the shares.
   """
   curve: Curve = {}
   for name in NAMES:
@@ -250,19 +268,19 @@ def _curve(runs: Sequence[Run]) -> Curve:
   return curve
 
 
-def _place(spec: str) -> tuple[Path, str]:
+def _curves_file(spec: str) -> tuple[Path, str]:
   """The file that holds the curves of a config file, and the name of the setting."""
   path, _, setting = spec.partition(":")
   return configs.find_file(path).with_suffix(".curves.json"), setting
 
 
 def _read(file: Path) -> dict[str, Any]:
-  """What a file holds, by setting; nothing where there is no file."""
+  """Reads the curves of a config file by setting; none where there is no file."""
   return migrate_curves(json.loads(file.read_text())) if file.exists() else {}
 
 
 def _stored(spec: str) -> Any:
-  file, setting = _place(spec)
+  file, setting = _curves_file(spec)
   stored = _read(file)
   if setting not in stored:
     there = ", ".join(sorted(stored)) or "none"

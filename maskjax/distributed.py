@@ -1,4 +1,4 @@
-"""Several processes as one run: starting them, agreeing, and being told to stop."""
+"""Several processes as one run: joining, broadcasting, and stopping together."""
 
 import contextlib
 import os
@@ -14,21 +14,23 @@ from jax.experimental import multihost_utils
 
 from maskjax.errors import UserError
 
-# The others learn within this time that a process is gone.
+# A process that died is noticed by the others within this time.
 HEARTBEAT_SECONDS = 20
 
 _LONGEST_MESSAGE = 2000
 
 
 def initialize() -> None:
-  """Joins the run that this process is part of; the one place that does so.
+  """Joins the run that this process is part of.
 
   On Cloud TPU, in Slurm, under Open MPI and in Kubernetes JAX finds the other
-  processes by itself. Elsewhere `JAX_COORDINATOR_ADDRESS` (host:port of the first
-  process), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` say who they are.
+  processes by itself. Elsewhere it needs the environment variables
+  `JAX_COORDINATOR_ADDRESS` (host:port of the first process), `JAX_NUM_PROCESSES` and
+  `JAX_PROCESS_ID`.
 
   Raises:
-    UserError: there is nothing to tell which processes there are.
+    UserError: a variable is not a number, or JAX finds no other processes and the
+      variables are not set.
   """
   given: dict[str, Any] = {}
   for key in ("num_processes", "process_id"):
@@ -47,23 +49,31 @@ def initialize() -> None:
 
 
 def wait_for_all() -> None:
-  """Waits until all processes are here."""
+  """Waits until all processes have called this function."""
   multihost_utils.sync_global_devices("all")
 
 
 def leave(code: int) -> None:
-  """Ends this process without waiting for the others, which may wait for it."""
+  """Ends this process at once, although others may still wait for it.
+
+  Args:
+    code: the exit code.
+  """
   if jax.process_index() == 0:
-    # It is the one that all talk to: who stops for the same reason says so first.
+    # The first process is the coordinator. While it is there, the others can report
+    # their own reason to stop in place of a lost connection.
     time.sleep(5)
   os._exit(code)
 
 
 def first_process(work: Callable[[], None]) -> None:
-  """Lets the first process do something, on which all others wait.
+  """Calls a function in the first process, while all others wait.
+
+  Args:
+    work: the function.
 
   Raises:
-    UserError: in every process, where `work` raised it in the first.
+    UserError: in every process, if `work` raised one in the first process.
   """
   message = ""
   if jax.process_index() == 0:
@@ -76,7 +86,14 @@ def first_process(work: Callable[[], None]) -> None:
 
 
 def from_first_process(value: Callable[[], int]) -> int:
-  """What a function gives in the first process, an int32, for all."""
+  """Broadcasts what a function returns in the first process.
+
+  Args:
+    value: is called in the first process only; returns a number that fits an int32.
+
+  Returns:
+    That number, in every process.
+  """
   number = value() if jax.process_index() == 0 else 0
   return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
@@ -89,21 +106,22 @@ def _broadcast(message: str) -> str:
 
 @contextlib.contextmanager
 def termination() -> Iterator[Callable[[int], bool]]:
-  """Listens for SIGTERM, which a machine gets before it is taken away.
+  """Listens for SIGTERM, which a machine receives before it is preempted.
 
   Yields:
-    A function of a step that tells whether to stop after it. All processes must ask
-    it after every step, and get the same answer although perhaps one alone was told.
+    A function of a step that returns whether to stop after it. All processes must call
+    it after every step. It returns the same in all of them, even if only one has
+    received the signal.
   """
   if jax.distributed.is_initialized():
     yield multihost_utils.reached_preemption_sync_point
     return
   if threading.current_thread() is not threading.main_thread():
-    yield lambda step: False  # Python lets no other thread listen
+    yield lambda step: False  # only the main thread can set a signal handler
     return
-  told = threading.Event()
-  before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+  received = threading.Event()
+  before = signal.signal(signal.SIGTERM, lambda *_: received.set())
   try:
-    yield lambda step: told.is_set()
+    yield lambda step: received.is_set()
   finally:
     signal.signal(signal.SIGTERM, before)

@@ -1,13 +1,13 @@
-"""The one exception for mistakes that the user can mend."""
+"""The errors that the command line prints as one line, without a traceback."""
 
 
 class UserError(ValueError):
   """Something in a config, a file or a command is not as expected.
 
-  The message is one line that names the key, file or value and says what was
-  expected. The command line prints it without a traceback and exits with
-  code 2; library callers catch it as a `ValueError`. It takes the message
-  alone, so that it survives the pickling between data-loading processes.
+  The message is one line that names the key, file or value and what was expected.
+  The command line prints it without a traceback and exits with code 2; library
+  callers catch it as a `ValueError`. Its one argument is the message, so that it can
+  be pickled between data-loading processes.
   """
 
   def __init__(self, message: str):
@@ -15,7 +15,13 @@ class UserError(ValueError):
 
 
 def at_least_one(**counts: int) -> None:
-  """Refuses a count below 1, by its name.
+  """Checks that counts are 1 or more.
+
+  Args:
+    **counts: by the names that the message uses.
+
+  Raises:
+    UserError: one is below 1; names it.
 
   Example:
     >>> at_least_one(depth=0)
@@ -28,7 +34,13 @@ def at_least_one(**counts: int) -> None:
 
 
 def positive(**numbers: float) -> None:
-  """Refuses a number that is not above 0, by its name.
+  """Checks that numbers are above 0.
+
+  Args:
+    **numbers: by the names that the message uses.
+
+  Raises:
+    UserError: one is 0 or below; names it.
 
   Example:
     >>> positive(temperature=0.0)
@@ -41,10 +53,10 @@ def positive(**numbers: float) -> None:
 
 
 class RunError(RuntimeError):
-  """A run had to stop, through nobody's mistake in writing its config.
+  """A run had to stop although its config is correct.
 
-  A loss that is no number, a disk that is full. The command line prints the one
-  line without a traceback and exits with code 1.
+  For example the loss is NaN, or the disk is full. The command line prints the message
+  as one line without a traceback and exits with code 1.
   """
 
   def __init__(self, message: str):
@@ -52,16 +64,16 @@ class RunError(RuntimeError):
 
 
 class TerminatedError(RunError):
-  """A run was told to stop by SIGTERM, and has saved its state.
+  """A run received SIGTERM, saved its state and stopped.
 
-  The command line exits with code 75, which asks whoever started it to do so again.
+  The command line exits with code 75: the same command resumes the run.
   """
 
 
 class RunWarning(UserWarning):
-  """A run goes on, but not as one would think.
+  """A run continues, but not in the way that its command suggests.
 
-  The command line prints the one line, without the place in the code.
+  The command line prints the message as one line, without file and line number.
   """
 
 

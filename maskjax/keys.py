@@ -1,8 +1,8 @@
-"""Random keys that depend on what they are for, and on nothing else.
+"""Random keys that depend on purpose, step and example, and on nothing else.
 
-A run has one key. Everything random folds into it the name of its purpose, the
-step, and the number of the example in its source, so that no number depends on
-the batch split, on the devices, or on whether the run was interrupted.
+A run has one key. Each use of randomness folds in the name of its purpose, the step,
+and the example's index in its source. So no random number depends on how the batch is
+split, on the devices, or on whether the run was interrupted.
 """
 
 import zlib
@@ -14,7 +14,15 @@ from jax import Array
 
 
 def named(key: Array, name: str) -> Array:
-  """The key of a purpose, for example `"mask"`.
+  """Folds the name of a purpose into a key.
+
+  Args:
+    key: a typed key.
+    name: of the purpose, for example `"mask"`; names that differ give independent
+      keys.
+
+  Returns:
+    The purpose's key.
 
   Example:
     >>> key = jax.random.key(0)
@@ -25,12 +33,21 @@ def named(key: Array, name: str) -> Array:
 
 
 def example_keys(key: Array, batch: Mapping[str, Array]) -> Array:
-  """One key for each example of a batch: keys [B].
+  """Makes one key for each example of a batch.
 
   Args:
     key: the purpose's key, with the step folded in.
-    batch: its `index`, int [B], holds each example's number in its source. A
-      batch without one counts its rows.
+    batch: arrays [B, ...]. Its `index`, int [B], is each example's number in its
+      source; a batch without one numbers its rows.
+
+  Returns:
+    Keys [B].
+
+  Example:
+    >>> key, index = jax.random.key(0), jnp.array([7, 3])
+    >>> keys = example_keys(key, {"index": index})
+    >>> bool(keys[1] == example_keys(key, {"index": index[::-1]})[0])
+    True
   """
   if "index" in batch:
     index = batch["index"]

@@ -1,4 +1,4 @@
-"""Where numbers go: the terminal, JSON lines, TensorBoard, Weights & Biases."""
+"""Writers of metrics: terminal, JSON lines, TensorBoard, Weights & Biases."""
 
 import importlib.util
 import json
@@ -16,30 +16,30 @@ Values = Mapping[str, float]
 
 
 class Writer(Protocol):
-  """Takes a run's numbers and pictures."""
+  """Receives a run's metrics and pictures."""
 
   def advance(self, step: int) -> None:
-    """Learns that a step is done."""
+    """Is called after every step, with the number of steps done."""
 
   def write(self, step: int, values: Values) -> None:
-    """Takes numbers by name, after `step` steps."""
+    """Receives metrics by name, after `step` steps."""
 
   def image(self, step: int, name: str, picture: np.ndarray) -> None:
-    """Takes a picture, uint8 [H, W, 3]."""
+    """Receives a picture, uint8 [H, W, 3]."""
 
   def flush(self) -> None:
-    """Makes what was written safe, before a checkpoint is begun."""
+    """Stores everything that was written; is called before a checkpoint is begun."""
 
   def close(self) -> None:
-    """Writes what is still to be written."""
+    """Stores everything that was written, and releases files and connections."""
 
 
 class Writers:
   """Several writers as one.
 
   Args:
-    writers: the writers.
-    settle: what `flush` does after them.
+    writers: are called in this order.
+    settle: is called by `flush`, after the writers' own `flush`.
   """
 
   def __init__(
@@ -76,13 +76,13 @@ class Writers:
 
 
 class JsonLines:
-  """One JSON object a line, with `step` and the numbers.
+  """One JSON object a line, with `step` and the metrics.
 
   Args:
-    path: the file.
-    resume_step: lines of later steps are dropped, and half a line at the end, so
-      that a run that was killed leaves the same file as one that was not; None
-      drops no step.
+    path: of the file.
+    resume_step: lines of later steps are dropped, as is an incomplete last line, so
+      that a run that was killed and resumed leaves the same file as one that was not
+      interrupted; None drops no step.
   """
 
   def __init__(self, path: str | Path, *, resume_step: int | None = None):
@@ -95,10 +95,10 @@ class JsonLines:
     self._rewrite()
 
   def advance(self, step: int) -> None:
-    """Single steps are not written."""
+    """Does nothing."""
 
   def write(self, step: int, values: Values) -> None:
-    """Adds a line, in place of an earlier one of the same step and names."""
+    """Adds a line; it replaces an earlier one of the same step and names."""
     new = {"step": step, **values}
     kept = [x for x in self._lines if x["step"] != step or x.keys() != new.keys()]
     replaces = len(kept) < len(self._lines)
@@ -110,13 +110,13 @@ class JsonLines:
       file.write(json.dumps(new) + "\n")
 
   def image(self, step: int, name: str, picture: np.ndarray) -> None:
-    """Pictures are not for this file."""
+    """Does nothing: the file holds no pictures."""
 
   def flush(self) -> None:
-    """Lines are written at once."""
+    """Does nothing: lines are written at once."""
 
   def close(self) -> None:
-    """Nothing is left open."""
+    """Does nothing: the file is not kept open."""
 
   def _rewrite(self) -> None:
     fresh = self._path.with_suffix(".tmp")
@@ -125,7 +125,14 @@ class JsonLines:
 
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
-  """Reads a metrics file, less a last line that was cut off."""
+  """Reads a file of JSON lines.
+
+  Args:
+    path: of the file.
+
+  Returns:
+    An object for each line, without an incomplete last one; none if there is no file.
+  """
   if not Path(path).exists():
     return []
   lines = []
@@ -141,16 +148,17 @@ class TensorBoard:
   """TensorBoard event files.
 
   Args:
-    folder: where they go.
-    resume_step: events of later steps, from before an interruption, are hidden.
+    folder: of the event files.
+    resume_step: TensorBoard hides events of later steps, written before an
+      interruption.
   """
 
   def __init__(self, folder: str | Path, *, resume_step: int = 0):
     from tensorboardX import event_file_writer, summary
     from tensorboardX.proto import event_pb2
 
-    # Not its SummaryWriter, whose thread keeps events in memory and meets a full
-    # disk with tracebacks of its own.
+    # Not its SummaryWriter: that one writes in a thread, which keeps events in memory
+    # and prints its own traceback when the disk is full.
     self._summary = summary
     self._event = event_pb2.Event
     self._file = event_file_writer.EventsWriter(str(Path(folder) / "events"))
@@ -158,7 +166,7 @@ class TensorBoard:
     self._add(resume_step + 1, session_log=start)
 
   def advance(self, step: int) -> None:
-    """Single steps are not written."""
+    """Does nothing."""
 
   def write(self, step: int, values: Values) -> None:
     """Adds a point to each curve."""
@@ -172,7 +180,7 @@ class TensorBoard:
     self._file.flush()
 
   def flush(self) -> None:
-    """Points are written at once."""
+    """Does nothing: points are written at once."""
 
   def close(self) -> None:
     """Closes the file."""
@@ -183,12 +191,12 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-  """A Weights & Biases run, when `wandb` is installed.
+  """A Weights & Biases run; needs the package `wandb`.
 
   Args:
     project: the project's name.
-    folder: the run's workdir; its name is the run's. The library keeps its own files
-      there too, unless it is on object storage.
+    folder: the run's workdir, whose name becomes the run's name. wandb keeps its own
+      files there too, unless it is on object storage.
     config: the run's config.
   """
 
@@ -207,7 +215,7 @@ class WeightsAndBiases:
     )
 
   def advance(self, step: int) -> None:
-    """Single steps are not written."""
+    """Does nothing."""
 
   def write(self, step: int, values: Values) -> None:
     """Adds a point to each curve."""
@@ -218,7 +226,7 @@ class WeightsAndBiases:
     self._run.log({name: self._wandb.Image(picture)}, step=step)
 
   def flush(self) -> None:
-    """The library sends points when it sees fit."""
+    """Does nothing: wandb sends points in the background."""
 
   def close(self) -> None:
     """Ends the run."""
@@ -226,19 +234,19 @@ class WeightsAndBiases:
 
 
 def has_wandb() -> bool:
-  """Whether Weights & Biases is installed."""
+  """Whether the package `wandb` is installed."""
   return importlib.util.find_spec("wandb") is not None
 
 
 class Terminal:
-  """A progress bar with loss, examples a second and time left.
+  """A progress bar with loss, examples per second and time left.
 
-  Where the output is no terminal it is a plain line for each write instead.
+  Where the stream is not a terminal, `write` prints a plain line instead.
 
   Args:
     num_steps: steps of the whole run.
-    start_step: steps done before.
-    stream: where it goes; standard output when None.
+    start_step: steps done before this process started.
+    stream: to write to; standard output when None.
   """
 
   def __init__(
@@ -261,7 +269,7 @@ class Terminal:
     )
 
   def advance(self, step: int) -> None:
-    """Moves the bar on to `step`; tqdm tells the time left."""
+    """Moves the bar to `step`; tqdm shows the time left."""
     if step == self._start + 1:
       self._since = time.monotonic()  # the first step is mostly compilation
     if self._is_terminal:
@@ -281,17 +289,17 @@ class Terminal:
     self._stream.flush()
 
   def _left(self, step: int) -> str:
-    """Time left, by the mean pace since the start."""
+    """The time left, from the mean time of a step since the start."""
     done = step - self._start - 1
     seconds = (time.monotonic() - self._since) / max(done, 1)
     return f"  left {self._bar.format_interval(seconds * (self._num_steps - step))}"
 
   def image(self, step: int, name: str, picture: np.ndarray) -> None:
-    """Terminals show no pictures."""
+    """Does nothing: a terminal shows no pictures."""
 
   def flush(self) -> None:
-    """Nothing is kept."""
+    """Does nothing: output is not buffered."""
 
   def close(self) -> None:
-    """Leaves the bar where it is."""
+    """Ends the bar's line."""
     self._bar.close()

@@ -1,4 +1,4 @@
-"""Pictures."""
+"""Drawing images side by side, and writing PNG files."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,16 +14,17 @@ def side_by_side(
   mean: Sequence[float] = (0.0,),
   std: Sequence[float] = (1.0,),
 ) -> np.ndarray:
-  """Draws images in columns, one a name, with the names above.
+  """Draws stacks of images as columns, with each stack's name above its column.
 
   Args:
-    images: by name, float [K, H, W, C], the first channel alone where C is not 3, in
-      [0, 1] after denormalization; smaller ones are drawn as large as the largest.
-    mean: what the pixels were reduced by, a channel each or one for all.
-    std: what they were divided by afterwards.
+    images: by name, float [K, H, W, C], normalized by `mean` and `std`. Of images
+      whose C is not 3 the first channel is drawn. Smaller images are enlarged to the
+      size of the largest.
+    mean: of each channel, or one for all, that was subtracted from pixels in [0, 1].
+    std: of each channel, or one for all, by which they were then divided.
 
   Returns:
-    uint8 [rows, columns, 3].
+    The picture, uint8 [rows, columns, 3].
   """
   from PIL import Image, ImageDraw
 
@@ -54,13 +55,18 @@ def side_by_side(
 
 
 def save_png(path: object, picture: np.ndarray) -> None:
-  """Writes uint8 [H, W, 3] to a PNG file."""
+  """Writes a picture to a PNG file.
+
+  Args:
+    path: of the file, which is replaced if it exists.
+    picture: uint8 [H, W, 3].
+  """
   from PIL import Image
 
   Image.fromarray(picture).save(str(path), format="PNG")
 
 
 def _to_bytes(x: np.ndarray) -> np.ndarray:
-  """Float [K, H, W, C] in [0, 1] to uint8 [K, H, W, 3]."""
+  """Converts float [K, H, W, C] in [0, 1] to uint8 [K, H, W, 3]."""
   x = x if x.shape[-1] == 3 else np.repeat(x[..., :1], 3, axis=-1)
   return np.round(np.clip(x, 0, 1) * 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The folder in which a run lives."""
+"""A run's workdir: its config, lock, metrics and checkpoints."""
 
 import contextlib
 import dataclasses
@@ -25,14 +25,15 @@ TOKENIZER = "tokenizer.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workdir:
-  """A workdir to which no other run writes.
+  """A workdir to which no other run can write.
 
   Attributes:
-    folder: where it is.
-    local: where to write files that grow: the same folder, unless that is on object
+    folder: its path.
+    local: the folder for files that grow: the same one, unless that is on object
       storage, see `maskjax.storage.Mirror`.
-    settle: to be called before a checkpoint is begun. Makes sure that the workdir has
-      what was written, and still is this run's; raises a `RunError` otherwise.
+    settle: is called before a checkpoint is begun. Copies to the workdir what was
+      written locally, and raises a `RunError` if that fails or if another run has
+      taken the workdir over.
   """
 
   folder: epath.Path
@@ -42,26 +43,33 @@ class Workdir:
 
 @contextlib.contextmanager
 def opened(config: ConfigDict, workdir: str | Path) -> Iterator[Workdir]:
-  """Makes a workdir for a config, or opens one that is of the same config.
+  """Creates a workdir for a config, or opens one of the same config.
 
-  Until it is left no other run can write there. Of many processes the first one
-  does the work.
+  Inside the context no other run can write there. The first process creates and locks
+  it for all processes of the run.
+
+  Args:
+    config: is stored in a new workdir, and compared with that of an old one.
+    workdir: local path, `gs://bucket/...` or `s3://bucket/...`.
+
+  Yields:
+    The workdir.
 
   Raises:
-    UserError: it belongs to another config (says which keys differ), another run is
-      writing there (says whose), or it cannot be written.
+    UserError: it belongs to another config (names the keys that differ), another run
+      is writing there (names its host and process), or it cannot be written.
   """
   folder = storage.reach(workdir)
   written = configs.plain(config)
 
   def make() -> None:
-    with _complaints(folder):
+    with _write_errors(folder):
       _check_same_config(folder, written)
       if not storage.is_remote(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
   def write() -> None:
-    with _complaints(folder):
+    with _write_errors(folder):
       _write_config(folder / "config.json", json.dumps(written, indent=2) + "\n")
 
   distributed.first_process(make)
@@ -72,16 +80,23 @@ def opened(config: ConfigDict, workdir: str | Path) -> Iterator[Workdir]:
 
 @contextlib.contextmanager
 def held(folder: epath.Path) -> Iterator[Workdir]:
-  """Keeps other runs from writing in a workdir until it is left.
+  """Locks a workdir that exists.
+
+  Args:
+    folder: the workdir, local or on object storage.
+
+  Yields:
+    The workdir.
 
   Raises:
-    UserError: another run is writing there (says whose), or it cannot be written.
+    UserError: another run is writing there (names its host and process), or it cannot
+      be written.
   """
   with contextlib.ExitStack() as stack:
-    checks: list[Callable[[], None]] = []  # none but in the first process
+    checks: list[Callable[[], None]] = []  # empty except in the first process
 
     def hold() -> None:
-      with _complaints(folder):
+      with _write_errors(folder):
         if storage.is_remote(folder):
           lease = storage.Lease(folder)
           stack.callback(lease.release)
@@ -102,12 +117,15 @@ def held(folder: epath.Path) -> Iterator[Workdir]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-  """Keeps other runs from writing in a local workdir.
+  """Locks a local workdir.
 
-  The system lets go of the lock when the process ends, however it ends.
+  The operating system releases the lock when the process ends, even by SIGKILL.
+
+  Args:
+    folder: the workdir.
 
   Raises:
-    UserError: another run holds it; names its host and process.
+    UserError: another run holds the lock; names its host and process.
   """
   path = folder / LOCK
   while True:
@@ -120,7 +138,7 @@ def locked(folder: Path) -> Iterator[None]:
           f"workdir {folder} is being written by {file.read() or 'another run'}: "
           "expected no other run there"
         ) from None
-      # Whoever held it until now may have deleted it, and then it stops nobody.
+      # Its last holder may have deleted the file; a lock on it would stop no one.
       if not path.exists() or not os.path.samestat(
         path.stat(), os.fstat(file.fileno())
       ):
@@ -136,7 +154,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _complaints(folder: epath.Path) -> Iterator[None]:
+def _write_errors(folder: epath.Path) -> Iterator[None]:
   try:
     yield
   except storage.errors() as error:
@@ -145,7 +163,7 @@ def _complaints(folder: epath.Path) -> Iterator[None]:
 
 
 def _write_config(path: epath.Path, text: str) -> None:
-  """Writes a file all at once, or not at all."""
+  """Writes a file such that readers never see a part of it."""
   if storage.is_remote(path):
     path.write_text(text)
     return
@@ -173,8 +191,11 @@ def _check_same_config(folder: epath.Path, written: dict) -> None:
 def read_config(workdir: str | Path) -> ConfigDict:
   """Reads the config of a workdir, as today's version would have written it.
 
+  Args:
+    workdir: local path, `gs://bucket/...` or `s3://bucket/...`.
+
   Raises:
-    UserError: it has none, or one that cannot be read.
+    UserError: there is no `config.json`, or it cannot be read.
   """
   path = storage.reach(workdir) / "config.json"
   try:
@@ -189,6 +210,11 @@ def read_config(workdir: str | Path) -> ConfigDict:
 
 
 def checkpoints(workdir: str | Path, config: ConfigDict) -> Checkpoints:
-  """The checkpoints of a workdir."""
+  """Opens the checkpoints of a workdir.
+
+  Args:
+    workdir: local path, `gs://bucket/...` or `s3://bucket/...`.
+    config: its `checkpoint.keep` is how many of the newest are kept.
+  """
   folder = storage.reach(workdir) / "checkpoints"
   return Checkpoints(folder, keep=config.checkpoint.keep)

@@ -1,4 +1,8 @@
-"""Weights of other libraries, there and back: safetensors only, never pickle."""
+"""Reads and writes weights in the layouts of other libraries.
+
+Only safetensors: a pickle file could run code. Each module converts one model class of
+Hugging Face Transformers in both directions, with `from_hf` and `to_hf`.
+"""
 
 from maskjax.convert import (
   beit_mim,

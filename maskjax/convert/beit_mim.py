@@ -1,7 +1,7 @@
-"""BEiT's weights as `BeitForMaskedImageModeling` of transformers has them.
+"""Converts `BeitForMaskedImageModeling` of Hugging Face Transformers, BEiT.
 
-It has none of the blocks of patch aggregation, which BEiT v2 drops after pretraining:
-what we write lacks them, and comes back with `head_depth=0`.
+It has no blocks for patch aggregation, which BEiT v2 drops after pretraining: they are
+not exported, and weights are imported with `head_depth=0`.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maskjax.convert import layout
-from maskjax.convert.layout import Place
+from maskjax.convert.layout import Entry
 from maskjax.errors import UserError
 from maskjax.models import vit_encoder
 from maskjax.systems import beit_v2
@@ -19,7 +19,7 @@ from maskjax.tokens import grid_of
 MODEL_TYPE = "beit"
 OBJECTIVE = "beit_v2"
 
-# What `BeitConfig` takes where its config.json is silent.
+# Defaults of `BeitConfig` for keys that `config.json` lacks.
 DEFAULTS: Mapping[str, Any] = {
   "attention_probs_dropout_prob": 0.0,
   "drop_path_rate": 0.1,
@@ -42,7 +42,7 @@ DEFAULTS: Mapping[str, Any] = {
   "vocab_size": 8192,
 }
 
-# The only values of these that the model here can take.
+# The only values of these keys that the model here supports.
 FIXED: Mapping[str, Any] = {
   "attention_probs_dropout_prob": 0.0,
   "hidden_act": "gelu",
@@ -65,13 +65,13 @@ def from_hf(
     tensors: its tensors by name, see `layout.to_params`.
 
   Returns:
-    Keyword arguments for `maskjax.systems.beit_v2` without those of masks and of the
-    tokenizer, and the parameters of its model: a tree of float32 arrays with
-    separate blocks.
+    Keyword arguments for `maskjax.systems.beit_v2` (all but those of masking and of the
+    tokenizer), and the parameters of its model: a tree of float32 arrays with separate
+    blocks.
 
   Raises:
-    UserError: a config that the model here cannot follow, or tensors that do not fit
-      it. Names the key or the tensors.
+    UserError: a config that the model here does not support, or tensors that do not
+      fit it. Names the key or the tensors.
   """
   config = layout.check_config(
     config, model_type=MODEL_TYPE, defaults=DEFAULTS, fixed=FIXED
@@ -102,7 +102,7 @@ def from_hf(
     "norm_epsilon": config["layer_norm_eps"],
     "mlp_ratio": config["intermediate_size"] / config["hidden_size"],
   }
-  return hyperparameters, layout.to_params(_places(config), tensors)
+  return hyperparameters, layout.to_params(_entries(config), tensors)
 
 
 def to_hf(
@@ -112,15 +112,15 @@ def to_hf(
 
   Args:
     hyperparameters: keyword arguments of `maskjax.systems.beit_v2`. Those that do
-      not shape the network are left out.
+      not shape the network are ignored.
     params: the parameters of its model, with separate or with scanned blocks; those of
-      its aggregation are left out.
+      its aggregation are ignored.
 
   Returns:
     The content of `config.json`, and the tensors by name.
 
   Raises:
-    UserError: a network that transformers does not have, or parameters that are not
+    UserError: a network that transformers cannot represent, or parameters that are not
       those of the hyperparameters. Names the key or the arrays.
   """
   objective = beit_v2(**hyperparameters)
@@ -146,11 +146,11 @@ def to_hf(
     "vocab_size": objective.model.num_codes,
   }
   kept = {name: part for name, part in params.items() if name != "aggregator"}
-  return config, layout.to_tensors(_places(config), kept)
+  return config, layout.to_tensors(_entries(config), kept)
 
 
-def _places(config: Mapping[str, Any]) -> layout.Places:
-  """Where each tensor stands."""
+def _entries(config: Mapping[str, Any]) -> layout.Entries:
+  """The entries of all tensors."""
   width, depth = config["hidden_size"], config["num_hidden_layers"]
   patch, channels = config["patch_size"], config["num_channels"]
   rows, columns = (side // patch for side in layout.sides("", config["image_size"]))
@@ -158,16 +158,16 @@ def _places(config: Mapping[str, Any]) -> layout.Places:
   biases = (2 * rows - 1) * (2 * columns - 1) + 3
   token = (1, 1, width)
   scales = {
-    f"beit.encoder.layer.{i}.lambda_{n}": Place(
+    f"beit.encoder.layer.{i}.lambda_{n}": Entry(
       f"encoder/transformer/block_{i}/{branch}_scale", (width,)
     )
     for i in range(depth)
     for n, branch in ((1, "attention"), (2, "mlp"))
   }
   return {
-    "beit.embeddings.cls_token": Place("encoder/cls", token),
-    "beit.embeddings.mask_token": Place("encoder/mask_token", token, layout.SQUEEZED),
-    "beit.encoder.relative_position_bias.relative_position_bias_table": Place(
+    "beit.embeddings.cls_token": Entry("encoder/cls", token),
+    "beit.embeddings.mask_token": Entry("encoder/mask_token", token, layout.SQUEEZED),
+    "beit.encoder.relative_position_bias.relative_position_bias_table": Entry(
       "encoder/relative/table", (biases, config["num_attention_heads"])
     ),
     **layout.patches(

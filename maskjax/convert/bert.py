@@ -1,6 +1,6 @@
-"""Masked language models as `BertForMaskedLM` of transformers has them.
+"""Converts `BertForMaskedLM` of Hugging Face Transformers.
 
-RoBERTa's differ in little, see `maskjax.convert.roberta`.
+`maskjax.convert.roberta` uses the same functions with another `Family`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maskjax.convert import layout
-from maskjax.convert.layout import SAME, Layout, Place
+from maskjax.convert.layout import SAME, Entry, Layout
 from maskjax.convert.texts import (
   check_kind,
   config_of,
@@ -19,10 +19,10 @@ from maskjax.convert.texts import (
 )
 from maskjax.errors import UserError
 
-# The systems that have the same network.
+# Further systems with the same network.
 EXPORTS = ("mask40",)
 
-# What `BertConfig` takes where its config.json is silent.
+# Defaults of `BertConfig` for keys that `config.json` lacks.
 DEFAULTS: Mapping[str, Any] = {
   "hidden_act": "gelu",
   "hidden_size": 768,
@@ -49,18 +49,18 @@ BLOCK: Mapping[str, str] = {
 
 
 class Family(NamedTuple):
-  """What sets the layouts of BERT and its kin apart.
+  """The differences between the layouts of BERT and RoBERTa.
 
   Attributes:
-    model_type: as `config.json` names it, and as `encoder.kind` does.
-    architecture: the class there.
-    prefix: of the encoder's tensors.
-    head: names there of the head's parts, by their paths here.
-    unused: how the names begin of tensors that the model here does without.
-    skips: whether the table of positions has rows before the first place: as many as
-      there are tokens up to that of padding.
-    pad: the token of padding, where `config.json` is silent.
-    defaults: what its config takes where `config.json` is silent.
+    model_type: as `config.json` and `encoder.kind` name it.
+    architecture: the class in transformers.
+    prefix: of the names of the encoder's tensors.
+    head: their names of the head's parts, by our paths.
+    unused: prefixes of the names of tensors that the model here does not have.
+    skips: whether the position table has unused rows before that of the first
+      position: `pad` + 1 of them.
+    pad: id of the padding token if `config.json` has none.
+    defaults: of the config's other keys.
   """
 
   model_type: str
@@ -82,7 +82,7 @@ FAMILY = Family(
     "norm": "cls.predictions.transform.LayerNorm",
     "bias": "cls.predictions.bias",
   },
-  # The pooler and the second objective, and the table and its bias once more.
+  # The pooler, the second objective, and copies of the token table and its bias.
   unused=("bert.pooler.", "cls.seq_relationship.", "cls.predictions.decoder."),
   skips=False,
   pad=0,
@@ -103,15 +103,16 @@ def from_hf(
   Args:
     config: the content of its `config.json`.
     tensors: its tensors by name, see `layout.to_params`.
-    family: which of BERT's kin it is.
+    family: `FAMILY` of this module or of another.
 
   Returns:
-    Keyword arguments for `maskjax.systems.bert`, which say nothing of masks, and the
-    parameters of its model: a tree of float32 arrays with separate blocks.
+    Keyword arguments for `maskjax.systems.bert` (all but those of
+    masking), and the parameters of its model: a tree of float32 arrays with separate
+    blocks.
 
   Raises:
-    UserError: a config that the model here cannot follow, or tensors that do not fit
-      it. Names the key or the tensors.
+    UserError: a config that the model here does not support, or tensors that do not
+      fit it. Names the key or the tensors.
   """
   pad = pad_of(config, family.pad)
   skipped = pad + 1 if family.skips else 0
@@ -126,7 +127,7 @@ def from_hf(
     types=config["type_vocab_size"],
   )
   found = {n: t for n, t in tensors.items() if not n.startswith(tuple(family.unused))}
-  return hyperparameters, layout.to_params(_places(config, family, skipped), found)
+  return hyperparameters, layout.to_params(_entries(config, family, skipped), found)
 
 
 def to_hf(
@@ -140,13 +141,13 @@ def to_hf(
     hyperparameters: keyword arguments of an objective with the same network. Those that
       do not shape it are left out.
     params: the parameters of its model, with separate or with scanned blocks.
-    family: which of BERT's kin it shall be.
+    family: `FAMILY` of this module or of another.
 
   Returns:
     The content of `config.json`, and the tensors by name.
 
   Raises:
-    UserError: a network that transformers has no word for, or parameters that are not
+    UserError: a network that transformers cannot represent, or parameters that are not
       those of the hyperparameters. Names the key or the arrays.
   """
   encoder = encoder_of(hyperparameters)
@@ -164,11 +165,11 @@ def to_hf(
     "max_position_embeddings": encoder.length + skipped,
     "type_vocab_size": encoder.types,
   }
-  return config, layout.to_tensors(_places(config, family, skipped), params)
+  return config, layout.to_tensors(_entries(config, family, skipped), params)
 
 
 def _after(rows: int) -> Layout:
-  """Of a table that has rows before its first one."""
+  """The layout of a table that has unused rows before its first one."""
   return Layout(
     lambda tensor: tensor[rows:],
     lambda array, _: np.pad(array, ((rows, 0), (0, 0))),
@@ -176,26 +177,26 @@ def _after(rows: int) -> Layout:
   )
 
 
-def _places(config: Mapping[str, Any], family: Family, skipped: int) -> layout.Places:
-  """Where each tensor stands."""
+def _entries(config: Mapping[str, Any], family: Family, skipped: int) -> layout.Entries:
+  """The entries of all tensors."""
   width = config["hidden_size"]
   return {
-    **encoder_places(config, family.prefix, _after(skipped) if skipped else SAME),
+    **encoder_entries(config, family.prefix, _after(skipped) if skipped else SAME),
     **layout.dense(family.head["dense"], "head/dense", (width, width)),
     **layout.norm(family.head["norm"], "head/norm", width),
-    family.head["bias"]: Place("head/bias", (config["vocab_size"],)),
+    family.head["bias"]: Entry("head/bias", (config["vocab_size"],)),
   }
 
 
-def encoder_places(
+def encoder_entries(
   config: Mapping[str, Any], prefix: str, rows: Layout = SAME
-) -> layout.Places:
-  """Where each tensor of the encoder stands.
+) -> layout.Entries:
+  """The entries of the encoder's tensors.
 
   Args:
-    config: the content of `config.json`.
-    prefix: of its tensors there.
-    rows: layout of the table of positions.
+    config: a checked `config.json`.
+    prefix: of their names.
+    rows: layout of the position table.
   """
   width = config["hidden_size"]
   embed_width = config.get("embedding_size", width)
@@ -206,7 +207,7 @@ def encoder_places(
   }
   return {
     **{
-      f"{prefix}.embeddings.{name}_embeddings.weight": Place(
+      f"{prefix}.embeddings.{name}_embeddings.weight": Entry(
         f"encoder/{ours}", (count, embed_width), of_rows
       )
       for name, (ours, count, of_rows) in sizes.items()

@@ -1,4 +1,7 @@
-"""The vision tower of `CLIPModel` of Hugging Face Transformers; its text is left."""
+"""Converts the vision tower of `CLIPModel` of Hugging Face Transformers.
+
+The text tower is not converted.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +18,9 @@ OBJECTIVE = "vit"
 def from_hf(
   config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Turns a `CLIPModel` into the hyperparameters and parameters of its images' part.
+  """Turns a `CLIPModel` into hyperparameters and parameters of its vision tower.
 
-  See `maskjax.convert.clip_vision_model`.
+  See `maskjax.convert.clip_vision_model.from_hf`.
   """
   vision = config.get("vision_config")
   if not isinstance(vision, Mapping):
@@ -26,5 +29,5 @@ def from_hf(
   return clip_vision_model.from_hf(vision, tensors)
 
 
-# What was read of a whole CLIP is written as its vision tower.
+# The vision tower alone is a `CLIPVisionModel`.
 to_hf = clip_vision_model.to_hf

@@ -1,7 +1,7 @@
-"""CLIP's vision tower as `CLIPVisionModel` of Hugging Face Transformers has it.
+"""Converts `CLIPVisionModel` of Hugging Face Transformers, CLIP's vision tower.
 
-Its last normalization, which CLIP applies to the class token alone, is here of all
-tokens, as those have it that learn from CLIP's patches
+CLIP applies its last normalization to the class token only. Here it is applied to all
+tokens, as in systems that predict CLIP's features of patches
 (https://arxiv.org/abs/2208.06366).
 """
 
@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from maskjax.convert import encoders, layout
-from maskjax.convert.layout import Place
+from maskjax.convert.layout import Entry
 
 MODEL_TYPE = "clip_vision_model"
 OBJECTIVE = "vit"
 
-# What `CLIPVisionConfig` takes where its config.json is silent.
+# Defaults of `CLIPVisionConfig` for keys that `config.json` lacks.
 DEFAULTS: Mapping[str, Any] = {
   "hidden_act": "quick_gelu",
   "hidden_size": 768,
@@ -54,7 +54,8 @@ def from_hf(
     Keyword arguments for `maskjax.objectives.vit`, and a tree of float32 arrays.
 
   Raises:
-    UserError: a config or tensors that the model here cannot follow; names them.
+    UserError: a config that the model here does not support, or tensors that do not
+      fit it; names the key or the tensors.
   """
   config = layout.check_config(
     config, model_type=MODEL_TYPE, defaults=DEFAULTS, fixed={}
@@ -63,7 +64,7 @@ def from_hf(
   return (
     encoders.hyperparameters(MODEL_TYPE, config, hidden_size=hidden_size),
     encoders.to_params(
-      _places(config),
+      _entries(config),
       tensors,
       prefix="vision_model.",
       unused=("embeddings.position_ids",),
@@ -82,14 +83,14 @@ def to_hf(
     "intermediate_size": round(config["hidden_size"] * ratio),
     "model_type": MODEL_TYPE,
   }
-  return config, encoders.to_tensors(_places(config), params)
+  return config, encoders.to_tensors(_entries(config), params)
 
 
-def _places(config: Mapping[str, Any]) -> layout.Places:
+def _entries(config: Mapping[str, Any]) -> layout.Entries:
   width, count = config["hidden_size"], 1 + encoders.num_patches(config)
   return {
-    "embeddings.class_embedding": Place("encoder/cls", (width,), encoders.TOKEN),
-    "embeddings.position_embedding.weight": Place(
+    "embeddings.class_embedding": Entry("encoder/cls", (width,), encoders.TOKEN),
+    "embeddings.position_embedding.weight": Entry(
       "encoder/positions", (count, width), encoders.TABLE
     ),
     **layout.patches(

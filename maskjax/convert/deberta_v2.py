@@ -1,6 +1,6 @@
-"""Masked language models as `DebertaV2ForMaskedLM` of transformers has them.
+"""Converts `DebertaV2ForMaskedLM` of Hugging Face Transformers, as DeBERTa-v3 uses it.
 
-Of DeBERTa-v3's kind: no convolution, no absolute positions, and layers that content and
+That is: no convolution, no absolute positions, and projections that content and
 positions share.
 """
 
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from maskjax.convert import bert, layout, texts
-from maskjax.convert.layout import Place
+from maskjax.convert.layout import Entry
 from maskjax.errors import UserError
 
 MODEL_TYPE = "deberta-v2"
 OBJECTIVE = bert.OBJECTIVE
 EXPORTS = bert.EXPORTS
 
-# What `DebertaV2Config` takes where its config.json is silent.
+# Defaults of `DebertaV2Config` for keys that `config.json` lacks.
 DEFAULTS: Mapping[str, Any] = {
   "conv_kernel_size": 0,
   "hidden_act": "gelu",
@@ -38,7 +38,7 @@ DEFAULTS: Mapping[str, Any] = {
   "type_vocab_size": 0,
   "vocab_size": 128100,
 }
-# The only values of these that the model here can take.
+# The only values of these keys that the model here supports.
 FIXED: Mapping[str, Any] = {
   "conv_kernel_size": 0,
   "hidden_act": "gelu",
@@ -55,7 +55,7 @@ BLOCK: Mapping[str, str] = {
   **{f"attention/{part}": f"attention.self.{part}_proj" for part in ("query", "key")},
   "attention/value": "attention.self.value_proj",
 }
-# The head's parts, in files of today and of yesterday.
+# The names of the head's parts, by whether the head is a "legacy" one.
 HEADS: Mapping[bool, Mapping[str, str]] = {
   True: bert.FAMILY.head,
   False: {
@@ -77,12 +77,13 @@ def from_hf(
     tensors: its tensors by name, see `layout.to_params`.
 
   Returns:
-    Keyword arguments for `maskjax.systems.bert`, which say nothing of masks, and the
-    parameters of its model: a tree of float32 arrays with separate blocks.
+    Keyword arguments for `maskjax.systems.bert` (all but those of
+    masking), and the parameters of its model: a tree of float32 arrays with separate
+    blocks.
 
   Raises:
-    UserError: a config that the model here cannot follow, or tensors that do not fit
-      it. Names the key or the tensors.
+    UserError: a config that the model here does not support, or tensors that do not
+      fit it. Names the key or the tensors.
   """
   if config.get("model_type") != MODEL_TYPE:
     raise UserError(f"model_type={config.get('model_type')!r}: expected {MODEL_TYPE!r}")
@@ -106,7 +107,7 @@ def from_hf(
     config, MODEL_TYPE, pad=pad, buckets=buckets
   )
   found = {n: t for n, t in tensors.items() if not n.startswith(UNUSED)}
-  return hyperparameters, layout.to_params(_places(config), found)
+  return hyperparameters, layout.to_params(_entries(config), found)
 
 
 def to_hf(
@@ -123,7 +124,7 @@ def to_hf(
     The content of `config.json`, and the tensors by name.
 
   Raises:
-    UserError: a network that transformers has no word for, or parameters that are not
+    UserError: a network that transformers cannot represent, or parameters that are not
       those of the hyperparameters. Names the key or the arrays.
   """
   encoder = texts.encoder_of(hyperparameters)
@@ -138,20 +139,20 @@ def to_hf(
     "pos_att_type": list(BOTH),
     "position_buckets": encoder.buckets or -1,
   }
-  return config, layout.to_tensors(_places(config), params)
+  return config, layout.to_tensors(_entries(config), params)
 
 
-def _places(config: Mapping[str, Any]) -> layout.Places:
-  """Where each tensor stands."""
+def _entries(config: Mapping[str, Any]) -> layout.Entries:
+  """The entries of all tensors."""
   width, vocab_size = config["hidden_size"], config["vocab_size"]
   buckets = max(config["position_buckets"], 0) or config["max_position_embeddings"]
   head = HEADS[config["legacy"]]
   return {
-    "deberta.embeddings.word_embeddings.weight": Place(
+    "deberta.embeddings.word_embeddings.weight": Entry(
       "encoder/tokens", (vocab_size, width)
     ),
     **layout.norm("deberta.embeddings.LayerNorm", "encoder/embed_norm", width),
-    "deberta.encoder.rel_embeddings.weight": Place(
+    "deberta.encoder.rel_embeddings.weight": Entry(
       "encoder/relative", (2 * buckets, width)
     ),
     **layout.norm("deberta.encoder.LayerNorm", "encoder/relative_norm", width),
@@ -165,5 +166,5 @@ def _places(config: Mapping[str, Any]) -> layout.Places:
     ),
     **layout.dense(head["dense"], "head/dense", (width, width)),
     **layout.norm(head["norm"], "head/norm", width),
-    head["bias"]: Place("head/bias", (vocab_size,)),
+    head["bias"]: Entry("head/bias", (vocab_size,)),
   }

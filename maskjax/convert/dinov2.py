@@ -1,6 +1,6 @@
-"""DINOv2's ViTs as `Dinov2Model` of Hugging Face Transformers has them.
+"""Converts `Dinov2Model` of Hugging Face Transformers, DINOv2's ViTs.
 
-Those whose blocks have gated networks (SwiGLU), of the giant size alone, are refused.
+The giant size, whose blocks have gated MLPs (SwiGLU), is not supported.
 """
 
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from maskjax.convert import encoders, layout
-from maskjax.convert.layout import Place
+from maskjax.convert.layout import Entry
 from maskjax.errors import UserError
 
 MODEL_TYPE = "dinov2"
 OBJECTIVE = "vit"
 
-# What `Dinov2Config` takes where its config.json is silent.
+# Defaults of `Dinov2Config` for keys that `config.json` lacks.
 DEFAULTS: Mapping[str, Any] = {
   "hidden_act": "gelu",
   "hidden_size": 768,
@@ -30,7 +30,7 @@ DEFAULTS: Mapping[str, Any] = {
   "use_swiglu_ffn": False,
 }
 
-# The only values of these that the model here can take.
+# The only values of these keys that the model here supports.
 FIXED: Mapping[str, Any] = {"qkv_bias": True, "use_swiglu_ffn": False}
 
 NAMES: Mapping[str, str] = {
@@ -57,7 +57,8 @@ def from_hf(
     Keyword arguments for `maskjax.objectives.vit`, and a tree of float32 arrays.
 
   Raises:
-    UserError: a config or tensors that the model here cannot follow; names them.
+    UserError: a config that the model here does not support, or tensors that do not
+      fit it; names the key or the tensors.
   """
   config = layout.check_config(
     config, model_type=MODEL_TYPE, defaults=DEFAULTS, fixed=FIXED
@@ -66,7 +67,7 @@ def from_hf(
   return (
     encoders.hyperparameters(MODEL_TYPE, config, hidden_size=hidden_size),
     encoders.to_params(
-      _places(config), tensors, prefix="dinov2.", unused=("embeddings.mask_token",)
+      _entries(config), tensors, prefix="dinov2.", unused=("embeddings.mask_token",)
     ),
   )
 
@@ -77,7 +78,7 @@ def to_hf(
   """The inverse of `from_hf`.
 
   Raises:
-    UserError: a ratio that is no whole number, which transformers does not take.
+    UserError: an `mlp_ratio` that is not a whole number.
   """
   ratio = hyperparameters.get("mlp_ratio", 4.0)
   if ratio != int(ratio):
@@ -90,14 +91,14 @@ def to_hf(
     "model_type": MODEL_TYPE,
     "use_mask_token": False,
   }
-  return config, encoders.to_tensors(_places(config), params)
+  return config, encoders.to_tensors(_entries(config), params)
 
 
-def _places(config: Mapping[str, Any]) -> layout.Places:
+def _entries(config: Mapping[str, Any]) -> layout.Entries:
   width, count = config["hidden_size"], 1 + encoders.num_patches(config)
   return {
-    "embeddings.cls_token": Place("encoder/cls", (1, 1, width), encoders.TOKEN),
-    "embeddings.position_embeddings": Place(
+    "embeddings.cls_token": Entry("encoder/cls", (1, 1, width), encoders.TOKEN),
+    "embeddings.position_embeddings": Entry(
       "encoder/positions", (1, count, width), encoders.TABLE
     ),
     **layout.patches(

@@ -1,7 +1,7 @@
-"""Discriminators as `ElectraForPreTraining` of transformers has them.
+"""Converts `ElectraForPreTraining` of Hugging Face Transformers, a discriminator.
 
-They tell tokens from substitutes, whether a generator made these or chance: here they
-are of the objective `token_substitution`.
+It classifies tokens as original or replaced, as the objective `token_substitution`
+does.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from maskjax.systems import token_substitution
 MODEL_TYPE = "electra"
 OBJECTIVE = "token_substitution"
 
-# What `ElectraConfig` takes where its config.json is silent.
+# Defaults of `ElectraConfig` for keys that `config.json` lacks.
 DEFAULTS: Mapping[str, Any] = {
   "embedding_size": 128,
   "hidden_act": "gelu",
@@ -29,7 +29,7 @@ DEFAULTS: Mapping[str, Any] = {
   "type_vocab_size": 2,
   "vocab_size": 30522,
 }
-# What the network is, in the words of `token_substitution`.
+# The network, as hyperparameters of `token_substitution`.
 OPTIONS: Mapping[str, Any] = {"task": "rts", "head_norm": False}
 
 
@@ -43,13 +43,13 @@ def from_hf(
     tensors: its tensors by name, see `layout.to_params`.
 
   Returns:
-    Keyword arguments for `maskjax.systems.token_substitution`, which say nothing of
-    masks, and the parameters of its model: a tree of float32 arrays with separate
+    Keyword arguments for `maskjax.systems.token_substitution` (all but those of
+    masking), and the parameters of its model: a tree of float32 arrays with separate
     blocks.
 
   Raises:
-    UserError: a config that the model here cannot follow, or tensors that do not fit
-      it. Names the key or the tensors.
+    UserError: a config that the model here does not support, or tensors that do not
+      fit it. Names the key or the tensors.
   """
   pad = texts.pad_of(config, 0)
   config = layout.check_config(
@@ -65,7 +65,7 @@ def from_hf(
       embed_width=config["embedding_size"],
     ),
   }
-  return hyperparameters, layout.to_params(_places(config), tensors)
+  return hyperparameters, layout.to_params(_entries(config), tensors)
 
 
 def to_hf(
@@ -75,14 +75,14 @@ def to_hf(
 
   Args:
     hyperparameters: keyword arguments of `maskjax.systems.token_substitution`. Those
-      that do not shape the network are left out.
+      that do not shape the network are ignored.
     params: the parameters of its model, with separate or with scanned blocks.
 
   Returns:
     The content of `config.json`, and the tensors by name.
 
   Raises:
-    UserError: a network that transformers has no word for, or parameters that are not
+    UserError: a network that transformers cannot represent, or parameters that are not
       those of the hyperparameters. Names the key or the arrays.
   """
   model = token_substitution(
@@ -101,18 +101,18 @@ def to_hf(
     "embedding_size": encoder.embed_width or encoder.width,
     "type_vocab_size": encoder.types,
   }
-  return config, layout.to_tensors(_places(config), params)
+  return config, layout.to_tensors(_entries(config), params)
 
 
-def _places(config: Mapping[str, Any]) -> layout.Places:
-  """Where each tensor stands."""
+def _entries(config: Mapping[str, Any]) -> layout.Entries:
+  """The entries of all tensors."""
   width, embed_width = config["hidden_size"], config["embedding_size"]
   head, project = "discriminator_predictions", "electra.embeddings_project"
-  places = {
-    **bert.encoder_places(config, "electra"),
+  entries = {
+    **bert.encoder_entries(config, "electra"),
     **layout.dense(f"{head}.dense", "dense", (width, width)),
     **layout.dense(f"{head}.dense_prediction", "head", (1, width)),
   }
   if width != embed_width:
-    places |= layout.dense(project, "encoder/embed_up", (width, embed_width))
-  return places
+    entries |= layout.dense(project, "encoder/embed_up", (width, embed_width))
+  return entries

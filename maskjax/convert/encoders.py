@@ -1,4 +1,4 @@
-"""What the layouts of plain encoders share; all are of the objective `vit` here."""
+"""What the converters of plain image encoders, of the objective `vit`, share."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from maskjax.convert import layout
-from maskjax.convert.layout import Layout, Places
+from maskjax.convert.layout import Entries, Layout
 from maskjax.objectives import vit
 from maskjax.tokens import grid_of
 from maskjax.tokens.patches import per_side
 
-# A class token, [D] or [1, 1, D] there; a table of positions, [N, D] or [1, N, D].
+# A class token, theirs [D] or [1, 1, D], and a position table, [N, D] or [1, N, D].
 TOKEN = Layout(
   lambda tensor: tensor.reshape(1, 1, -1),
   lambda array, shape: array.reshape(shape),
@@ -25,20 +25,19 @@ TABLE = Layout(
 
 
 def to_params(
-  places: Places,
+  entries: Entries,
   tensors: Mapping[str, np.ndarray],
   *,
   prefix: str,
   unused: Sequence[str] = (),
 ) -> dict[str, Any]:
-  """Puts an encoder's tensors in their places.
+  """Converts an encoder's tensors to parameters.
 
-  The class token's own position, which the first row of the table is, becomes part of
-  the class token.
+  The first row of their position table belongs to the class token, and is added to it.
 
   Args:
-    places: by the tensors' names.
-    tensors: of the encoder, or of a model that holds it.
+    entries: of the encoder's tensors.
+    tensors: of the encoder, or of a model that contains it.
     prefix: of the encoder's tensors in such a model.
     unused: names of tensors that features do not depend on.
 
@@ -49,7 +48,7 @@ def to_params(
     tensors = {n: t for n, t in tensors.items() if n.startswith(prefix)}
   found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
   found = {name: tensor for name, tensor in found.items() if name not in unused}
-  encoder = layout.to_params(places, found)["encoder"]
+  encoder = layout.to_params(entries, found)["encoder"]
   if "cls" in encoder:
     positions = encoder["positions"]
     encoder["cls"] = encoder["cls"] + positions[0]
@@ -57,12 +56,12 @@ def to_params(
   return {"encoder": encoder}
 
 
-def to_tensors(places: Places, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """The inverse of `to_params`; the class token's position is zero."""
+def to_tensors(entries: Entries, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """The inverse of `to_params`: the class token's position embedding is 0."""
   encoder = dict(params["encoder"])
   if "cls" in encoder:
     encoder["positions"] = np.pad(np.asarray(encoder["positions"]), ((1, 0), (0, 0)))
-  return layout.to_tensors(places, {"encoder": encoder})
+  return layout.to_tensors(entries, {"encoder": encoder})
 
 
 def hyperparameters(
@@ -71,9 +70,9 @@ def hyperparameters(
   """Keyword arguments for `maskjax.objectives.vit`.
 
   Args:
-    encoder_type: see there.
+    encoder_type: see `maskjax.objectives.vit`.
     config: a checked `config.json`.
-    hidden_size: channels in the blocks' networks.
+    hidden_size: hidden width of the blocks' MLPs.
 
   Raises:
     UserError: they do not fit together; names the key.
@@ -93,12 +92,19 @@ def hyperparameters(
     "norm_epsilon": config["layer_norm_eps"],
     "mlp_ratio": hidden_size / config["hidden_size"],
   }
-  vit(**found)  # says what does not fit together
+  vit(**found)  # raises if they do not fit together
   return found
 
 
 def config_of(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-  """The entries of `config.json` that all layouts have."""
+  """The entries of `config.json` that all image encoders have.
+
+  Args:
+    hyperparameters: keyword arguments of `maskjax.objectives.vit`.
+
+  Raises:
+    UserError: patches that are not square.
+  """
   objective = vit(**hyperparameters)
   encoder, patches = objective.encoder, objective.patches
   return {
@@ -115,7 +121,7 @@ def config_of(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def num_patches(config: Mapping[str, Any]) -> int:
-  """The patches of an image."""
+  """The number of patches of an image."""
   rows, columns = grid_of(per_side(config["image_size"]), config["patch_size"])
   return rows * columns
 
@@ -126,8 +132,8 @@ def patch_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
   return config["hidden_size"], config["num_channels"], side, side
 
 
-def vit_places(config: Mapping[str, Any]) -> Places:
-  """Of a ViT as transformers names its parts, all but what is added to patches."""
+def vit_entries(config: Mapping[str, Any]) -> Entries:
+  """The entries of a ViT in transformers, without class token and positions."""
   return {
     **layout.patches(
       "embeddings.patch_embeddings.projection", "encoder/embed", patch_shape(config)

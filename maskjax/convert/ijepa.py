@@ -1,8 +1,8 @@
-"""I-JEPA's encoder, as `IJepaModel` of Hugging Face Transformers has it.
+"""Converts `IJepaModel` of Hugging Face Transformers, I-JEPA's encoder.
 
-Published weights hold no predictor: what comes in is a plain encoder, of the objective
-`vit`. What goes out may be such a one, or the encoder of a run of `ijepa`, whose fixed
-positions are written as the table that they are there.
+Published weights have no predictor, so they are imported as a plain encoder, of the
+objective `vit`. Exported are such encoders and those of runs of `ijepa`, whose computed
+positions are written as a table.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ import numpy as np
 
 from maskjax import systems
 from maskjax.convert import encoders, layout, vit
-from maskjax.convert.layout import Place
+from maskjax.convert.layout import Entry
 from maskjax.tokens import sincos
 
 MODEL_TYPE = "ijepa"
 OBJECTIVE = "vit"
 EXPORTS = ("ijepa",)
 
-# What `IJepaConfig` takes where its config.json is silent.
+# Defaults of `IJepaConfig` for keys that `config.json` lacks.
 DEFAULTS = vit.DEFAULTS
 
 
@@ -36,7 +36,8 @@ def from_hf(
     Keyword arguments for `maskjax.objectives.vit`, and a tree of float32 arrays.
 
   Raises:
-    UserError: a config or tensors that the model here cannot follow; names them.
+    UserError: a config that the model here does not support, or tensors that do not
+      fit it; names the key or the tensors.
   """
   config = layout.check_config(
     config, model_type=MODEL_TYPE, defaults=DEFAULTS, fixed={"qkv_bias": True}
@@ -44,14 +45,14 @@ def from_hf(
   hidden_size = config["intermediate_size"]
   return (
     encoders.hyperparameters(MODEL_TYPE, config, hidden_size=hidden_size),
-    encoders.to_params(_places(config), tensors, prefix="ijepa."),
+    encoders.to_params(_entries(config), tensors, prefix="ijepa."),
   )
 
 
 def to_hf(
   hyperparameters: Mapping[str, Any], params: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """The inverse of `from_hf`; of a run of `ijepa`, its encoder alone."""
+  """The inverse of `from_hf`; exports the encoder of a run of `ijepa`."""
   if "predictor" in params:
     hyperparameters, params = _encoder_of(hyperparameters, params)
   config = encoders.config_of(hyperparameters)
@@ -62,13 +63,13 @@ def to_hf(
     "model_type": MODEL_TYPE,
     "qkv_bias": True,
   }
-  return config, encoders.to_tensors(_places(config), params)
+  return config, encoders.to_tensors(_entries(config), params)
 
 
 def _encoder_of(
   hyperparameters: Mapping[str, Any], params: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Of a run of `ijepa`, the encoder as the objective `vit` has it."""
+  """Converts a run of `ijepa` to the objective `vit` with its encoder."""
   objective = systems.ijepa(**hyperparameters)
   encoder, patches = objective.model.encoder, objective.patches
   found = {
@@ -84,11 +85,11 @@ def _encoder_of(
   return found, {"encoder": {**params["encoder"], "positions": positions}}
 
 
-def _places(config: Mapping[str, Any]) -> layout.Places:
+def _entries(config: Mapping[str, Any]) -> layout.Entries:
   width, count = config["hidden_size"], encoders.num_patches(config)
   return {
-    "embeddings.position_embeddings": Place(
+    "embeddings.position_embeddings": Entry(
       "encoder/positions", (1, count, width), encoders.TABLE
     ),
-    **encoders.vit_places(config),
+    **encoders.vit_entries(config),
   }

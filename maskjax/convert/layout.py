@@ -1,4 +1,8 @@
-"""What converters share: where tensors stand, in which layout, and the checks."""
+"""What converters share: entries, that is names, paths and layouts, and checks.
+
+"Theirs" are the tensors and configs of the other library, "ours" the arrays of
+parameters here.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,12 +20,12 @@ Shape = tuple[int, ...]
 
 
 class Layout(NamedTuple):
-  """How a tensor of another library and an array here hold the same numbers.
+  """A conversion between a tensor of another library and an array here.
 
   Attributes:
-    ours: their tensor to our array.
-    theirs: its inverse, given the shape of their tensor.
-    our_shape: the shape of what `ours` gives, given that of their tensor.
+    ours: converts their tensor to our array.
+    theirs: the inverse, given the shape of their tensor.
+    our_shape: computes the shape of our array from that of their tensor.
   """
 
   ours: Callable[[np.ndarray], np.ndarray]
@@ -52,15 +56,15 @@ def _without_ones(shape: Shape) -> Shape:
 
 
 SAME = Layout(lambda tensor: tensor, lambda array, _: array, lambda shape: shape)
-# Without their leading axes of length 1.
+# Their tensor has leading axes of length 1 that ours lacks.
 SQUEEZED = Layout(
   lambda tensor: tensor.reshape(_without_ones(tensor.shape)),
   lambda array, shape: array.reshape(shape),
   _without_ones,
 )
-# A dense kernel, [out, in] there and [in, out] here.
+# A dense kernel, theirs [out, in] and ours [in, out].
 DENSE = Layout(_transposed, _transposed, lambda shape: shape[::-1])
-# The convolution [D, C, P, Q] that embeds patches, one dense kernel on patches here.
+# The embedding of patches, theirs a convolution [D, C, P, Q], ours dense [P Q C, D].
 PATCHES = Layout(
   _patches_to_ours,
   _patches_to_theirs,
@@ -69,16 +73,18 @@ PATCHES = Layout(
 
 
 def shuffled_pixels(patch: int, stride: int) -> Layout:
-  """Of a 1x1 convolution before a pixel shuffle, a dense layer to patches here.
+  """The layout of a layer that predicts pixels.
+
+  Theirs is a 1x1 convolution before a pixel shuffle, ours a dense layer to patches.
 
   Args:
     patch: side of a patch in pixels.
-    stride: rows and columns of patches that one pixel of the convolution becomes.
+    stride: rows and columns of patches that one output of the convolution becomes.
 
   Returns:
-    Of the kernel, [K, D, 1, 1] there and [D, K] here, and of the bias [K]; K runs
-    over channels, rows and columns there, and over patches, their rows, columns and
-    channels here.
+    A layout for the kernel, theirs [K, D, 1, 1] and ours [D, K], and for the bias [K].
+    Their K runs over channels, rows and columns; ours over patches, then the rows,
+    columns and channels of a patch.
   """
 
   def ours(tensor: np.ndarray) -> np.ndarray:
@@ -97,13 +103,13 @@ def shuffled_pixels(patch: int, stride: int) -> Layout:
   )
 
 
-class Place(NamedTuple):
-  """Where a tensor stands here, and how it is shaped there.
+class Entry(NamedTuple):
+  """The counterpart of one of their tensors.
 
   Attributes:
-    path: keys of the tree of parameters, joined by `/`.
-    shape: as it is stored there.
-    layout: how the two hold the same numbers.
+    path: of our array, the keys of the tree of parameters joined by `/`.
+    shape: of their tensor.
+    layout: converts between the two.
   """
 
   path: str
@@ -111,45 +117,45 @@ class Place(NamedTuple):
   layout: Layout = SAME
 
 
-Places = dict[str, Place]
+Entries = dict[str, Entry]  # by the names of their tensors
 
 
-def dense(theirs: str, ours: str, shape: Shape, *, bias: bool = True) -> Places:
-  """The places of a dense layer; `shape` is [out, in], as it is there."""
-  places = {f"{theirs}.weight": Place(f"{ours}/kernel", shape, DENSE)}
+def dense(theirs: str, ours: str, shape: Shape, *, bias: bool = True) -> Entries:
+  """The entries of a dense layer; `shape` is [out, in], that of their kernel."""
+  entries = {f"{theirs}.weight": Entry(f"{ours}/kernel", shape, DENSE)}
   if bias:
-    places[f"{theirs}.bias"] = Place(f"{ours}/bias", shape[:1])
-  return places
+    entries[f"{theirs}.bias"] = Entry(f"{ours}/bias", shape[:1])
+  return entries
 
 
-def patches(theirs: str, ours: str, shape: Shape, *, bias: bool = True) -> Places:
-  """The places of the embedding of patches; `shape` is [D, C, P, Q]."""
-  places = {f"{theirs}.weight": Place(f"{ours}/kernel", shape, PATCHES)}
+def patches(theirs: str, ours: str, shape: Shape, *, bias: bool = True) -> Entries:
+  """The entries of the embedding of patches; `shape` is [D, C, P, Q], theirs."""
+  entries = {f"{theirs}.weight": Entry(f"{ours}/kernel", shape, PATCHES)}
   if bias:
-    places[f"{theirs}.bias"] = Place(f"{ours}/bias", shape[:1])
-  return places
+    entries[f"{theirs}.bias"] = Entry(f"{ours}/bias", shape[:1])
+  return entries
 
 
-def norm(theirs: str, ours: str, width: int) -> Places:
-  """The places of a layer normalization."""
+def norm(theirs: str, ours: str, width: int) -> Entries:
+  """The entries of a layer normalization."""
   return {
-    f"{theirs}.weight": Place(f"{ours}/scale", (width,)),
-    f"{theirs}.bias": Place(f"{ours}/bias", (width,)),
+    f"{theirs}.weight": Entry(f"{ours}/scale", (width,)),
+    f"{theirs}.bias": Entry(f"{ours}/bias", (width,)),
   }
 
 
 def pixel_head(
   theirs: str, ours: str, *, width: int, channels: int, patch: int, stride: int = 1
-) -> Places:
-  """The places of the layer that predicts pixels, see `shuffled_pixels`."""
+) -> Entries:
+  """The entries of the layer that predicts pixels, see `shuffled_pixels`."""
   size, layout = channels * (patch * stride) ** 2, shuffled_pixels(patch, stride)
   return {
-    f"{theirs}.weight": Place(f"{ours}/kernel", (size, width, 1, 1), layout),
-    f"{theirs}.bias": Place(f"{ours}/bias", (size,), layout),
+    f"{theirs}.weight": Entry(f"{ours}/kernel", (size, width, 1, 1), layout),
+    f"{theirs}.bias": Entry(f"{ours}/bias", (size,), layout),
   }
 
 
-# The parts of a block here, and as transformers names them in the files of ViTs.
+# The names of the parts of a ViT's block, in transformers by our paths.
 VIT_NAMES: Mapping[str, str] = {
   "attention/query": "attention.attention.query",
   "attention/key": "attention.attention.key",
@@ -171,95 +177,111 @@ def vit_blocks(
   depth: int,
   key_bias: bool = True,
   names: Mapping[str, str] = VIT_NAMES,
-) -> Places:
-  """The places of the blocks of a ViT.
+) -> Entries:
+  """The entries of the blocks of a ViT.
 
   Args:
-    theirs: what stands before the number of a block there.
-    ours: what stands before `/transformer` here.
+    theirs: prefix of their names, before the number of a block.
+    ours: prefix of our paths, before `/transformer`.
     width: channels.
-    hidden: channels in the blocks' networks.
+    hidden: hidden width of the blocks' MLPs.
     depth: number of blocks.
     key_bias: whether the keys have a bias.
-    names: of the parts of a block there, by their paths here.
+    names: their names of the parts of a block, by our paths.
   """
   shapes = {"mlp/up": (hidden, width), "mlp/down": (width, hidden)}
-  places: Places = {}
+  entries: Entries = {}
   for i in range(depth):
     for part, name in names.items():
-      there, here = f"{theirs}.{i}.{name}", f"{ours}/transformer/block_{i}/{part}"
+      tensor, array = f"{theirs}.{i}.{name}", f"{ours}/transformer/block_{i}/{part}"
       if part.endswith("_norm"):
-        places |= norm(there, here, width)
+        entries |= norm(tensor, array, width)
       elif part.endswith("_scale"):
-        places[there] = Place(here, (width,))
+        entries[tensor] = Entry(array, (width,))
       else:
         bias = key_bias or part != "attention/key"
-        places |= dense(there, here, shapes.get(part, (width, width)), bias=bias)
-  return places
+        entries |= dense(tensor, array, shapes.get(part, (width, width)), bias=bias)
+  return entries
 
 
 def to_params(
-  places: Mapping[str, Place],
+  entries: Mapping[str, Entry],
   tensors: Mapping[str, np.ndarray],
   *,
   tables: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
-  """Puts tensors in their places.
+  """Converts their tensors to our parameters.
 
   Args:
-    places: by the tensors' names.
-    tensors: float32, or float16 or bfloat16, which become float32 without loss.
-    tables: tensors that are stored there and computed here, which must be the same.
+    entries: of all tensors but `tables`.
+    tensors: by name, float32, float16 or bfloat16; the last two become float32 without
+      loss.
+    tables: what the model here computes and theirs stores; equal up to rounding.
 
   Returns:
     A tree of float32 arrays.
 
   Raises:
-    UserError: tensors that are missing, unknown, misshapen or of another type; names
-      them.
+    UserError: tensors that are missing, unknown, misshapen or of another type, or a
+      table that differs; names them.
   """
   tables = {} if tables is None else tables
-  shapes = {name: place.shape for name, place in places.items()}
+  shapes = {name: entry.shape for name, entry in entries.items()}
   shapes |= {name: table.shape for name, table in tables.items()}
   check_shapes("tensors", shapes, {name: t.shape for name, t in tensors.items()})
   for name, table in tables.items():
     check_table(name, tensors[name], table)
   params: dict[str, Any] = {}
-  for name, place in places.items():
-    *parents, leaf = place.path.split("/")
+  for name, entry in entries.items():
+    *parents, leaf = entry.path.split("/")
     branch = params
     for parent in parents:
       branch = branch.setdefault(parent, {})
-    branch[leaf] = place.layout.ours(float32(name, tensors[name]))
+    branch[leaf] = entry.layout.ours(float32(name, tensors[name]))
   return params
 
 
 def to_tensors(
-  places: Mapping[str, Place], params: Mapping[str, Any]
+  entries: Mapping[str, Entry], params: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-  """The inverse of `to_params`; blocks may be separate or scanned."""
+  """Converts our parameters to their tensors, the inverse of `to_params`.
+
+  Args:
+    entries: of all arrays.
+    params: a tree of arrays, with separate or with scanned blocks.
+
+  Returns:
+    Float32 tensors by name.
+
+  Raises:
+    UserError: arrays that are missing, unknown or misshapen; names them.
+  """
   tree = unstack_blocks(jax.tree.map(np.asarray, dict(params)))
   found = {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
   check_shapes(
     "params",
-    {place.path: place.layout.our_shape(place.shape) for place in places.values()},
+    {entry.path: entry.layout.our_shape(entry.shape) for entry in entries.values()},
     {path: leaf.shape for path, leaf in found.items()},
   )
   return {
-    name: place.layout.theirs(float32(place.path, found[place.path]), place.shape)
-    for name, place in places.items()
+    name: entry.layout.theirs(float32(entry.path, found[entry.path]), entry.shape)
+    for name, entry in entries.items()
   }
 
 
 def with_class_position(
   tensors: Mapping[str, np.ndarray], token: str, positions: str
 ) -> dict[str, np.ndarray]:
-  """Makes the class token's position a part of the token, as it is here.
+  """Adds the class token's position embedding to the token, as the models here do.
 
   Args:
-    tensors: by name, unchanged.
+    tensors: by name; is not changed.
     token: name of the class token, [1, 1, D].
-    positions: name of the table [1, 1 + N, D], which loses its first row.
+    positions: name of the position table [1, 1 + N, D].
+
+  Returns:
+    The tensors, with the sum as `token`, and `positions` [1, N, D] without the class
+    token's row.
   """
   found = dict(tensors)
   if token in found and positions in found and found[positions].ndim == 3:
@@ -272,13 +294,13 @@ def with_class_position(
 def without_class_position(
   tensors: Mapping[str, np.ndarray], positions: str
 ) -> dict[str, np.ndarray]:
-  """The inverse of `with_class_position` that makes the class token's position 0."""
+  """The inverse of `with_class_position`: the class token's position embedding is 0."""
   table = np.pad(tensors[positions], ((0, 0), (1, 0), (0, 0)))
   return {**tensors, positions: table}
 
 
 def float32(name: str, array: np.ndarray) -> np.ndarray:
-  """Widens the types that float32 holds without loss."""
+  """Converts float32, float16 or bfloat16 to float32; raises on other types."""
   if array.dtype not in (np.float32, np.float16, jnp.bfloat16):
     raise UserError(f"{name!r} is {array.dtype}: expected float32, float16 or bfloat16")
   return array.astype(np.float32)
@@ -291,21 +313,21 @@ def check_config(
   defaults: Mapping[str, Any],
   fixed: Mapping[str, Any],
 ) -> dict[str, Any]:
-  """Reads a `config.json`.
+  """Checks the content of a `config.json`.
 
   Args:
-    config: its content.
-    model_type: which it must be of.
-    defaults: of the keys that matter, what they are where it is silent. A value has
-      to be of its default's type; integers are positive.
-    fixed: the only values of some of them that the model here can take.
+    config: the content.
+    model_type: that it must have.
+    defaults: the keys to read, with their values if they are absent. A value must have
+      the type of its default; integers must be positive.
+    fixed: the only supported values of some of these keys.
 
   Returns:
-    The keys of `defaults`; if they are among these, `image_size` as a pair and
-    `patch_size` as one number.
+    The values of the keys of `defaults`, with `image_size` as a pair and `patch_size`
+    as one number.
 
   Raises:
-    UserError: names the key.
+    UserError: another model type, or an unsupported value; names the key.
   """
   if config.get("model_type") != model_type:
     raise UserError(f"model_type={config.get('model_type')!r}: expected {model_type!r}")
@@ -327,7 +349,15 @@ def check_config(
 
 
 def square(size: tuple[int, ...], key: str = "patch_size") -> int:
-  """The side of what has to be square there."""
+  """The side of a size that transformers requires to be square.
+
+  Args:
+    size: both sides.
+    key: that the message names.
+
+  Raises:
+    UserError: the sides differ.
+  """
   side, other_side = size
   if side != other_side:
     raise UserError(f"{key}={side}x{other_side}: transformers takes squares only")
@@ -335,7 +365,15 @@ def square(size: tuple[int, ...], key: str = "patch_size") -> int:
 
 
 def sides(key: str, value: Any) -> tuple[int, int]:
-  """Reads a size that is one number for both sides, or a list of two."""
+  """Both sides of a size that is one number or a list of two.
+
+  Args:
+    key: that the message names.
+    value: of the key.
+
+  Raises:
+    UserError: anything else, or a side below 1.
+  """
   pair = value if isinstance(value, list | tuple) else (value, value)
   if len(pair) != 2 or any(type(side) is not int or side < 1 for side in pair):
     raise UserError(f"{key}={value!r}: expected positive integers")
@@ -343,20 +381,29 @@ def sides(key: str, value: Any) -> tuple[int, int]:
 
 
 def one_or_two(size: tuple[int, ...]) -> Any:
-  """A size as configs write it: one number where both sides are the same."""
+  """A size as configs write it: one number if both sides are equal."""
   return size[0] if size[0] == size[1] else list(size)
 
 
 def check_table(name: str, found: np.ndarray, table: np.ndarray) -> None:
-  """Raises a `UserError` unless a position table is what the model here computes."""
-  # Tables that were computed in float32 err by a few roundings of angles of some
-  # dozen radians, less than 1e-5; bfloat16 rounds numbers below 1 by up to 2e-3.
-  off = float(np.abs(float32(name, found) - table).max())
+  """Checks that a position table is equal to the one that the model here computes.
+
+  Args:
+    name: of their tensor.
+    found: their tensor.
+    table: as the model here computes it.
+
+  Raises:
+    UserError: they differ by more than rounding.
+  """
+  # In tables that were computed in float32, angles of some dozen radians were rounded a
+  # few times, an error below 1e-5; bfloat16 rounds numbers below 1 by up to 2e-3.
+  error = float(np.abs(float32(name, found) - table).max())
   tolerance = 1e-5 if found.dtype == np.float32 else 4e-3
-  if not off <= tolerance:
+  if not error <= tolerance:
     hint = "" if found.any() else " (it is all zeros: it was never initialized)"
     raise UserError(
-      f"{name!r} is {off:.2g} off the sine-cosine table that this model "
+      f"{name!r} is {error:.2g} off the sine-cosine table that this model "
       f"computes, more than {tolerance:.2g}{hint}"
     )
 
@@ -364,8 +411,17 @@ def check_table(name: str, found: np.ndarray, table: np.ndarray) -> None:
 def check_shapes(
   role: str, expected: Mapping[str, Shape], found: Mapping[str, Shape]
 ) -> None:
-  """Raises one error that names what is missing, unknown and misshapen."""
-  complaints = [
+  """Checks names and shapes.
+
+  Args:
+    role: what they are, for the message.
+    expected: shapes by name.
+    found: shapes by name.
+
+  Raises:
+    UserError: names that are missing, unknown or misshapen, all in one message.
+  """
+  problems = [
     ("missing", [n for n in expected if n not in found]),
     ("unknown", [n for n in found if n not in expected]),
     (
@@ -377,9 +433,9 @@ def check_shapes(
       ],
     ),
   ]
-  said = [f"{len(names)} {kind} ({_few(names)})" for kind, names in complaints if names]
-  if said:
-    raise UserError(f"{role} do not fit the config: {'; '.join(said)}")
+  listed = [f"{len(names)} {kind} ({_few(names)})" for kind, names in problems if names]
+  if listed:
+    raise UserError(f"{role} do not fit the config: {'; '.join(listed)}")
 
 
 def _check_value(key: str, value: Any, default: Any) -> None:

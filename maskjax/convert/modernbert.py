@@ -1,7 +1,7 @@
-"""Masked language models as `ModernBertForMaskedLM` of transformers has them.
+"""Converts `ModernBertForMaskedLM` of Hugging Face Transformers.
 
-Queries, keys and values are one tensor there, as are the two layers that the gated
-networks begin with.
+There, queries, keys and values are one tensor, as are the first two layers of a gated
+MLP.
 """
 
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from maskjax.convert import bert, layout, texts
-from maskjax.convert.layout import DENSE, Place
+from maskjax.convert.layout import DENSE, Entry
 from maskjax.errors import UserError
 
 MODEL_TYPE = "modernbert"
 OBJECTIVE = bert.OBJECTIVE
 EXPORTS = bert.EXPORTS
 
-# What `ModernBertConfig` takes where its config.json is silent.
+# Defaults of `ModernBertConfig` for keys that `config.json` lacks.
 DEFAULTS: Mapping[str, Any] = {
   "attention_bias": False,
   "classifier_activation": "gelu",
@@ -42,13 +42,13 @@ FIXED: Mapping[str, Any] = {
   if key.endswith("bias") or key.endswith("activation")
 }
 
-# What a layer of each type is called there, and its base of rotary positions.
+# The types of layers in transformers, and the default bases of their rotary positions.
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 BASES: Mapping[str, float] = {GLOBAL: 160_000.0, LOCAL: 10_000.0}
-# How older files name them.
+# Keys of the bases in older files.
 OLD_BASES = {"global_rope_theta": GLOBAL, "local_rope_theta": LOCAL}
 
-# What one tensor there holds, in its order.
+# Their tensors that hold several of our arrays, in this order.
 FUSED: Mapping[str, tuple[str, ...]] = {
   "attn.Wqkv": ("attention/query", "attention/key", "attention/value"),
   "mlp.Wi": ("mlp/up", "mlp/gate"),
@@ -65,12 +65,13 @@ def from_hf(
     tensors: its tensors by name, see `layout.to_params`.
 
   Returns:
-    Keyword arguments for `maskjax.systems.bert`, which say nothing of masks, and the
-    parameters of its model: a tree of float32 arrays with separate blocks.
+    Keyword arguments for `maskjax.systems.bert` (all but those of
+    masking), and the parameters of its model: a tree of float32 arrays with separate
+    blocks.
 
   Raises:
-    UserError: a config that the model here cannot follow, or tensors that do not fit
-      it. Names the key or the tensors.
+    UserError: a config that the model here does not support, or tensors that do not
+      fit it. Names the key or the tensors.
   """
   types, bases, pad = _types(config), _bases(config), texts.pad_of(config, PAD)
   config = layout.check_config(
@@ -96,7 +97,7 @@ def from_hf(
     if parts and len(found[name]) % len(parts) == 0:
       rows = np.split(found.pop(name), len(parts))
       found |= {f"{name}/{part}": t for part, t in zip(parts, rows, strict=True)}
-  return hyperparameters, layout.to_params(_places(config), found)
+  return hyperparameters, layout.to_params(_entries(config), found)
 
 
 def to_hf(
@@ -113,7 +114,7 @@ def to_hf(
     The content of `config.json`, and the tensors by name.
 
   Raises:
-    UserError: a network that transformers has no word for, or parameters that are not
+    UserError: a network that transformers cannot represent, or parameters that are not
       those of the hyperparameters. Names the key or the arrays.
   """
   encoder = texts.encoder_of(hyperparameters)
@@ -133,7 +134,7 @@ def to_hf(
   pad = hyperparameters.get("pad_id", 0)
   config = {
     **DEFAULTS,
-    # Theirs are of their own vocabulary.
+    # The defaults of transformers belong to its own vocabulary.
     **{f"{role}_token_id": None for role in ("bos", "cls", "eos", "sep")},
     **texts.config_of(
       encoder, MODEL_TYPE, "ModernBertForMaskedLM", pad=pad, epsilon="norm_eps"
@@ -145,7 +146,7 @@ def to_hf(
       for kind, base in {**BASES, **found}.items()
     },
   }
-  tensors = layout.to_tensors(_places(config), params)
+  tensors = layout.to_tensors(_entries(config), params)
   for i in depth:
     for fused, parts in FUSED.items():
       name = f"model.layers.{i}.{fused}.weight"
@@ -154,7 +155,7 @@ def to_hf(
 
 
 def _types(config: Mapping[str, Any]) -> list[str]:
-  """The type of each layer, of `layer_types` or as older files have it."""
+  """The type of each layer, from `layer_types` or from the keys of older files."""
   if config.get("layer_types") is None:
     depth = config.get("num_hidden_layers", DEFAULTS["num_hidden_layers"])
     every = config.get("global_attn_every_n_layers", 3)
@@ -166,7 +167,7 @@ def _types(config: Mapping[str, Any]) -> list[str]:
 
 
 def _bases(config: Mapping[str, Any]) -> dict[str, float]:
-  """The base of each type's rotary positions."""
+  """The base of rotary positions of each type of layer."""
   bases = dict(BASES)
   for key, kind in OLD_BASES.items():
     bases[kind] = config.get(key, bases[kind])
@@ -180,39 +181,39 @@ def _bases(config: Mapping[str, Any]) -> dict[str, float]:
   return {kind: float(base) for kind, base in bases.items()}
 
 
-def _places(config: Mapping[str, Any]) -> layout.Places:
-  """Where each tensor stands, with fused ones in parts."""
+def _entries(config: Mapping[str, Any]) -> layout.Entries:
+  """The entries of all tensors, with fused tensors split into parts."""
   width, vocab_size = config["hidden_size"], config["vocab_size"]
   shapes = {
     **{part: (width, width) for part in FUSED["attn.Wqkv"]},
     **{part: (config["intermediate_size"], width) for part in FUSED["mlp.Wi"]},
   }
 
-  def scale(theirs: str, ours: str) -> layout.Places:
-    return {f"{theirs}.weight": Place(f"{ours}/scale", (width,))}
+  def scale(theirs: str, ours: str) -> layout.Entries:
+    return {f"{theirs}.weight": Entry(f"{ours}/scale", (width,))}
 
-  places: layout.Places = {
-    "model.embeddings.tok_embeddings.weight": Place(
+  entries: layout.Entries = {
+    "model.embeddings.tok_embeddings.weight": Entry(
       "encoder/tokens", (vocab_size, width)
     ),
     **scale("model.embeddings.norm", "encoder/embed_norm"),
     **scale("model.final_norm", "encoder/norm"),
     **layout.dense("head.dense", "head/dense", (width, width), bias=False),
     **scale("head.norm", "head/norm"),
-    "decoder.bias": Place("head/bias", (vocab_size,)),
+    "decoder.bias": Entry("head/bias", (vocab_size,)),
   }
   for i in range(config["num_hidden_layers"]):
-    there, here = f"model.layers.{i}", f"encoder/transformer/block_{i}"
+    theirs, ours = f"model.layers.{i}", f"encoder/transformer/block_{i}"
     for fused, parts in FUSED.items():
       for part in parts:
-        place = Place(f"{here}/{part}/kernel", shapes[part], DENSE)
-        places[f"{there}.{fused}.weight/{part}"] = place
-    places |= layout.dense(
-      f"{there}.attn.Wo", f"{here}/attention/out", (width, width), bias=False
+        entry = Entry(f"{ours}/{part}/kernel", shapes[part], DENSE)
+        entries[f"{theirs}.{fused}.weight/{part}"] = entry
+    entries |= layout.dense(
+      f"{theirs}.attn.Wo", f"{ours}/attention/out", (width, width), bias=False
     )
     down = (width, config["intermediate_size"])
-    places |= layout.dense(f"{there}.mlp.Wo", f"{here}/mlp/down", down, bias=False)
+    entries |= layout.dense(f"{theirs}.mlp.Wo", f"{ours}/mlp/down", down, bias=False)
     if i:
-      places |= scale(f"{there}.attn_norm", f"{here}/attention_norm")
-    places |= scale(f"{there}.mlp_norm", f"{here}/mlp_norm")
-  return places
+      entries |= scale(f"{theirs}.attn_norm", f"{ours}/attention_norm")
+    entries |= scale(f"{theirs}.mlp_norm", f"{ours}/mlp_norm")
+  return entries

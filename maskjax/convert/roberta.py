@@ -1,7 +1,7 @@
-"""Masked language models as `RobertaForMaskedLM` of transformers has them.
+"""Converts `RobertaForMaskedLM` of Hugging Face Transformers.
 
-The layout is that of BERT. Its first place has the row of the table of positions after
-that of the token of padding: the third one.
+The layout is that of BERT, but the first position has the row of the position table
+after that of the padding token's id: the third row.
 """
 
 import functools

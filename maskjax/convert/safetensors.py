@@ -37,13 +37,13 @@ def read(
     (bfloat16 is that of `ml_dtypes`).
 
   Raises:
-    UserError: a file is missing, broken, or not what another one says; names it.
+    UserError: a file is missing or broken, or lacks a tensor of the index; names it.
   """
   folder = Path(folder)
   if not folder.is_dir():
     raise UserError(f"no folder {str(folder)!r}: expected one with {CONFIG}")
   config = _read_json(folder / CONFIG)
-  # As transformers does: the single file counts where there are both.
+  # As in transformers: if there are both, the single file is read.
   if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
     return config, _read_tensors(folder / WEIGHTS)
   index = folder / INDEX
@@ -61,7 +61,7 @@ def read(
     for name in names[shard]:
       if name not in held:
         raise UserError(
-          f"{folder / shard}: no tensor {name!r}, which {INDEX} puts there"
+          f"{folder / shard}: no tensor {name!r}, which {INDEX} lists in it"
         )
       tensors[name] = held[name]
   return config, tensors
@@ -74,16 +74,18 @@ def write(
   *,
   max_shard_bytes: int = 5 * 10**9,
 ) -> None:
-  """Writes a folder that `read` and transformers read; all of it or nothing.
+  """Writes a folder that `read` and transformers can read.
+
+  On an error no folder is left.
 
   Args:
     folder: must not exist, or be empty; missing parents are made.
-    config: what `config.json` is to hold.
-    tensors: each tensor by its name.
-    max_shard_bytes: a file holds more only where one tensor alone does.
+    config: content of `config.json`.
+    tensors: by name.
+    max_shard_bytes: largest size of a file; a larger tensor gets a file of its own.
 
   Raises:
-    UserError: the folder is in use, or cannot be written; names it.
+    UserError: the folder is not empty, or cannot be written; names it.
 
   Example:
     >>> with tempfile.TemporaryDirectory() as scratch:
@@ -96,8 +98,8 @@ def write(
   target = Path(folder).absolute()
   if target.exists() and not (target.is_dir() and not any(target.iterdir())):
     raise UserError(f"{folder}: exists already; expected a new or an empty folder")
-  # Other errors than those of the file system are of safetensors itself, or
-  # of a config that JSON does not know.
+  # Errors that are not of the file system come from safetensors, or from a config that
+  # JSON cannot represent.
   try:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as scratch:
@@ -123,11 +125,11 @@ def _write_files(
   if len(shards) < 2:
     shards, files = [dict(tensors)], [WEIGHTS]
   for file, shard in zip(files, shards, strict=True):
-    # safetensors writes the memory of a transposed view as it lies, that is,
-    # in the wrong order and without a word.
+    # safetensors ignores the strides of a transposed view, and would write its numbers
+    # in the wrong order without an error.
     dense = {name: np.asarray(shard[name], order="C") for name in shard}
     save_file(dense, folder / file, metadata={"format": "pt"})
-    # It also keeps other users of the machine from reading the file.
+    # safetensors makes a file that other users of the machine cannot read.
     shutil.copymode(folder / CONFIG, folder / file)
   if len(shards) > 1:
     index = {
@@ -142,7 +144,7 @@ def _write_files(
 def _split(
   tensors: Mapping[str, np.ndarray], max_bytes: int
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Fills one shard after the other, in the order of the names."""
+  """Splits tensors into shards, in the order of their names."""
   shard: dict[str, np.ndarray] = {}
   held = 0
   for name in sorted(tensors):
@@ -158,8 +160,8 @@ def _split(
 def _read_tensors(path: Path) -> dict[str, np.ndarray]:
   if not path.is_file():
     raise UserError(f"no file {str(path)!r}: weights are read from safetensors only")
-  # safetensors raises whatever NumPy raises for the types that it lacks, beside
-  # its own errors for broken files.
+  # Beside its own errors for broken files, safetensors raises those of NumPy for types
+  # that NumPy lacks.
   try:
     with safe_open(path, framework="numpy") as file:
       return {name: file.get_tensor(name) for name in file.keys()}

@@ -1,7 +1,6 @@
-"""SimMIM's weights as `SwinForMaskedImageModeling` of transformers has them.
+"""Converts `SwinForMaskedImageModeling` of Hugging Face Transformers, SimMIM on Swin.
 
-Its sequel's, of `maskjax.convert.swinv2_mim`, differ in the names of what differs in
-the networks.
+Swin v2, see `maskjax.convert.swinv2_mim`, has other names where its network differs.
 """
 
 from collections.abc import Mapping
@@ -10,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from maskjax.convert import layout
-from maskjax.convert.layout import Place
+from maskjax.convert.layout import Entry
 from maskjax.errors import UserError
 from maskjax.systems import simmim
 
 MODEL_TYPE = "swin"
 OBJECTIVE = "simmim"
 
-# What `SwinConfig` and `Swinv2Config` take where their config.json is silent.
+# Defaults of `SwinConfig` and `Swinv2Config` for keys that `config.json` lacks.
 DEFAULTS: Mapping[str, Any] = {
   "attention_probs_dropout_prob": 0.0,
   "depths": (2, 2, 6, 2),
@@ -36,8 +35,8 @@ DEFAULTS: Mapping[str, Any] = {
   "window_size": 7,
 }
 
-# The only values of these that the model here can take. Some of the normalizations
-# there have this epsilon whatever `layer_norm_eps` says.
+# The only values of these keys that the model here supports. Some of the normalizations
+# in transformers have this epsilon and ignore `layer_norm_eps`.
 FIXED: Mapping[str, Any] = {
   "attention_probs_dropout_prob": 0.0,
   "hidden_act": "gelu",
@@ -47,7 +46,7 @@ FIXED: Mapping[str, Any] = {
   "use_absolute_embeddings": False,
 }
 
-# What old files hold beside the weights; it follows from the window.
+# The last parts of names of tensors that older files hold, computed from the window.
 COMPUTED = ("relative_position_index", "relative_coords_table", "attn_mask")
 
 
@@ -61,12 +60,12 @@ def from_hf(
     tensors: its tensors by name, see `layout.to_params`.
 
   Returns:
-    Keyword arguments for `maskjax.systems.simmim`, which say nothing of masks, and
-    the parameters of its model: a tree of float32 arrays.
+    Keyword arguments for `maskjax.systems.simmim` (all but those of
+    masking), and the parameters of its model: a tree of float32 arrays.
 
   Raises:
-    UserError: a config that the model here cannot follow, or tensors that do not fit
-      it. Names the key or the tensors.
+    UserError: a config that the model here does not support, or tensors that do not
+      fit it. Names the key or the tensors.
   """
   return read(MODEL_TYPE, config, tensors)
 
@@ -78,14 +77,14 @@ def to_hf(
 
   Args:
     hyperparameters: keyword arguments of `maskjax.systems.simmim`. Those that do
-      not shape the network are left out.
+      not shape the network are ignored.
     params: the parameters of its model.
 
   Returns:
     The content of `config.json`, and the tensors by name.
 
   Raises:
-    UserError: a network that transformers has no word for, or parameters that are not
+    UserError: a network that transformers cannot represent, or parameters that are not
       those of the hyperparameters. Names the key or the arrays.
   """
   return write(MODEL_TYPE, hyperparameters, params)
@@ -94,7 +93,7 @@ def to_hf(
 def read(
   model_type: str, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """As `from_hf`, of either version."""
+  """As `from_hf`, for `swin` or `swinv2`."""
   config = layout.check_config(
     config, model_type=model_type, defaults=DEFAULTS, fixed=FIXED
   )
@@ -116,18 +115,18 @@ def read(
   stride = config["patch_size"] * objective.model.stride
   if config["encoder_stride"] != stride:
     raise UserError(
-      f"encoder_stride={config['encoder_stride']}: expected {stride}, what a token of "
-      "the last stage stands for"
+      f"encoder_stride={config['encoder_stride']}: expected {stride}, the side of the "
+      "pixels of a token of the last stage"
     )
-  places = _places(model_type, config)
+  entries = _entries(model_type, config)
   kept = {n: t for n, t in tensors.items() if n.rpartition(".")[2] not in COMPUTED}
-  return hyperparameters, layout.to_params(places, kept)
+  return hyperparameters, layout.to_params(entries, kept)
 
 
 def write(
   model_type: str, hyperparameters: Mapping[str, Any], params: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """As `to_hf`, of either version."""
+  """As `to_hf`, for `swin` or `swinv2`."""
   objective = simmim(**hyperparameters)
   encoder, patch = objective.model.encoder, layout.square(objective.patches.size)
   if encoder.norm_every:
@@ -151,16 +150,16 @@ def write(
     "window_size": encoder.window,
   }
   layout.check_config(config, model_type=model_type, defaults=DEFAULTS, fixed=FIXED)
-  return config, layout.to_tensors(_places(model_type, config), params)
+  return config, layout.to_tensors(_entries(model_type, config), params)
 
 
-def _places(model_type: str, config: Mapping[str, Any]) -> layout.Places:
-  """Where each tensor stands."""
+def _entries(model_type: str, config: Mapping[str, Any]) -> layout.Entries:
+  """The entries of all tensors."""
   width, patch = config["embed_dim"], config["patch_size"]
   channels, depths = config["num_channels"], config["depths"]
   embeddings = f"{model_type}.embeddings"
-  places = {
-    f"{embeddings}.mask_token": Place(
+  entries = {
+    f"{embeddings}.mask_token": Entry(
       "encoder/mask_token", (1, 1, width), layout.SQUEEZED
     ),
     **layout.patches(
@@ -172,24 +171,24 @@ def _places(model_type: str, config: Mapping[str, Any]) -> layout.Places:
   }
   second = model_type == "swinv2"
   for stage, (depth, heads) in enumerate(zip(depths, config["num_heads"], strict=True)):
-    there = f"{model_type}.encoder.layers.{stage}"
+    theirs = f"{model_type}.encoder.layers.{stage}"
     if stage:
-      merging, here = f"{model_type}.encoder.layers.{stage - 1}", f"merging_{stage}"
-      places |= layout.dense(
+      merging, ours = f"{model_type}.encoder.layers.{stage - 1}", f"merging_{stage}"
+      entries |= layout.dense(
         f"{merging}.downsample.reduction",
-        f"encoder/{here}/dense",
+        f"encoder/{ours}/dense",
         (2 * width, 4 * width),
         bias=False,
       )
       width *= 2
-      places |= layout.norm(
+      entries |= layout.norm(
         f"{merging}.downsample.norm",
-        f"encoder/{here}/norm",
+        f"encoder/{ours}/norm",
         width if second else 2 * width,
       )
     for i in range(depth):
-      places |= _block(
-        f"{there}.blocks.{i}",
+      entries |= _block(
+        f"{theirs}.blocks.{i}",
         f"encoder/stage_{stage}_block_{i}",
         width=width,
         heads=heads,
@@ -198,7 +197,7 @@ def _places(model_type: str, config: Mapping[str, Any]) -> layout.Places:
         second=second,
       )
   return {
-    **places,
+    **entries,
     **layout.norm(f"{model_type}.layernorm", "encoder/norm", width),
     **layout.pixel_head(
       "decoder.0",
@@ -212,49 +211,49 @@ def _places(model_type: str, config: Mapping[str, Any]) -> layout.Places:
 
 
 def _block(
-  there: str,
-  here: str,
+  theirs: str,
+  ours: str,
   *,
   width: int,
   heads: int,
   hidden: int,
   window: int,
   second: bool,
-) -> layout.Places:
-  attention = f"{there}.attention.self"
-  places: layout.Places = {}
+) -> layout.Entries:
+  attention = f"{theirs}.attention.self"
+  entries: layout.Entries = {}
   for name in ("query", "key", "value"):
-    places |= layout.dense(
+    entries |= layout.dense(
       f"{attention}.{name}",
-      f"{here}/attention/{name}",
+      f"{ours}/attention/{name}",
       (width, width),
       bias=not second or name != "key",
     )
   if second:
     bias = f"{attention}.continuous_position_bias_mlp"
-    places |= {
-      f"{attention}.logit_scale": Place(f"{here}/attention/logit_scale", (heads, 1, 1)),
-      **layout.dense(f"{bias}.0", f"{here}/relative/up", (512, 2)),
-      **layout.dense(f"{bias}.2", f"{here}/relative/down", (heads, 512), bias=False),
+    entries |= {
+      f"{attention}.logit_scale": Entry(f"{ours}/attention/logit_scale", (heads, 1, 1)),
+      **layout.dense(f"{bias}.0", f"{ours}/relative/up", (512, 2)),
+      **layout.dense(f"{bias}.2", f"{ours}/relative/down", (heads, 512), bias=False),
     }
   else:
-    places[f"{attention}.relative_position_bias_table"] = Place(
-      f"{here}/relative/table", ((2 * window - 1) ** 2, heads)
+    entries[f"{attention}.relative_position_bias_table"] = Entry(
+      f"{ours}/relative/table", ((2 * window - 1) ** 2, heads)
     )
   return {
-    **places,
+    **entries,
     **layout.dense(
-      f"{there}.attention.output.dense", f"{here}/attention/out", (width, width)
+      f"{theirs}.attention.output.dense", f"{ours}/attention/out", (width, width)
     ),
-    **layout.dense(f"{there}.intermediate.dense", f"{here}/mlp/up", (hidden, width)),
-    **layout.dense(f"{there}.output.dense", f"{here}/mlp/down", (width, hidden)),
-    **layout.norm(f"{there}.layernorm_before", f"{here}/attention_norm", width),
-    **layout.norm(f"{there}.layernorm_after", f"{here}/mlp_norm", width),
+    **layout.dense(f"{theirs}.intermediate.dense", f"{ours}/mlp/up", (hidden, width)),
+    **layout.dense(f"{theirs}.output.dense", f"{ours}/mlp/down", (width, hidden)),
+    **layout.norm(f"{theirs}.layernorm_before", f"{ours}/attention_norm", width),
+    **layout.norm(f"{theirs}.layernorm_after", f"{ours}/mlp_norm", width),
   }
 
 
 def _hidden(width: int, mlp_ratio: float) -> int:
-  """Which the two libraries round in their own ways."""
+  """The hidden width, which must be whole: the two libraries round differently."""
   hidden = width * mlp_ratio
   if hidden != round(hidden):
     raise UserError(f"mlp_ratio={mlp_ratio}: expected a whole multiple of {width}")

@@ -1,4 +1,4 @@
-"""SimMIM's weights as `Swinv2ForMaskedImageModeling` of transformers has them."""
+"""Converts `Swinv2ForMaskedImageModeling` of Hugging Face Transformers, SimMIM."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ OBJECTIVE = "simmim"
 def from_hf(
   config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """As `maskjax.convert.swin_mim.from_hf`, without windows of an earlier run."""
+  """As `maskjax.convert.swin_mim.from_hf`; pretrained window sizes must be 0."""
   before = config.get("pretrained_window_sizes")
   if before and any(before):
     raise UserError(f"pretrained_window_sizes={before}: expected zeros")

@@ -1,4 +1,4 @@
-"""What the layouts of text encoders have in common."""
+"""What the converters of text encoders share."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,18 +19,18 @@ def hyperparameters_of(
   epsilon: str = "layer_norm_eps",
   **encoder: Any,
 ) -> dict[str, Any]:
-  """What all text systems need to know of a network.
+  """The hyperparameters of a network that all text systems have.
 
   Args:
-    config: the content of `config.json`, nothing left out.
+    config: a checked `config.json`, with all keys.
     kind: of the encoder.
-    pad: see `pad_of`.
+    pad: id of the padding token, see `pad_of`.
     length: tokens of a row; `max_position_embeddings` when None.
-    epsilon: what `norm_epsilon` is called there.
-    **encoder: what else the encoder has.
+    epsilon: key of `config` that is `norm_epsilon` here.
+    **encoder: further hyperparameters of the encoder.
 
   Raises:
-    UserError: what does not fit together; names the key.
+    UserError: they do not fit together; names the key.
   """
   hyperparameters = {
     "vocab_size": config["vocab_size"],
@@ -46,7 +46,7 @@ def hyperparameters_of(
     "norm_epsilon": config[epsilon],
     "mlp_ratio": config["intermediate_size"] / config["hidden_size"],
   }
-  encoder_of(hyperparameters)  # says what does not fit together
+  encoder_of(hyperparameters)  # raises if they do not fit together
   return hyperparameters
 
 
@@ -58,7 +58,18 @@ def config_of(
   pad: int,
   epsilon: str = "layer_norm_eps",
 ) -> dict[str, Any]:
-  """The inverse of `hyperparameters_of`: what all have in their `config.json`."""
+  """The inverse of `hyperparameters_of`.
+
+  Args:
+    encoder: the encoder.
+    model_type: as `config.json` names it.
+    architecture: the class in transformers.
+    pad: id of the padding token.
+    epsilon: key that is `norm_epsilon` here.
+
+  Returns:
+    The entries of `config.json` that all text encoders have.
+  """
   return {
     "architectures": [architecture],
     "dtype": "float32",
@@ -82,20 +93,37 @@ def encoder_of(hyperparameters: Mapping[str, Any]) -> TextEncoder:
 
 
 def hidden_size(encoder: TextEncoder) -> int:
-  """Channels in the blocks' networks."""
+  """The hidden width of the blocks' MLPs."""
   return round(encoder.width * encoder.options.mlp_ratio)
 
 
 def pad_of(config: Mapping[str, Any], default: int) -> int:
-  """The token of padding, as a `config.json` has it."""
+  """The id of the padding token.
+
+  Args:
+    config: the content of `config.json`.
+    default: used if it has no `pad_token_id`.
+
+  Raises:
+    UserError: it is not a token id.
+  """
   pad = config.get("pad_token_id", default)
   if type(pad) is not int or pad < 0:
-    raise UserError(f"pad_token_id={pad!r}: expected a token")
+    raise UserError(f"pad_token_id={pad!r}: expected a token id")
   return pad
 
 
 def check_kind(encoder: TextEncoder, kind: str, fields: Sequence[str]) -> None:
-  """Raises a `UserError` where an encoder is not of a kind, in some fields of it."""
+  """Checks that an encoder is of a kind that transformers has.
+
+  Args:
+    encoder: the encoder.
+    kind: a key of `KINDS`.
+    fields: of the encoder to check, beside the options of its blocks.
+
+  Raises:
+    UserError: a field or option has another value; names it.
+  """
   of_blocks = dataclasses.asdict(encoder.options)
   always = ("gated", "norm_first", "activation", "layer_scale", "key_bias")
   for key in (*fields, *always):

@@ -1,6 +1,6 @@
-"""ViTs, such as DINO's, as `ViTModel` of Hugging Face Transformers has them.
+"""Converts `ViTModel` of Hugging Face Transformers, for example DINO's ViTs.
 
-The class token's pooled form and the heads of classifiers are left.
+The pooler and the heads of classifiers are not converted.
 """
 
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from maskjax.convert import encoders, layout
-from maskjax.convert.layout import Place
+from maskjax.convert.layout import Entry
 
 MODEL_TYPE = "vit"
 OBJECTIVE = "vit"
 
-# What `ViTConfig` takes where its config.json is silent.
+# Defaults of `ViTConfig` for keys that `config.json` lacks.
 DEFAULTS: Mapping[str, Any] = {
   "hidden_act": "gelu",
   "hidden_size": 768,
@@ -42,7 +42,8 @@ def from_hf(
     Keyword arguments for `maskjax.objectives.vit`, and a tree of float32 arrays.
 
   Raises:
-    UserError: a config or tensors that the model here cannot follow; names them.
+    UserError: a config that the model here does not support, or tensors that do not
+      fit it; names the key or the tensors.
   """
   config = layout.check_config(
     config, model_type=MODEL_TYPE, defaults=DEFAULTS, fixed={"qkv_bias": True}
@@ -51,7 +52,7 @@ def from_hf(
   return (
     encoders.hyperparameters(MODEL_TYPE, config, hidden_size=hidden_size),
     encoders.to_params(
-      _places(config),
+      _entries(config),
       tensors,
       prefix="vit.",
       unused=("pooler.dense.weight", "pooler.dense.bias"),
@@ -62,7 +63,7 @@ def from_hf(
 def to_hf(
   hyperparameters: Mapping[str, Any], params: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """The inverse of `from_hf`; transformers makes the pooling layer anew."""
+  """The inverse of `from_hf`, without a pooler, which transformers initializes."""
   config = encoders.config_of(hyperparameters)
   ratio = hyperparameters.get("mlp_ratio", 4.0)
   config |= {
@@ -71,15 +72,15 @@ def to_hf(
     "model_type": MODEL_TYPE,
     "qkv_bias": True,
   }
-  return config, encoders.to_tensors(_places(config), params)
+  return config, encoders.to_tensors(_entries(config), params)
 
 
-def _places(config: Mapping[str, Any]) -> layout.Places:
+def _entries(config: Mapping[str, Any]) -> layout.Entries:
   width, count = config["hidden_size"], 1 + encoders.num_patches(config)
   return {
-    "embeddings.cls_token": Place("encoder/cls", (1, 1, width), encoders.TOKEN),
-    "embeddings.position_embeddings": Place(
+    "embeddings.cls_token": Entry("encoder/cls", (1, 1, width), encoders.TOKEN),
+    "embeddings.position_embeddings": Entry(
       "encoder/positions", (1, count, width), encoders.TABLE
     ),
-    **encoders.vit_places(config),
+    **encoders.vit_entries(config),
   }

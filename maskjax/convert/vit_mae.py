@@ -1,9 +1,8 @@
-"""MAE's weights as `ViTMAEForPreTraining` of Hugging Face Transformers has them.
+"""Converts `ViTMAEForPreTraining` of Hugging Face Transformers, MAE.
 
-The two hold the same numbers: dense kernels are transposed, and the convolution
-that embeds patches is one dense kernel on patches. The sine-cosine position
-tables, which are stored there, are computed here. Reading and writing back
-changes no bit of float32 weights.
+Dense kernels are transposed, and the convolution that embeds patches becomes a dense
+kernel on patches. The sine-cosine position tables, which transformers stores, are
+computed here. Importing and exporting changes no bit of float32 weights.
 """
 
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from maskjax.convert import layout
-from maskjax.convert.layout import Place
+from maskjax.convert.layout import Entry
 from maskjax.errors import UserError
 from maskjax.systems import mae
 from maskjax.tokens import grid_of, sincos
@@ -21,7 +20,7 @@ from maskjax.tokens.patches import per_side
 MODEL_TYPE = "vit_mae"
 OBJECTIVE = "mae"
 
-# What `ViTMAEConfig` takes where its config.json is silent.
+# Defaults of `ViTMAEConfig` for keys that `config.json` lacks.
 DEFAULTS: Mapping[str, Any] = {
   "attention_probs_dropout_prob": 0.0,
   "decoder_hidden_size": 512,
@@ -43,7 +42,7 @@ DEFAULTS: Mapping[str, Any] = {
   "qkv_bias": True,
 }
 
-# The only values of these that the model here can take.
+# The only values of these keys that the model here supports.
 FIXED: Mapping[str, Any] = {
   "attention_probs_dropout_prob": 0.0,
   "hidden_act": "gelu",
@@ -68,9 +67,9 @@ def from_hf(
     model: a tree of float32 arrays with separate blocks.
 
   Raises:
-    UserError: a config that the model here cannot follow; tensors that are
-      missing, unknown, misshapen or of another type; position tables that are
-      not the sine-cosine ones. Names the key or the tensors.
+    UserError: a config that the model here does not support; tensors that are missing,
+      unknown, misshapen or of another type; position tables that are not the
+      sine-cosine ones. Names the key or the tensors.
   """
   config = _checked(config)
   height, width = config["image_size"]
@@ -94,7 +93,7 @@ def from_hf(
     "norm_epsilon": config["layer_norm_eps"],
     "mlp_ratio": mlp_ratio,
   }
-  mae(**hyperparameters)  # says what does not fit together
+  mae(**hyperparameters)  # raises if they do not fit together
   if not any(name.startswith("decoder.") for name in tensors):
     raise UserError(
       "the decoder is missing: expected the tensors of a ViTMAEForPreTraining, "
@@ -104,7 +103,7 @@ def from_hf(
     name.replace("decoder.decoder_encoder.layer.", "decoder.decoder_layers."): tensor
     for name, tensor in tensors.items()
   }
-  params = layout.to_params(_places(config), found, tables=_positions(config))
+  params = layout.to_params(_entries(config), found, tables=_positions(config))
   return hyperparameters, params
 
 
@@ -115,7 +114,7 @@ def to_hf(
 
   Args:
     hyperparameters: keyword arguments of `maskjax.systems.mae`. Those that do
-      not shape the network are left out: `mask`, `dtype`, `scan` and `remat`.
+      not shape the network are ignored: `mask`, `dtype`, `scan` and `remat`.
     params: the parameters of its model, with separate or with scanned blocks.
 
   Returns:
@@ -123,7 +122,7 @@ def to_hf(
     them where the number of patches is a perfect square.
 
   Raises:
-    UserError: a network that transformers has no word for, or parameters that
+    UserError: a network that transformers cannot represent, or parameters that
       are not those of the hyperparameters. Names the key or the arrays.
   """
   objective = mae(**hyperparameters)
@@ -150,11 +149,11 @@ def to_hf(
     "num_hidden_layers": encoder.depth,
     "patch_size": patch,
   }
-  return config, layout.to_tensors(_places(config), params) | _positions(config)
+  return config, layout.to_tensors(_entries(config), params) | _positions(config)
 
 
 def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The entries that matter, see `layout.check_config`."""
+  """Checks a `config.json`, see `layout.check_config`."""
   config = layout.check_config(
     config, model_type=MODEL_TYPE, defaults=DEFAULTS, fixed=FIXED
   )
@@ -169,13 +168,13 @@ def _checked(config: Mapping[str, Any]) -> dict[str, Any]:
   return config
 
 
-def _places(config: Mapping[str, Any]) -> layout.Places:
-  """Where each tensor stands, but for the position tables."""
+def _entries(config: Mapping[str, Any]) -> layout.Entries:
+  """The entries of all tensors but the position tables."""
   width, decoder_width = config["hidden_size"], config["decoder_hidden_size"]
   patch, channels = config["patch_size"], config["num_channels"]
   patch_dim = channels * patch**2
 
-  def blocks(prefix: str, theirs: str, ours: str) -> layout.Places:
+  def blocks(prefix: str, theirs: str, ours: str) -> layout.Entries:
     return layout.vit_blocks(
       theirs,
       ours,
@@ -185,8 +184,8 @@ def _places(config: Mapping[str, Any]) -> layout.Places:
     )
 
   return {
-    "vit.embeddings.cls_token": Place("encoder/cls", (1, 1, width)),
-    "decoder.mask_token": Place("decoder/mask_token", (1, 1, decoder_width)),
+    "vit.embeddings.cls_token": Entry("encoder/cls", (1, 1, width)),
+    "decoder.mask_token": Entry("decoder/mask_token", (1, 1, decoder_width)),
     **layout.patches(
       "vit.embeddings.patch_embeddings.projection",
       "encoder/embed",
@@ -202,7 +201,7 @@ def _places(config: Mapping[str, Any]) -> layout.Places:
 
 
 def _positions(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """The position tables [1, 1 + N, D], whose first row, the class token's, is 0."""
+  """The position tables [1, 1 + N, D], with 0 for the class token."""
   grid = grid_of(per_side(config["image_size"]), config["patch_size"])
   return {
     name: np.pad(sincos(grid, config[key]), ((1, 0), (0, 0)))[None]

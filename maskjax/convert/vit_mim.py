@@ -1,8 +1,8 @@
-"""SimMIM's weights as `ViTForMaskedImageModeling` of transformers has them.
+"""Converts `ViTForMaskedImageModeling` of Hugging Face Transformers, SimMIM on a ViT.
 
-Its ViT has learned positions, keys with a bias and no scales of layers. The class
-token's own position is part of the token here: what we write has zeros there, and
-comes back bit for bit.
+This ViT has learned positions, keys with a bias and no layer scale. The class token's
+position embedding is added to the token here; exported weights have zeros there, and
+can be imported again bit for bit.
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from maskjax.convert import layout
-from maskjax.convert.layout import Place
+from maskjax.convert.layout import Entry
 from maskjax.errors import UserError
 from maskjax.systems import simmim
 
 MODEL_TYPE = "vit"
 OBJECTIVE = "simmim"
 
-# What `ViTConfig` takes where its config.json is silent.
+# Defaults of `ViTConfig` for keys that `config.json` lacks.
 DEFAULTS: Mapping[str, Any] = {
   "attention_probs_dropout_prob": 0.0,
   "encoder_stride": 16,
@@ -35,7 +35,7 @@ DEFAULTS: Mapping[str, Any] = {
   "qkv_bias": True,
 }
 
-# The only values of these that the model here can take.
+# The only values of these keys that the model here supports.
 FIXED: Mapping[str, Any] = {
   "attention_probs_dropout_prob": 0.0,
   "hidden_act": "gelu",
@@ -43,7 +43,7 @@ FIXED: Mapping[str, Any] = {
   "qkv_bias": True,
 }
 
-# What its ViT is, in the words of `simmim`.
+# The ViT of transformers, as hyperparameters of `simmim`.
 OPTIONS: Mapping[str, Any] = {
   "positions": "learned",
   "layer_scale": None,
@@ -64,12 +64,13 @@ def from_hf(
     tensors: its tensors by name, see `layout.to_params`.
 
   Returns:
-    Keyword arguments for `maskjax.systems.simmim`, which say nothing of masks, and
-    the parameters of its model: a tree of float32 arrays with separate blocks.
+    Keyword arguments for `maskjax.systems.simmim` (all but those of
+    masking), and the parameters of its model: a tree of float32 arrays with separate
+    blocks.
 
   Raises:
-    UserError: a config that the model here cannot follow, or tensors that do not fit
-      it. Names the key or the tensors.
+    UserError: a config that the model here does not support, or tensors that do not
+      fit it. Names the key or the tensors.
   """
   config = layout.check_config(
     config, model_type=MODEL_TYPE, defaults=DEFAULTS, fixed=FIXED
@@ -95,7 +96,7 @@ def from_hf(
     )
   simmim(**hyperparameters, mask_patch_size=config["patch_size"])
   found = layout.with_class_position(tensors, CLASS_TOKEN, POSITIONS)
-  return hyperparameters, layout.to_params(_places(config), found)
+  return hyperparameters, layout.to_params(_entries(config), found)
 
 
 def to_hf(
@@ -105,24 +106,24 @@ def to_hf(
 
   Args:
     hyperparameters: keyword arguments of `maskjax.systems.simmim`. Those that do
-      not shape the network are left out.
+      not shape the network are ignored.
     params: the parameters of its model, with separate or with scanned blocks.
 
   Returns:
     The content of `config.json`, and the tensors by name.
 
   Raises:
-    UserError: a network that transformers has no word for, or parameters that are not
+    UserError: a network that transformers cannot represent, or parameters that are not
       those of the hyperparameters. Names the key or the arrays.
   """
   objective = simmim(**hyperparameters)
   encoder = objective.model.encoder
-  is_like = {
+  options = {
     "positions": encoder.positions,
     "layer_scale": encoder.options.layer_scale,
     "key_bias": encoder.options.key_bias,
   }
-  for key, value in is_like.items():
+  for key, value in options.items():
     if value != OPTIONS[key]:
       raise UserError(
         f"encoder.{key}={value!r}: transformers takes {OPTIONS[key]!r} only"
@@ -144,19 +145,19 @@ def to_hf(
     "num_hidden_layers": encoder.depth,
     "patch_size": patch,
   }
-  tensors = layout.to_tensors(_places(config), params)
+  tensors = layout.to_tensors(_entries(config), params)
   return config, layout.without_class_position(tensors, POSITIONS)
 
 
-def _places(config: Mapping[str, Any]) -> layout.Places:
-  """Where each tensor stands, with the class token's position in the token."""
+def _entries(config: Mapping[str, Any]) -> layout.Entries:
+  """The entries of all tensors, after `layout.with_class_position`."""
   width, patch = config["hidden_size"], config["patch_size"]
   channels = config["num_channels"]
   side = layout.square(layout.sides("image_size", config["image_size"])) // patch
   return {
-    CLASS_TOKEN: Place("encoder/cls", (1, 1, width)),
-    POSITIONS: Place("encoder/positions", (1, side**2, width), layout.SQUEEZED),
-    "vit.embeddings.mask_token": Place(
+    CLASS_TOKEN: Entry("encoder/cls", (1, 1, width)),
+    POSITIONS: Entry("encoder/positions", (1, side**2, width), layout.SQUEEZED),
+    "vit.embeddings.mask_token": Entry(
       "encoder/mask_token", (1, 1, width), layout.SQUEEZED
     ),
     **layout.patches(

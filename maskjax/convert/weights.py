@@ -1,4 +1,4 @@
-"""Workdirs from weights of other libraries, and such weights from workdirs."""
+"""Imports weights of other libraries into workdirs, and exports them from workdirs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,12 +39,12 @@ Tensors = Mapping[str, np.ndarray]
 
 
 class Converter(Protocol):
-  """A module that knows the layout of one kind of model.
+  """A module that converts the weights of one model class.
 
   Attributes:
     MODEL_TYPE: as `config.json` names it.
-    OBJECTIVE: name of the objective that the weights are of.
-    EXPORTS: where it is there, names of others that it writes in part.
+    OBJECTIVE: name of the objective that has this network.
+    EXPORTS: optional; names of further objectives that it exports, wholly or in part.
   """
 
   MODEL_TYPE: str
@@ -53,15 +53,23 @@ class Converter(Protocol):
   def from_hf(
     self, config: Mapping[str, Any], tensors: Tensors
   ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Hyperparameters of the objective, and parameters with separate blocks."""
+    """Converts a `config.json` and tensors by name.
+
+    Returns:
+      Hyperparameters of the objective, and its parameters with separate blocks.
+    """
 
   def to_hf(
     self, hyperparameters: Mapping[str, Any], params: Mapping[str, Any]
   ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The inverse: the content of `config.json`, and the tensors by name."""
+    """The inverse of `from_hf`.
+
+    Returns:
+      The content of `config.json`, and tensors by name.
+    """
 
 
-# Of an objective with several kinds of encoder, first the one of its default kind.
+# If an objective has several kinds of encoder, that of the default kind comes first.
 CONVERTERS: tuple[Converter, ...] = (
   *(vit, clip, clip_vision_model, dinov2, ijepa),
   *(vit_mae, vit_mim, swin_mim, swinv2_mim, beit_mim),
@@ -70,18 +78,19 @@ CONVERTERS: tuple[Converter, ...] = (
 
 
 def import_weights(folder: str | Path, config: ConfigDict, workdir: str | Path) -> None:
-  """Makes a workdir of a folder in the Hugging Face layout.
+  """Makes a workdir from a folder in the Hugging Face layout.
 
-  The workdir can be evaluated and finetuned from, but holds no optimizer's state.
+  The workdir can be evaluated and finetuned from, but has no state of an optimizer.
 
   Args:
     folder: holds `config.json` and safetensors.
-    config: of the objective that they are of; the folder's own shapes take the place
-      of its shapes.
-    workdir: must hold no checkpoints yet.
+    config: names the objective; its hyperparameters of shapes are replaced by those of
+      the folder.
+    workdir: must not hold checkpoints.
 
   Raises:
-    UserError: the folder is not as expected, or the workdir is in use.
+    UserError: the folder does not hold weights of the objective, or the workdir is in
+      use.
   """
   theirs, tensors = safetensors.read(folder)
   converter = _converter(config, theirs.get("model_type"), f"the weights in {folder}")
@@ -114,14 +123,14 @@ def export_weights(
   Args:
     workdir: of a run, or of imported weights.
     folder: must not exist, or be empty.
-    step: which checkpoint; the newest when None.
+    step: of the checkpoint; the newest when None.
 
   Raises:
-    UserError: there is no such checkpoint, no such layout for its objective, or the
-      folder is in use.
+    UserError: there is no such checkpoint, no layout for its objective, or the folder
+      is not empty.
   """
   config = workdirs.read_config(workdir)
-  # An objective with several kinds of encoder names them as model types are named.
+  # The kinds of encoder of an objective are named like model types.
   kind = config.objective.get("encoder_type")
   if kind is None and isinstance(config.objective.get("encoder"), ConfigDict):
     kind = config.objective.encoder.get("kind")
@@ -137,7 +146,7 @@ def export_weights(
 
 
 def _vocabulary(folder: str | Path) -> Vocabulary | None:
-  """Of a folder with a tokenizer beside its weights; None of others."""
+  """The vocabulary of a folder with a tokenizer; None if it has none."""
   file = storage.path(folder) / workdirs.TOKENIZER
   return vocabularies.load(str(file)) if file.is_file() else None
 
@@ -145,7 +154,7 @@ def _vocabulary(folder: str | Path) -> Vocabulary | None:
 def _converter(
   config: ConfigDict, model_type: str | None, what: str, *, exported: bool = False
 ) -> Converter:
-  """The one of a config's objective and, where it is given, of a model type."""
+  """The converter of a config's objective and, if it is given, of a model type."""
   name = config.objective.get("name")
   of_objective = [c for c in CONVERTERS if c.OBJECTIVE == name]
   if exported:
@@ -166,7 +175,7 @@ def _converter(
 
 
 def _shapes(config: ConfigDict) -> object:
-  """The shapes of the parameters that a config's objective has; needs no data."""
+  """The shapes of the parameters of a config's objective; needs no data."""
   objective = resolve.build(objectives, config.objective)
   key, batch = jax.random.key(0), objective.batch_shapes(1)
   return jax.eval_shape(objective.init, key, batch).params

@@ -1,4 +1,4 @@
-"""What a run will take on TPUs, told by their compiler on a machine without one."""
+"""Memory and time of a training step on TPUs, from their compiler, without a TPU."""
 
 from maskjax.planning.chips import CHIPS, Slice, parse_topology
 from maskjax.planning.estimate import Plan, as_json, plan

@@ -1,4 +1,4 @@
-"""The chips that a plan can be made for, and the slices of them that exist."""
+"""The TPUs that a plan can be made for, and their slices."""
 
 import dataclasses
 import math
@@ -12,17 +12,17 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chip:
-  """What its maker publishes of a chip.
+  """The published properties of a chip.
 
   Attributes:
-    hbm_bytes: memory that a program may use.
-    peak_flops: bfloat16 operations a second.
-    hbm_bandwidth: bytes a second.
-    link_bandwidth: bytes a second that leave the chip over all its links together,
-      half of the published bandwidth of both directions.
-    clock: cycles a second of the compiler's estimates.
-    clock_is_assumed: the clock follows from the peak and the number of matrix units
-      alone; nothing that the compiler estimates confirms it.
+    hbm_bytes: memory that a program can use.
+    peak_flops: bfloat16 operations per second.
+    hbm_bandwidth: bytes per second.
+    link_bandwidth: bytes per second that can leave the chip over all its links
+      together, half of the published bandwidth of both directions.
+    clock: cycles per second of the compiler's estimates.
+    clock_is_assumed: whether the clock is computed from the peak and the number of
+      matrix units, and no estimate of the compiler confirms it.
     slices: topologies of one slice, as `AxB` or `AxBxC` chips.
   """
 
@@ -81,7 +81,7 @@ CHIPS: Mapping[str, Chip] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Slice:
-  """Chips that one job gets, linked with each other.
+  """The connected chips of one job.
 
   Attributes:
     kind: name of the chip.
@@ -104,10 +104,13 @@ class Slice:
 
 
 def parse_topology(name: str) -> Slice:
-  """Reads `CHIP:AxBxC`.
+  """Parses `CHIP:AxBxC`.
+
+  Args:
+    name: for example `v5p:4x4x4`.
 
   Raises:
-    UserError: no such chip, or no such slice of it; lists those there are.
+    UserError: no such chip, or no such slice of it; lists those that exist.
 
   Example:
     >>> parse_topology("v5p:4x4x4").num_chips

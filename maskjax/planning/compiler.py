@@ -1,4 +1,4 @@
-"""The step of a config, compiled for chips that this machine does not have."""
+"""Compiles the training step of a config for chips that this machine does not have."""
 
 import dataclasses
 import importlib.util
@@ -21,19 +21,19 @@ from maskjax.training import TrainState, program
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compiled:
-  """What the compiler says of a step.
+  """A compiled step.
 
   Attributes:
     mesh: chips along each axis of the mesh.
-    held_bytes: on one chip from step to step, by part.
+    held_bytes: bytes on one chip that live from step to step, by part.
     parameter_count: of the whole model.
     flops: of the matrix products of a step on one chip.
-    model_flops: those that remain when nothing is computed twice.
-    text: the compiled program; empty where it does not fit.
+    model_flops: the same without what is computed twice (`remat`).
+    text: the compiled program; empty if it does not fit.
     optimal_seconds: the compiler's own roofline.
-    argument_bytes: on one chip, what the step is given, in the chip's layouts.
-    total_bytes: on one chip, all that lives at once at the worst moment.
-    available_bytes: what the compiler may use; None where it fits.
+    argument_bytes: of the step's arguments on one chip, in the chip's layouts.
+    total_bytes: the most that is allocated at one time on one chip.
+    available_bytes: that the compiler can use; None if the step fits.
   """
 
   mesh: Mapping[str, int]
@@ -49,7 +49,10 @@ class Compiled:
 
 
 def topology_devices(where: Slice) -> list[jax.Device]:
-  """The chips of a slice, as devices that one can compile for but not run on.
+  """Makes the devices of a slice, which can be compiled for but not run on.
+
+  Args:
+    where: the slice.
 
   Raises:
     UserError: libtpu is not installed.
@@ -71,15 +74,15 @@ def topology_devices(where: Slice) -> list[jax.Device]:
 
 
 def compile_step(config: ConfigDict, where: Slice) -> Compiled:
-  """Compiles the step that `maskjax train` would run there.
+  """Compiles the step that `maskjax train` would run on a slice.
 
   Args:
     config: the config.
-    where: the chips.
+    where: the slice.
 
   Raises:
     UserError: see `maskjax.experiment.build_system`; libtpu is not installed, or
-      refuses the program for another reason than its size.
+      rejects the program for another reason than its size.
   """
   devices = topology_devices(where)
   objective, optimizer, mesh = experiment.build_system(config, devices)
@@ -129,7 +132,15 @@ def compile_step(config: ConfigDict, where: Slice) -> Compiled:
 
 
 def batch_shapes(config: ConfigDict, objective: Any) -> dict[str, jax.ShapeDtypeStruct]:
-  """The shapes of a training batch: the objective's word, or else the data's."""
+  """The shapes of a training batch, from the objective or else from the data.
+
+  Args:
+    config: the config; its data is read if the objective has no `batch_shapes`.
+    objective: the config's objective.
+
+  Returns:
+    By name, shapes [B, ...] for the config's batch size.
+  """
   known = abilities_of(objective).batch_shapes
   if known is not None:
     return dict(known(config.batch_size))
@@ -161,8 +172,8 @@ def _model_flops(objective: Any, state: TrainState, batch: Any, step: Step) -> i
   return training_flops(loss, state.params, state.extra, batch)
 
 
-# The compiler's complaint of a program that does not fit: what all of it needs, or what
-# it needs beside its arguments; and what there is.
+# The compiler's error for a program that does not fit: the bytes that all of it needs,
+# or that it needs beside its arguments; and those available.
 _ALL_NEEDED = r"Used ([\d.]+[KMGT]) of ([\d.]+[KMGT]) hbm"
 _MORE_NEEDED = (
   r"HLO temporaries \(([\d.]+[KMGT])\) exceeds available HBM \(([\d.]+[KMGT])"
@@ -170,7 +181,7 @@ _MORE_NEEDED = (
 
 
 def _needed(message: str, held: int) -> tuple[int, int]:
-  """The bytes that a program which does not fit needs, and those there are."""
+  """The bytes that a program which does not fit needs, and those available."""
   if match := re.search(_ALL_NEEDED, message):
     return _bytes(match[1]), _bytes(match[2])
   if match := re.search(_MORE_NEEDED, message):
@@ -179,6 +190,6 @@ def _needed(message: str, held: int) -> tuple[int, int]:
 
 
 def _bytes(text: str) -> int:
-  """Reads a size such as 15.75G."""
+  """Parses a size such as 15.75G."""
   units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
   return int(float(text[:-1]) * units[text[-1]])

@@ -1,4 +1,4 @@
-"""What a compiled program costs by its own account."""
+"""The costs of a compiled program, from the estimates in its text."""
 
 import collections
 import dataclasses
@@ -18,7 +18,8 @@ COLLECTIVES = (
   "reduce-scatter",
 )
 
-# These take no time of their own: names for memory, or the end of what began before.
+# These take no time of their own: they name memory, or end an operation that began
+# before.
 _FREE = (
   "after-all",
   "bitcast",
@@ -42,14 +43,14 @@ class Costs:
   """The costs of one step on one chip.
 
   Attributes:
-    cycles: that the compiler expects, summed over all operations and loops.
-    hbm_bytes: read from and written to the large memory.
+    cycles: the compiler's estimate, summed over all operations and loops.
+    hbm_bytes: read from and written to HBM.
     collective_bytes: by kind, of the arrays that collectives work on.
-    link_bytes: that leave a chip for the collectives, as rings move them.
-    unpriced: operations without an estimate of cycles, by kind; collectives, whose
-      cost is their bytes, are none of them.
-    has_loops: whether there are loops, some of whose turns are more than one.
-    inexact_loops: loops whose number of turns cannot be told.
+    link_bytes: that leave a chip for the collectives, around rings.
+    unpriced: the number of operations without an estimate of cycles, by kind, without
+      collectives, whose cost is `collective_bytes`.
+    has_loops: whether a loop has more than one iteration.
+    inexact_loops: loops whose number of iterations is unknown.
   """
 
   cycles: int
@@ -62,11 +63,11 @@ class Costs:
 
 
 def read_costs(program: Program, num_chips: int) -> Costs:
-  """Adds up the costs of all that a program runs.
+  """Adds up the costs of all operations that a program runs.
 
   Args:
     program: compiled for TPUs.
-    num_chips: that take part where a collective does not say who does.
+    num_chips: that take part in a collective which does not list them.
   """
   found, inexact = executions(program)
   cycles = hbm = 0
@@ -105,16 +106,20 @@ def read_costs(program: Program, num_chips: int) -> Costs:
 
 
 def estimated_cycles(operation: Operation) -> int | None:
-  """The compiler's estimate for an operation; None where it has none."""
+  """The compiler's estimate of an operation's cycles; None if it has none."""
   cycles = operation.attribute(r'"estimated_cycles":"(\d+)"')
   return int(cycles) if cycles and cycles != "0" else None
 
 
 def repaired_seconds(optimal_seconds: float, text: str) -> float:
-  """The compiler's roofline of a program, mended.
+  """Corrects the compiler's roofline of a program.
 
-  libtpu subtracts a second for each of its `ConcatBitcast` calls, which join
-  arrays without work.
+  libtpu subtracts a second for each of its `ConcatBitcast` calls, which join arrays
+  without work.
+
+  Args:
+    optimal_seconds: the compiler's roofline.
+    text: of the program.
 
   Example:
     >>> repaired_seconds(-0.75, 'custom_call_target="ConcatBitcast"')
@@ -124,17 +129,17 @@ def repaired_seconds(optimal_seconds: float, text: str) -> float:
 
 
 def collective_kind(operation: Operation) -> str | None:
-  """The kind of a collective; None of its end, and of all else."""
+  """The kind of a collective; None for its end, and for all other operations."""
   kind = operation.opcode.removesuffix("-start")
   return kind if kind in COLLECTIVES else None
 
 
 def payload(program: Program, execution: Execution) -> int:
-  """The bytes of the larger of what a collective takes and gives on a chip."""
+  """The bytes of a collective on a chip: of its inputs or outputs, the larger."""
   taken = program.operands(execution.computation, execution.operation)
   given = arrays(execution.operation.shape)
   if execution.operation.opcode in ("all-gather-start", "collective-permute-start"):
-    # The shape of the start holds what it takes as well as what it gives.
+    # The shape of the start holds inputs as well as outputs.
     return max((array.bytes for array in given), default=0)
   return max(
     sum(array.bytes for op in taken for array in arrays(op.shape)),
@@ -143,7 +148,7 @@ def payload(program: Program, execution: Execution) -> int:
 
 
 def _ring_share(operation: Operation, kind: str, num_chips: int) -> float:
-  """Bytes that leave a chip for each byte of a collective, around a ring."""
+  """The bytes that leave a chip for each byte of a collective, around a ring."""
   if kind == "collective-permute":
     return 1.0
   size = num_chips
@@ -161,7 +166,7 @@ def is_free(operation: Operation) -> bool:
   if estimated_cycles(operation) is None and all(
     not array.dims for array in arrays(operation.shape)
   ):
-    return True  # the scalar unit's, beside the others
+    return True  # runs on the scalar unit, beside other operations
   target = operation.attribute(r'custom_call_target="([^"]+)"')
   return operation.opcode == "custom-call" and target in _FREE_CALLS
 
@@ -172,9 +177,14 @@ def _name(operation: Operation) -> str:
 
 
 def hbm_bytes(program: Program, computation: str, operation: Operation) -> int:
-  """What an operation reads from and writes to the large memory.
+  """The bytes that an operation reads from and writes to HBM.
 
   Of an array of which only slices are read or written, the slices count.
+
+  Args:
+    program: the program.
+    computation: name of the one that holds the operation.
+    operation: the operation.
   """
   if operation.opcode.endswith("-start"):
     inputs: Sequence[Operation] = ()
@@ -194,17 +204,17 @@ def hbm_bytes(program: Program, computation: str, operation: Operation) -> int:
   }
   uses = collections.defaultdict(list)
   for op in body.values():
-    for place, name in enumerate(op.operands):
-      uses[name].append((op, place))
+    for at, name in enumerate(op.operands):
+      uses[name].append((op, at))
   read_bytes = 0
-  for place, given in enumerate(inputs):
+  for i, given in enumerate(inputs):
     size = sum(_in_hbm(given.shape))
-    used = uses[parameters[place].name] if place in parameters else []
+    used = uses[parameters[i].name] if i in parameters else []
     opcodes = {(op.opcode, at) for op, at in used}
     if size and opcodes == {("dynamic-slice", 0)}:
       size = min(size, sum(a.padded_bytes for op, _ in used for a in arrays(op.shape)))
     elif size and opcodes == {("dynamic-update-slice", 0)}:
-      # Changed in place: neither read nor, but for the slice, written.
+      # Updated in place: it is not read, and only the slice is written.
       updates = [body[op.operands[1]] for op, _ in used]
       written += sum(a.padded_bytes for op in updates for a in arrays(op.shape)) - size
       size = 0
@@ -217,9 +227,9 @@ def _in_hbm(shape: str) -> list[int]:
 
 
 def scopes(program: Program) -> dict[str, int]:
-  """The cycles of each place in the source program, largest first.
+  """The cycles of each scope of the source program, largest first.
 
-  Numbers that tell layers and copies apart are left out of the names.
+  The numbers of layers and copies are removed from the names.
   """
   cycles: collections.Counter[str] = collections.Counter()
   for execution in executions(program)[0]:

@@ -1,4 +1,4 @@
-"""From a compiled step to what a run of it will take."""
+"""From a compiled step to the memory and time of a run."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,23 +12,23 @@ from maskjax.planning.costs import Costs, read_costs, repaired_seconds
 from maskjax.planning.hlo import Program
 from maskjax.planning.memory import Memory, activation_bytes
 
-# A good sharding moves the parameters a few times a step. Once a batch's sharding was
-# lost, a step moved 130 times the bytes of the parameters.
+# A good sharding moves the parameters a few times per step. A step that lost the
+# sharding of its batch moved 130 times the bytes of the parameters.
 MOST_COLLECTIVES = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Times:
-  """How long a step takes, by the compiler's word; no TPU has confirmed it.
+  """Estimates of the time of a step; not measured on a TPU.
 
   Attributes:
-    roofline_seconds: the compiler's own, operation by operation; of a program with
-      loops, whose turns it does not count, matrix products at the peak or memory at
-      its bandwidth, whichever is longer.
+    roofline_seconds: the compiler's roofline, operation by operation. It counts a loop
+      as one iteration, so for a program with loops this is the longer of matrix
+      products at the peak and HBM at its bandwidth.
     cycles_seconds: the compiler's cycles, added up over operations and loops.
-    collective_seconds: collectives at the links' bandwidth, if nothing hides them.
-    share_of_peak: of the chip, that the model's own products are in
-      `cycles_seconds`.
+    collective_seconds: collectives at the links' bandwidth, if nothing overlaps them.
+    share_of_peak: the model's matrix products per `cycles_seconds`, as a share of the
+      chip's peak.
   """
 
   roofline_seconds: float
@@ -38,39 +38,39 @@ class Times:
 
   @property
   def step_seconds(self) -> float:
-    """Cycles, then collectives that nothing hides."""
+    """Cycles, followed by the collectives."""
     return self.cycles_seconds + self.collective_seconds
 
   @property
   def lowest_seconds(self) -> float:
-    """The shorter of roofline and cycles, collectives hidden behind it."""
+    """The shorter of roofline and cycles, overlapped by the collectives."""
     shorter = min(self.roofline_seconds, self.cycles_seconds)
     return max(shorter, self.collective_seconds)
 
   @property
   def highest_seconds(self) -> float:
-    """The longer of roofline and cycles, then collectives that nothing hides."""
+    """The longer of roofline and cycles, followed by the collectives."""
     longer = max(self.roofline_seconds, self.cycles_seconds)
     return longer + self.collective_seconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-  """What is known of a run before it begins.
+  """Memory and time of a config's training step on a slice.
 
   Attributes:
     config: the config.
-    where: the chips.
+    where: the slice.
     mesh: chips along each axis of the mesh.
-    memory: of a chip.
-    fits: whether the step compiles into a chip's memory.
+    memory: of one chip.
+    fits: whether the step fits into a chip's memory.
     flops: of the matrix products of a step on one chip.
-    model_flops: those that remain when nothing is computed twice.
-    costs: of the compiled step; None where it does not fit.
-    times: None where none can be stood behind.
-    refusal: why there are no times.
-    warnings: what a reader should know.
-    ways_out: changes to the config that make the step smaller.
+    model_flops: the same without what is computed twice (`remat`).
+    costs: of the compiled step; None if it does not fit.
+    times: None if they cannot be estimated.
+    refusal: why there are no times; empty if there are.
+    warnings: doubts about the sharding or the estimates, a line each.
+    ways_out: changes to the config that reduce its memory.
   """
 
   config: ConfigDict
@@ -88,9 +88,9 @@ class Plan:
 
 
 def plan(config: ConfigDict, topology: str) -> Plan:
-  """Compiles the training step of a config for a TPU topology, and judges it.
+  """Compiles the training step of a config for a TPU topology, and estimates its cost.
 
-  Neither a TPU nor the data set is needed; libtpu is.
+  Needs libtpu, but neither a TPU nor the data set.
 
   Args:
     config: the config.
@@ -101,11 +101,17 @@ def plan(config: ConfigDict, topology: str) -> Plan:
       `maskjax[plan]` is not installed.
   """
   where = parse_topology(topology)
-  return judge(config, where, compile_step(config, where))
+  return estimate(config, where, compile_step(config, where))
 
 
-def judge(config: ConfigDict, where: Slice, compiled: Compiled) -> Plan:
-  """Makes a plan of what the compiler said."""
+def estimate(config: ConfigDict, where: Slice, compiled: Compiled) -> Plan:
+  """Makes a plan from a compiled step.
+
+  Args:
+    config: the config.
+    where: the slice.
+    compiled: the config's step on the slice.
+  """
   costs = times = None
   refusal, activations = "the step does not fit", None
   warnings: list[str] = []
@@ -164,17 +170,17 @@ def _times(where: Slice, compiled: Compiled, costs: Costs) -> Times:
 
 
 def _refusal(costs: Costs) -> str:
-  """Why there can be no times; empty where there can."""
+  """Why times cannot be estimated; empty if they can."""
   if costs.inexact_loops:
     return (
-      f"the turns of {len(costs.inexact_loops)} loops cannot be told, the first of "
+      f"the turns of {len(costs.inexact_loops)} loops are unknown, the first of "
       f"them {costs.inexact_loops[0]}"
     )
   if not costs.cycles:
-    return "the compiler estimates no cycles"
+    return "the compiler has no estimate of cycles"
   kernels = sum(n for name, n in costs.unpriced.items() if "tpu_custom_call" in name)
   if kernels:
-    return f"the compiler estimates no cycles of {kernels} custom kernels"
+    return f"the compiler has no estimate of cycles for {kernels} custom kernels"
   return ""
 
 
@@ -183,7 +189,7 @@ def _warnings(
 ) -> list[str]:
   warnings = []
   moved = sum(costs.collective_bytes.values()) / (2 * compiled.parameter_count)
-  # Microbatches gather the parameters again; `tensor` moves activations by design.
+  # Each microbatch gathers the parameters again; `tensor` moves activations.
   if compiled.mesh["tensor"] == 1 and moved > MOST_COLLECTIVES * config.microbatches:
     warnings.append(
       f"collectives move {moved:.0f} times the parameters' bytes in bfloat16: a "
@@ -197,7 +203,7 @@ def _warnings(
 
 
 def _ways_out(config: ConfigDict, memory: Memory) -> list[str]:
-  """Changes that shrink the largest part first."""
+  """Changes that reduce memory, of its largest part first."""
   state = []
   if config.mesh.fsdp == 1:
     state.append(
@@ -223,11 +229,14 @@ def _ways_out(config: ConfigDict, memory: Memory) -> list[str]:
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
-  """A plan as one object of JSON; sizes in bytes, times in seconds, of one chip.
+  """Converts a plan to one JSON object.
+
+  Args:
+    plan: the plan.
 
   Returns:
-    Among its keys `fits`, `share_of_peak` and `step_seconds`; the times are None
-    where `refusal` says why.
+    Sizes in bytes and times in seconds, of one chip, among them `fits`,
+    `share_of_peak` and `step_seconds`. The times are None if there is a `refusal`.
   """
   times, costs, config = plan.times, plan.costs, plan.config
   seconds = times.step_seconds if times else None

@@ -1,4 +1,4 @@
-"""The floating-point operations of matrix products, counted before compiling."""
+"""Counts the floating-point operations of matrix products, before compiling."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from jax.extend import core
 def matmul_flops(function: Callable[..., Any], *arguments: Any) -> int:
   """Counts the operations of all matrix products of a function.
 
-  A product of [M, K] and [K, N] has 2 M K N. Loops count with all their turns.
+  A product of [M, K] and [K, N] has 2 M K N. Loops count with all their iterations.
 
   Args:
     function: of arrays.
@@ -27,15 +27,15 @@ def matmul_flops(function: Callable[..., Any], *arguments: Any) -> int:
 
 
 def training_flops(loss: Callable[..., jax.Array], params: Any, *rest: Any) -> int:
-  """The operations that a loss and its gradient need, whatever is recomputed.
+  """Counts the operations of a loss and its gradient, without recomputation.
 
-  They are those of the loss and of its derivative along one direction: the
-  gradient transposes each product of the derivative into one of the same size.
+  They are those of the loss and of its derivative along one direction: the gradient
+  transposes each product of the derivative into one of the same size.
 
   Args:
-    loss: from parameters, and whatever else, to a scalar.
+    loss: a function of parameters and further arguments that returns a scalar.
     params: shapes of the parameters.
-    *rest: shapes of the rest.
+    *rest: shapes of the further arguments.
   """
 
   def derivative(params: Any, direction: Any, *rest: Any) -> Any:
@@ -45,7 +45,7 @@ def training_flops(loss: Callable[..., jax.Array], params: Any, *rest: Any) -> i
 
 
 def count_matmuls(jaxpr: core.Jaxpr) -> int:
-  """Counts as `matmul_flops`, in a function that is traced already."""
+  """Counts as `matmul_flops` does, in a function that is already traced."""
   total = 0
   for equation in jaxpr.eqns:
     name, parameters = equation.primitive.name, equation.params
@@ -71,7 +71,7 @@ def count_matmuls(jaxpr: core.Jaxpr) -> int:
 
 
 def _inner(parameters: dict[str, Any]) -> Iterator[core.Jaxpr]:
-  """The programs within an operation."""
+  """The jaxprs inside of an operation."""
   for value in parameters.values():
     for one in value if isinstance(value, tuple | list) else (value,):
       if isinstance(one, core.ClosedJaxpr):

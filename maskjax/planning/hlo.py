@@ -1,6 +1,6 @@
-"""A compiled program as its text tells it: computations, operations, loops.
+"""Parses the text of a compiled program: computations and operations.
 
-Only what plans need is read: names, shapes, operands and attributes.
+Of an operation only name, shape, operands and attributes are parsed.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ _BITS = {"pred": 8, "s4": 4, "u4": 4, "token": 0}
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-  """An array of a shape, where a layout says how it lies in memory.
+  """An array of a shape.
 
   Attributes:
     dtype: as HLO writes it.
     dims: its sizes.
-    bytes: what its numbers take.
-    padded_bytes: what it takes in the tiles of its layout.
-    in_hbm: whether it lies in the chip's large memory.
+    bytes: without padding.
+    padded_bytes: with the padding of its layout's tiles.
+    in_hbm: whether it is in HBM.
   """
 
   dtype: str
@@ -41,7 +41,10 @@ class Array:
 
 @functools.cache
 def arrays(shape: str) -> tuple[Array, ...]:
-  """The arrays of a shape, or of all members of a tuple.
+  """Parses the arrays of a shape, or of all members of a tuple.
+
+  Args:
+    shape: as HLO writes it, with or without a layout.
 
   Example:
     >>> arrays("(f32[2,3]{1,0:T(8,128)}, bf16[4]{0:S(1)})")[0].padded_bytes
@@ -77,8 +80,8 @@ class Operation:
   Attributes:
     name: unique in its computation.
     shape: of the result, as text; see `arrays`.
-    opcode: what it does.
-    operands: names of other operations; of a constant its value.
+    opcode: for example `fusion`.
+    operands: names of other operations; the value of a constant.
     attributes: the rest of the line, as text.
     is_root: whether it is its computation's result.
   """
@@ -91,7 +94,7 @@ class Operation:
   is_root: bool = False
 
   def attribute(self, pattern: str) -> str | None:
-    """The first group of a regular expression, where the attributes have it."""
+    """The first group of a regular expression in the attributes; None if absent."""
     match = re.search(pattern, self.attributes)
     return match[1] if match else None
 
@@ -103,7 +106,7 @@ class Operation:
 
   @property
   def scope(self) -> str:
-    """The place in the source program that it came from."""
+    """The scope in the source program that it came from."""
     return self.attribute(r'op_name="([^"]*)"') or ""
 
 
@@ -121,7 +124,7 @@ class Program:
 
   @classmethod
   def parse(cls, text: str) -> "Program":
-    """Reads the text of a module."""
+    """Parses the text of a module."""
     computations: dict[str, dict[str, Operation]] = {}
     entry, current = "", {}
     for line in text.splitlines():
@@ -158,7 +161,7 @@ def _parse_operation(name: str, rest: str, is_root: bool) -> Operation:
 
 
 def _closing(text: str, opening: int) -> int:
-  """Where the bracket at `opening` is closed."""
+  """The index of the bracket that closes the one at `opening`."""
   depth = 0
   for match in re.compile(r"[(){}\[\]]").finditer(text, opening):
     depth += 1 if match[0] in "({[" else -1

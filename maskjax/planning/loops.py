@@ -11,8 +11,8 @@ class Linear(NamedTuple):
   """An integer of a loop's body: a variable of the loop plus a constant.
 
   Attributes:
-    variable: place in the loop's tuple; None of a mere constant.
-    offset: what is added to it.
+    variable: index in the loop's tuple; None if it is a constant.
+    offset: the constant that is added.
   """
 
   variable: int | None
@@ -23,9 +23,9 @@ class Execution(NamedTuple):
   """An operation and how often a step runs it.
 
   Attributes:
-    operation: what runs.
-    computation: name of the computation in which it stands.
-    times: how often.
+    operation: the operation.
+    computation: name of the computation that holds it.
+    times: how often it runs.
     fused: whether it is part of a larger operation, which is listed before it.
   """
 
@@ -36,11 +36,14 @@ class Execution(NamedTuple):
 
 
 def executions(program: Program) -> tuple[list[Execution], list[str]]:
-  """All operations that a program runs, those inside fusions too.
+  """Lists all operations that a program runs, including those inside fusions.
+
+  Args:
+    program: the program.
 
   Returns:
-    The operations, and the names of the loops whose number of turns could not be
-    told exactly, which are counted as one.
+    The operations, and the names of the loops whose number of iterations is unknown;
+    they are counted as one iteration.
   """
   found: list[Execution] = []
   inexact: list[str] = []
@@ -48,18 +51,18 @@ def executions(program: Program) -> tuple[list[Execution], list[str]]:
   def walk(computation: str, times: int, fused: bool) -> None:
     for operation in program.computations[computation].values():
       found.append(Execution(operation, computation, times, fused))
-      turns, inside = 1, fused
+      iterations, inside = 1, fused
       if operation.opcode == "while":
         counted = trip_count(program, computation, operation)
         if counted is None:
           inexact.append(operation.name)
-        turns = 1 if counted is None else counted
+        iterations = 1 if counted is None else counted
       elif operation.opcode in ("fusion", "custom-call"):
         inside = True
       elif operation.opcode not in _CALLING:
         continue  # reductions and sorts call a function of two numbers
       for name in operation.called:
-        walk(name, times * turns, inside)
+        walk(name, times * iterations, inside)
 
   walk(program.entry, 1, False)
   return found, inexact
@@ -69,9 +72,17 @@ _CALLING = ("call", "conditional", "async-start", "while")
 
 
 def trip_count(program: Program, computation: str, loop: Operation) -> int | None:
-  """The number of turns of a loop, or None where it cannot be told exactly.
+  """Finds the number of iterations of a loop.
 
   Loops count from a constant to a constant by constant steps, which need not be 1.
+
+  Args:
+    program: the program.
+    computation: name of the one that holds the loop.
+    loop: the operation, a `while`.
+
+  Returns:
+    The number, or None if it is unknown.
   """
   known = loop.attribute(r'"known_trip_count":\{"n":"(\d+)"')
   if known:
@@ -147,12 +158,12 @@ def _linear(
   operation: Operation,
   arguments: Sequence[Linear | None] | None,
 ) -> Linear | None:
-  """An integer as a loop's variable plus a constant, where it is that.
+  """An integer as a loop's variable plus a constant; None if it is not.
 
   Args:
     program: the program.
-    computation: where the operation stands.
-    operation: gives the integer.
+    computation: name of the one that holds the operation.
+    operation: whose result is the integer.
     arguments: of the computation, if it is part of a larger operation; None in
       the computations of a loop, whose one parameter is its tuple.
   """
@@ -188,7 +199,7 @@ def _element(
   index: int,
   arguments: Sequence[Linear | None] | None,
 ) -> Linear | None:
-  """A member of a tuple, as `_linear`."""
+  """A member of a tuple, see `_linear`."""
   if operation.opcode == "parameter" and arguments is None:
     return Linear(index, 0)
   inputs = list(program.operands(computation, operation))

@@ -1,4 +1,4 @@
-"""Where the bytes of a chip's memory go."""
+"""The memory of a chip by what it holds."""
 
 import collections
 import dataclasses
@@ -16,13 +16,13 @@ class Memory:
   """The bytes of one chip's memory, by what they hold.
 
   Attributes:
-    parameters: what the optimizer changes.
-    optimizer: its own state.
-    other: the average of the parameters, the objective's own arrays, the batch.
-    activations: what the forward pass leaves for the backward pass, where the
-      compiled program lets it be told; else None, and `temporaries` holds it too.
-    temporaries: gradients, and whatever else lives during a step.
-    available: that the compiler may use.
+    parameters: of the model.
+    optimizer: the optimizer's state.
+    other: the average of the parameters, the objective's `extra`, the batch.
+    activations: results of the forward pass that the backward pass reads; None if
+      there is no compiled program to find them in, and `temporaries` includes them.
+    temporaries: gradients, and all other arrays that live during a step only.
+    available: that the compiler can use.
   """
 
   parameters: int
@@ -53,7 +53,11 @@ class Memory:
 
 
 def shard_bytes(tree: Any) -> int:
-  """The bytes on one chip of arrays with shardings."""
+  """The bytes on one chip of arrays with shardings.
+
+  Args:
+    tree: arrays, or their shapes, with a sharding each.
+  """
   return sum(
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(tree)
@@ -61,24 +65,27 @@ def shard_bytes(tree: Any) -> int:
 
 
 def activation_bytes(program: Program) -> int:
-  """What the forward pass leaves in memory for the backward pass, in bytes.
+  """The bytes that the forward pass keeps for the backward pass.
 
-  The most that results of forward operations take at one time which backward
-  operations still read. Of several computations that hold both passes (one in a loop
-  over microbatches, say) the largest counts.
+  They are the most, at one time, of results of forward operations that backward
+  operations have yet to read. If several computations hold both passes (for example one
+  in a loop over microbatches), the largest counts.
+
+  Args:
+    program: compiled for TPUs.
   """
   return max(_most_held(program, inside) for inside in program.computations.values())
 
 
 def _most_held(program: Program, operations: Mapping[str, Operation]) -> int:
   last_read: dict[str, int] = {}
-  for place, operation in enumerate(operations.values()):
+  for i, operation in enumerate(operations.values()):
     if "transpose(" in operation.scope:
       for source in _sources(operations, operation):
-        last_read[_owner(program, operations, source)] = place
+        last_read[_owner(program, operations, source)] = i
   held = most = 0
   freed: collections.Counter[int] = collections.Counter()
-  for place, (name, operation) in enumerate(operations.items()):
+  for i, (name, operation) in enumerate(operations.items()):
     scope = _scope(operations, operation)
     if name in last_read and "jvp(" in scope and "transpose(" not in scope:
       if operation.opcode not in ("constant", "parameter"):
@@ -86,14 +93,14 @@ def _most_held(program: Program, operations: Mapping[str, Operation]) -> int:
         held += size
         freed[last_read[name]] += size
     most = max(most, held)
-    held -= freed.pop(place, 0)
+    held -= freed.pop(i, 0)
   return most
 
 
 def _sources(
   operations: Mapping[str, Operation], operation: Operation
 ) -> Iterator[Operation]:
-  """What an operation reads, the members of tuples one by one."""
+  """The operands of an operation, with the members of tuples one by one."""
   for name in operation.operands:
     if name in operations and operations[name].opcode == "tuple":
       yield from _sources(operations, operations[name])
@@ -102,7 +109,7 @@ def _sources(
 
 
 def _scope(operations: Mapping[str, Operation], operation: Operation) -> str:
-  """An operation's place in the source; of mere copies that of what they copy."""
+  """The scope of an operation; that of a copy is that of its operand."""
   while not operation.scope and operation.operands:
     source = operations.get(operation.operands[0])
     if source is None:
@@ -114,7 +121,7 @@ def _scope(operations: Mapping[str, Operation], operation: Operation) -> str:
 def _owner(
   program: Program, operations: Mapping[str, Operation], operation: Operation
 ) -> str:
-  """The operation that made an array which this one may merely be a view of."""
+  """The operation that computed an array of which this one may be a view."""
   while operation.operands and operation.operands[0] in operations:
     source = operations[operation.operands[0]]
     if operation.opcode == "bitcast":
@@ -140,7 +147,7 @@ def _index(operation: Operation) -> int:
 
 
 def _unchanged(program: Program, loop: Operation, index: int) -> bool:
-  """Whether a loop gives a member of its tuple back as it got it."""
+  """Whether a loop returns a member of its tuple unchanged."""
   body = loop.attribute(r"body=%?([\w.\-]+)") or ""
   root = program.root(body)
   if root.opcode != "tuple":

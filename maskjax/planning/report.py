@@ -1,4 +1,4 @@
-"""A plan as people read it."""
+"""Formats a plan as text."""
 
 from collections.abc import Iterator
 
@@ -7,13 +7,17 @@ from maskjax.planning.estimate import Plan
 
 
 def _bytes(size: float) -> str:
-  """Bytes in a unit of memory that suits them."""
+  """Formats bytes as GiB or MiB."""
   unit, name = (GIB, "GiB") if size >= GIB / 100 else (2**20, "MiB")
   return f"{size / unit:8.2f} {name}"
 
 
 def report(plan: Plan) -> str:
-  """Writes a plan as a few short tables."""
+  """Formats a plan as a few short tables.
+
+  Args:
+    plan: the plan.
+  """
   return "\n".join(_lines(plan))
 
 

@@ -1,4 +1,4 @@
-"""Object storage: `gs://bucket/...` and `s3://bucket/...` beside local paths."""
+"""Files on object storage, `gs://bucket/...` or `s3://bucket/...`, and on disk."""
 
 from maskjax.storage.cache import local_copy
 from maskjax.storage.lease import Lease

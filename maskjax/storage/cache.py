@@ -1,4 +1,4 @@
-"""Local copies of remote files, for libraries that read local files alone."""
+"""Local copies of remote files, for libraries that only read local files."""
 
 import fcntl
 import hashlib
@@ -10,33 +10,33 @@ from typing import Any
 from maskjax.errors import UserError
 from maskjax.storage.paths import brief, errors, filesystem
 
-# What tells one version of an object from another, in one or other store.
+# The key that identifies the version of an object, on Google's store or on S3.
 _VERSIONS = ("generation", "ETag")
 
 
 def local_copy(remote: str, names: Sequence[str]) -> Path:
   """Copies files of a remote folder to this host, once for all its processes.
 
-  The copies stay, in `MASKJAX_CACHE` or else `~/.cache/maskjax`, in a folder whose
-  name follows from the objects' addresses, sizes and versions: where one is replaced
-  they are copied again.
+  The copies are kept in `MASKJAX_CACHE`, or else in `~/.cache/maskjax`. The name of
+  their folder depends on the addresses, sizes and versions of the objects, so that
+  they are copied again when one of them is replaced.
 
   Args:
-    remote: the folder.
-    names: the files in it.
+    remote: the folder, `gs://bucket/...` or `s3://bucket/...`.
+    names: of the files in it.
 
   Returns:
-    The local folder that holds them.
+    The local folder that holds the copies.
 
   Raises:
-    UserError: one cannot be read, or the copies cannot be written.
+    UserError: a file cannot be read, or the copies cannot be written.
   """
-  place = Path(os.environ.get("MASKJAX_CACHE") or "~/.cache/maskjax").expanduser()
+  cache = Path(os.environ.get("MASKJAX_CACHE") or "~/.cache/maskjax").expanduser()
   try:
     files, root = filesystem(remote)
     known = [files.info(f"{root}/{name}") for name in names]
     identity = repr([remote, *map(_identity, names, known)])
-    folder = place / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    folder = cache / hashlib.sha256(identity.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
       fcntl.flock(lock, fcntl.LOCK_EX)  # other processes wait instead of copying too
@@ -46,7 +46,7 @@ def local_copy(remote: str, names: Sequence[str]) -> Path:
           files.get_file(f"{root}/{name}", str(fresh))
           fresh.replace(folder / name)
   except errors() as error:
-    raise UserError(f"{remote} cannot be copied to {place}: {brief(error)}") from error
+    raise UserError(f"{remote} cannot be copied to {cache}: {brief(error)}") from error
   return folder
 
 

@@ -1,4 +1,4 @@
-"""Who may write to a folder on object storage."""
+"""A lock on a folder on object storage."""
 
 import contextlib
 import json
@@ -22,18 +22,18 @@ _RETRIES = {"max_retries": 6, "initial_delay": "200ms", "max_delay": "2s"}
 class Lease:
   """The right of one run to write to a folder.
 
-  It is an object that its holder replaces every few seconds, on condition that it
-  still is as the holder left it. Who wants the right watches the object: one that
-  changes is held, one that does not for `seconds` has been left behind. So no clock
-  is compared with that of another host.
+  A lease is an object that its holder replaces every few seconds, on condition that
+  nobody else has replaced it. A second run watches the object: while it changes, it is
+  held; once it has not changed for `seconds`, its holder is gone. So the clocks of two
+  hosts are never compared.
 
   Args:
     folder: the folder on object storage.
-    seconds: how long a right lasts that is not renewed.
+    seconds: after which a lease that is not renewed may be taken over.
 
   Raises:
-    UserError: another run holds it, named by host and process; or it cannot be
-      written.
+    UserError: another run holds the lease (names its host and process), or it cannot
+      be written.
   """
 
   def __init__(self, folder: epath.Path, *, seconds: float = SECONDS):
@@ -46,7 +46,7 @@ class Lease:
     try:
       self._store = _open(folder)
       self._generation = self._acquire()
-    except ValueError as error:  # which is all that TensorStore raises
+    except ValueError as error:  # TensorStore raises no other type
       if isinstance(error, UserError):
         raise
       raise UserError(f"workdir {folder} cannot be written: {brief(error)}") from error
@@ -54,7 +54,7 @@ class Lease:
     self._thread.start()
 
   def check(self) -> None:
-    """Raises a `RunError` if another run has taken the right away."""
+    """Raises a `RunError` if another run has taken the lease over."""
     if self._lost:
       raise RunError(
         f"workdir {self._folder} was taken over by {self._lost}, after this run "
@@ -62,10 +62,10 @@ class Lease:
       )
 
   def release(self) -> None:
-    """Lets go, so that the next run need not wait."""
+    """Deletes the lease, so that the next run need not wait."""
     self._stop.set()
     self._thread.join()
-    # It runs out by itself where it cannot be deleted.
+    # A lease that cannot be deleted expires by itself.
     with contextlib.suppress(ValueError):
       self._store.write(NAME, None, if_equal=self._generation).result()
 
@@ -97,7 +97,7 @@ class Lease:
 
   def _keep(self) -> None:
     while not self._stop.wait(self._seconds / 3):
-      # Out of reach, it may be the next time, and may still be this run's.
+      # If the store cannot be reached now, the next attempt may succeed in time.
       with contextlib.suppress(ValueError):
         self._renew()
         if self._lost:
@@ -110,12 +110,12 @@ class Lease:
       if now.state == "value" and json.loads(now.value)["token"] != self._token:
         self._lost = _holder(now.value)
         return
-      # Its own, from a write whose answer was lost; or somebody has deleted it.
+      # It is from a write of this run whose answer was lost, or it was deleted.
       mine = now.stamp.generation
     self._generation = mine
 
   def _write(self, if_equal: bytes) -> bytes | None:
-    """Replaces the object; None if it is not the expected one."""
+    """Replaces the object, and returns its generation; None if it has another one."""
     self._renewals += 1
     content = {
       "host": socket.gethostname(),
@@ -129,7 +129,7 @@ class Lease:
 
 
 def _open(folder: epath.Path) -> Any:
-  # Orbax imports it anyway, but not everything that imports this file needs it.
+  # Takes long to import, and most users of this module need no lease.
   import tensorstore
 
   spec = kvstore(folder)
@@ -142,4 +142,4 @@ def _holder(value: bytes) -> str:
     content = json.loads(value)
     return f"process {content['process']} on {content['host']}"
   except (ValueError, KeyError, TypeError):
-    return f"who wrote {NAME}"
+    return f"the writer of {NAME}"

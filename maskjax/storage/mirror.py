@@ -1,4 +1,4 @@
-"""Growing files on object storage, which cannot append."""
+"""Files that grow, on object storage, where an object cannot be appended to."""
 
 import contextlib
 import shutil
@@ -14,14 +14,13 @@ from maskjax.storage.paths import brief, errors, is_remote
 
 
 class Mirror:
-  """A local folder, whose files are copied whole to a remote one as they grow.
+  """A local folder whose files are copied to a remote one as they grow.
 
-  An object cannot be appended to, so a copy costs the size of the file. Copies are
-  therefore made by a thread, no more often than every so many seconds, however
-  often lines are added; what must be safe at once is copied by `flush`.
+  An object cannot be appended to, so each copy is of a whole file. A thread makes the
+  copies, at most one every few seconds; `flush` makes them at once.
 
   Args:
-    remote: where the files go.
+    remote: the folder that the files are copied to.
     every: seconds between copies.
   """
 
@@ -36,17 +35,21 @@ class Mirror:
     self._thread.start()
 
   def fetch(self, name: str) -> None:
-    """Copies a remote file here, if there is one, to go on with it."""
+    """Copies a remote file here, if it exists, so that more can be appended to it.
+
+    Args:
+      name: of the file in the remote folder.
+    """
     file = self.folder / name
     with self._copying, contextlib.suppress(FileNotFoundError):
       file.write_bytes((self._remote / name).read_bytes())
       self._copied[file] = _state(file)
 
   def flush(self) -> None:
-    """Copies what has changed since the last copy.
+    """Copies the files that have changed since they were last copied.
 
     Raises:
-      RunError: it could not be copied.
+      RunError: one could not be copied.
     """
     try:
       self._copy()
@@ -56,7 +59,11 @@ class Mirror:
       ) from error
 
   def close(self) -> None:
-    """Copies for the last time, and removes the local folder."""
+    """Copies for the last time, and deletes the local folder.
+
+    Raises:
+      RunError: a file could not be copied.
+    """
     self._stop.set()
     self._thread.join()
     try:
@@ -69,7 +76,7 @@ class Mirror:
       try:
         self._copy()
       except errors():
-        pass  # the next copy may succeed; `flush` complains if it does not
+        pass  # the next copy may succeed; `flush` raises if it does not
 
   def _copy(self) -> None:
     with self._copying:
@@ -84,36 +91,39 @@ class Mirror:
 
 
 def _state(file: Path) -> tuple[int, int]:
-  """What changes when a file does."""
+  """Size and time of a file: they change when the file does."""
   now = file.stat()
   return now.st_size, now.st_mtime_ns
 
 
-class _Here:
-  """In place of a mirror: the folder is local already."""
+class _Local:
+  """A folder that is local already, with the interface of a mirror."""
 
   def __init__(self, folder: Path):
     self.folder = folder
 
   def flush(self) -> None:
-    """Nothing is held back."""
+    """Does nothing: files are where they belong."""
 
 
 @contextlib.contextmanager
 def mirror(
   remote: epath.Path, *, grown: Sequence[str] = ()
-) -> Iterator[Mirror | _Here]:
-  """Where to write files that grow, for as long as they do.
+) -> Iterator[Mirror | _Local]:
+  """Opens a local folder whose growing files are mirrored to another folder.
 
   Args:
-    remote: the folder in which they are to be; a local one is given back itself.
-    grown: files that are to go on growing, where they are.
+    remote: the folder that the files belong in; if it is local, it is used directly.
+    grown: names of files to which more will be appended, if they exist.
 
   Yields:
-    What has the local `folder`, and `flush`.
+    An object with the local `folder`, and with `flush`.
+
+  Raises:
+    RunError: on leaving, if a file could not be copied.
   """
   if not is_remote(remote):
-    yield _Here(Path(remote))
+    yield _Local(Path(remote))
     return
   mirror = Mirror(remote)
   try:
@@ -121,7 +131,7 @@ def mirror(
       mirror.fetch(name)
     yield mirror
   except BaseException:
-    # What went wrong is to be said, not that this did too.
+    # The first error is the one to report.
     with contextlib.suppress(RunError):
       mirror.close()
     raise

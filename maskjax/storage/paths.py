@@ -1,7 +1,7 @@
-"""Paths on object storage, and what may go wrong there.
+"""Paths on object storage, and the errors of reading and writing there.
 
-Small things go through `etils.epath` (and so through fsspec's gcsfs and s3fs), the
-arrays of checkpoints through TensorStore.
+Small files are read and written by `etils.epath` (and so by fsspec's gcsfs and s3fs),
+the arrays of checkpoints by TensorStore.
 """
 
 import functools
@@ -10,23 +10,23 @@ import os
 import sys
 from typing import Any
 
-# Without this epath would take TensorFlow for gs:// and s3:// wherever it is
-# installed, and TensorFlow does not know s3://.
+# Without this, epath uses TensorFlow for gs:// and s3:// if it is installed, and
+# TensorFlow does not support s3://.
 os.environ.setdefault("EPATH_USE_TF", "false")
 
 from etils import epath
 
 from maskjax.errors import UserError
 
-PATIENCE = 20.0  # seconds for a bucket's first answer
+PATIENCE = 20.0  # seconds to wait for the first answer of a bucket
 
-# By scheme: the extra, and what it installs.
+# By scheme: the extra of this package, and the packages that it installs.
 _EXTRAS = {
   "gs": ("gcs", ("gcsfs", "google.cloud.storage")),
   "s3": ("s3", ("s3fs",)),
 }
 
-# Exceptions of the libraries below that are no OSError, by module.
+# By module: exceptions of the libraries used here that are not OSErrors.
 _FOREIGN = {
   "aiohttp": ("ClientError",),
   "botocore.exceptions": ("BotoCoreError", "ClientError"),
@@ -47,10 +47,14 @@ def is_remote(where: str | os.PathLike[str]) -> bool:
 
 
 def path(where: str | os.PathLike[str]) -> epath.Path:
-  """A path that is used alike whether it is local, `gs://` or `s3://`.
+  """Makes a path with the interface of `pathlib`, local, `gs://` or `s3://`.
+
+  Args:
+    where: the path as text.
 
   Raises:
-    UserError: another scheme, no bucket, or a package is missing; names the extra.
+    UserError: another scheme, no bucket, or a package is missing; names the extra
+      that installs it.
   """
   text = os.fspath(where)
   scheme, remote, rest = text.partition("://")
@@ -69,11 +73,11 @@ def path(where: str | os.PathLike[str]) -> epath.Path:
     )
   import fsspec.config
 
-  # A checkpoint's arrays are written past fsspec, which must not remember listings
-  # from before.
+  # TensorStore writes the arrays of checkpoints, so fsspec's cached listings would be
+  # out of date.
   for name in ("gcs", "gs", "s3"):
     fsspec.config.conf.setdefault(name, {}).setdefault("use_listings_cache", False)
-  # By itself s3fs may give up within three seconds; gcsfs tries for a minute.
+  # By default s3fs may give up within three seconds; gcsfs retries for a minute.
   retries = {"mode": "standard", "max_attempts": 10}
   fsspec.config.conf["s3"].setdefault("config_kwargs", {}).setdefault(
     "retries", retries
@@ -82,13 +86,17 @@ def path(where: str | os.PathLike[str]) -> epath.Path:
 
 
 def reach(where: str | os.PathLike[str]) -> epath.Path:
-  """A path in a bucket that is known to answer; local paths need not exist.
+  """Makes a path, and checks that its bucket can be reached.
 
-  Buckets are asked before work begins, and are given `PATIENCE` seconds to answer.
-  Later on, the libraries would take some failures for a file that is not there.
+  To be called before work begins: later on, the libraries report some failures as a
+  file that does not exist.
+
+  Args:
+    where: the path as text; a local one need not exist.
 
   Raises:
-    UserError: see `path`; or there is no such bucket, no permission, or no answer.
+    UserError: see `path`; or there is no such bucket, no permission, or no answer
+      within `PATIENCE` seconds.
   """
   found = path(where)
   if not is_remote(found):
@@ -97,7 +105,7 @@ def reach(where: str | os.PathLike[str]) -> epath.Path:
 
   system, name = filesystem(found)
   try:
-    # One name, in the folder itself: a permission may hold for no more than that.
+    # A single name in the folder itself: the permission may cover nothing else.
     sync(system.loop, system._find, f"{name}/config.json", timeout=PATIENCE)
   except FileNotFoundError as error:
     raise UserError(f"{where}: there is no bucket {name.split('/')[0]!r}") from error
@@ -109,7 +117,13 @@ def reach(where: str | os.PathLike[str]) -> epath.Path:
 
 
 def files(root: str) -> list[str]:
-  """All files under a remote folder, as paths relative to it, sorted.
+  """Lists all files under a remote folder.
+
+  Args:
+    root: the folder, `gs://bucket/...` or `s3://bucket/...`.
+
+  Returns:
+    Their paths relative to the folder, sorted.
 
   Raises:
     UserError: see `reach`.
@@ -125,7 +139,13 @@ def files(root: str) -> list[str]:
 
 
 def matching(pattern: str) -> list[str]:
-  """The remote files that a glob pattern matches, sorted.
+  """Lists the remote files that a glob pattern matches.
+
+  Args:
+    pattern: `gs://bucket/...` or `s3://bucket/...`, with wildcards.
+
+  Returns:
+    Their whole paths, sorted.
 
   Raises:
     UserError: see `reach`.
@@ -140,10 +160,13 @@ def matching(pattern: str) -> list[str]:
 
 
 def exists(where: str | os.PathLike[str]) -> bool:
-  """Whether there is such a file or folder.
+  """Whether a file or folder exists.
 
-  The libraries' own answer is no as well where a remote store cannot be asked; here
-  it is one of `errors`.
+  Where a remote store cannot be reached the libraries' own functions return False; this
+  one raises one of `errors`.
+
+  Args:
+    where: the path, local or remote.
   """
   if not is_remote(where):
     return os.path.exists(where)
@@ -156,7 +179,14 @@ def exists(where: str | os.PathLike[str]) -> bool:
 
 
 def checksums(root: str | os.PathLike[str]) -> dict[str, str]:
-  """The checksums that a store has of all files under a remote folder, by path."""
+  """Reads the checksums that a store keeps of its objects.
+
+  Args:
+    root: a remote folder.
+
+  Returns:
+    Size and checksum of each file under it, as text, by the path relative to it.
+  """
   system, name = filesystem(root)
   return {
     file[len(name) + 1 :]: f"{info['size']} {info.get('crc32c') or info['ETag']}"
@@ -165,11 +195,16 @@ def checksums(root: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def move(where: epath.Path, target: epath.Path) -> None:
-  """Renames a folder; on object storage, object by object within the store."""
+  """Renames a folder; on object storage, copies its objects within the store.
+
+  Args:
+    where: the folder.
+    target: its new path, in the same bucket; must not exist.
+  """
   if not is_remote(where):
     where.rename(target)
     return
-  # The library's own rename takes the folders in it for objects, and misses them.
+  # The library's own rename looks for objects with the names of subfolders, and fails.
   system, name = filesystem(where)
   _, goal = filesystem(target)
   files = system.find(name)
@@ -178,23 +213,42 @@ def move(where: epath.Path, target: epath.Path) -> None:
 
 
 def read_bytes(where: str) -> bytes:
-  """The content of a remote file, by a single request."""
+  """Reads a remote file by a single request.
+
+  Args:
+    where: its path, `gs://bucket/...` or `s3://bucket/...`.
+  """
   system, name = filesystem(where)
   return system.cat_file(name)
 
 
 def filesystem(where: str | os.PathLike[str]) -> tuple[Any, str]:
-  """The fsspec file system of a path, and the path's name in it."""
+  """Finds the fsspec file system of a path, and the path's name in it.
+
+  Args:
+    where: the path, local or remote.
+
+  Raises:
+    UserError: see `path`.
+  """
   from fsspec.core import url_to_fs
 
   return url_to_fs(os.fspath(path(where)))
 
 
 def kvstore(where: str | os.PathLike[str]) -> dict[str, Any]:
-  """TensorStore's specification of a folder on object storage.
+  """Makes TensorStore's specification of a folder on object storage.
 
-  An endpoint other than Amazon's is taken from where boto3 takes it too:
-  `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`.
+  Endpoint and region of S3 are read from boto3's environment variables:
+  `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, and `AWS_REGION` or
+  `AWS_DEFAULT_REGION`.
+
+  Args:
+    where: the folder, `gs://bucket/...` or `s3://bucket/...`.
+
+  Example:
+    >>> kvstore("gs://bucket/run")
+    {'driver': 'gcs', 'bucket': 'bucket', 'path': 'run/'}
   """
   scheme, _, rest = os.fspath(where).partition("://")
   bucket, _, folder = rest.partition("/")
@@ -207,14 +261,21 @@ def kvstore(where: str | os.PathLike[str]) -> dict[str, Any]:
     spec["aws_credentials"] = {"type": "environment"}
   if endpoint:
     spec["endpoint"] = endpoint
-    region = region or "us-east-1"  # which an endpoint cannot be asked for
+    region = region or "us-east-1"  # TensorStore cannot look up that of an endpoint
   if region:
     spec["aws_region"] = region
   return {"driver": "s3", "use_conditional_write": True, **spec}
 
 
 def errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
-  """What reading and writing may raise, here or on object storage; and others."""
+  """The exceptions that reading and writing may raise, on disk or on object storage.
+
+  Args:
+    *others: further types to include.
+
+  Returns:
+    The types, for an `except` clause.
+  """
   found: list[type[Exception]] = [OSError, *others]
   for module, names in _FOREIGN.items():
     if module in sys.modules:
@@ -223,7 +284,15 @@ def errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
 
 
 def brief(error: BaseException) -> str:
-  """What an error says, on one short line."""
+  """The message of an error on one line of at most 300 characters.
+
+  Args:
+    error: the error; the name of its type is used if it has no message.
+
+  Example:
+    >>> brief(OSError(28, "No space left on device"))
+    'No space left on device'
+  """
   text = getattr(error, "strerror", None) or str(error) or type(error).__name__
   return " ".join(str(text).split())[:300]
 
@@ -232,5 +301,5 @@ def brief(error: BaseException) -> str:
 def _is_installed(package: str) -> bool:
   try:
     return importlib.util.find_spec(package) is not None
-  except ModuleNotFoundError:  # of a package around it
+  except ModuleNotFoundError:  # its parent package is missing
     return False

@@ -1,10 +1,9 @@
-"""Checkpoints on disk; the only file that knows Orbax.
+"""Checkpoints, on disk or on object storage; the only module that imports Orbax.
 
-A checkpoint holds `params` (and `ema`, where the run keeps an average, and `extra`,
-where the objective does) apart from the rest of the state, so that weights can be read
-without the optimizer's memory, and imported weights are a checkpoint too. Beside them
-lie the checksums of all files, since Orbax reads most flipped bits as if nothing were
-wrong.
+A checkpoint holds `params`, `ema` (if the run keeps an average) and `extra` (if the
+objective has any) apart from the rest of the state. So weights can be read without the
+optimizer's state, and imported weights are a checkpoint too. A checkpoint also holds
+the checksums of all its files, since Orbax reads most flipped bits without an error.
 """
 
 import concurrent.futures
@@ -31,10 +30,9 @@ WEIGHTS = ("params", "ema")
 ITEMS = (*WEIGHTS, "extra", "training")
 
 CHECKSUMS = "checksums.json"
-# Orbax writes these last of all, when a checkpoint is whole, and it is by the second
-# that one tells.
+# Orbax writes these last; a checkpoint is finished once the second one exists.
 COMMIT = ("_CHECKPOINT_METADATA", "commit_success.txt")
-# The end of a checkpoint's name until it is whole.
+# The suffix of a checkpoint's name until it is finished.
 UNFINISHED = ".orbax-checkpoint-tmp"
 
 
@@ -42,14 +40,13 @@ class Checkpoints:
   """The checkpoints of one run.
 
   Args:
-    folder: where they lie; made at the first save.
-    keep: how many of the newest stay.
-    best: name of a metric, the smaller the better, whose best checkpoint stays
-      too.
+    folder: of the checkpoints; is created by the first save.
+    keep: how many of the newest are kept.
+    best: name of a metric, smaller is better, whose best checkpoint is kept too.
   """
 
   def __init__(self, folder: str | Path, *, keep: int = 2, best: str = "eval/loss"):
-    # What is remote is absolute, and epath would make it local.
+    # A remote path is absolute already, and epath would make it a local one.
     remote = storage.is_remote(folder)
     self.folder = storage.path(folder if remote else Path(folder).absolute())
 
@@ -65,12 +62,13 @@ class Checkpoints:
         ),
       ]
     )
-    # Without `best_fn` the metrics would not outlive the process.
+    # Without `best_fn` Orbax does not store the metrics.
     self._options = ocp.CheckpointManagerOptions(
       best_fn=score,
       preservation_policy=policy,
       atomicity_options=_atomicity(self.folder),
-      # Orbax calls it in the first process when all files are there, before it commits.
+      # Orbax calls it in the first process once all files are written, before it
+      # commits.
       async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
     )
     self._opened: ocp.CheckpointManager | None = None
@@ -81,7 +79,7 @@ class Checkpoints:
   def _manager(self) -> ocp.CheckpointManager:
     if self._opened is None:
       try:
-        # Without handlers it could not tell the shapes of what others wrote.
+        # Without handlers it cannot read the shapes in checkpoints of other processes.
         self._opened = ocp.CheckpointManager(
           self.folder,
           options=self._options,
@@ -92,7 +90,7 @@ class Checkpoints:
     return self._opened
 
   def steps(self) -> list[int]:
-    """The steps whose checkpoints were finished, ascending."""
+    """The steps whose checkpoints are finished, ascending."""
     return sorted(
       int(name)
       for name in self._names()
@@ -101,34 +99,50 @@ class Checkpoints:
     )
 
   def newest(self) -> int | None:
-    """The newest step whose checkpoint is whole; sets newer ones aside.
+    """Finds the newest checkpoint that is whole, and moves newer ones aside.
 
-    One that was not finished, or whose files do not have their checksums any more, is
+    A checkpoint that is not finished, or whose files do not match their checksums, is
     named in a `RunWarning` and renamed to `damaged-STEP`. The first process decides
-    for all.
+    for all processes.
+
+    Returns:
+      Its step; None if there is none.
     """
     step = distributed.from_first_process(lambda: self._newest_whole(set_aside=True))
     return None if step < 0 else step
 
   def save(self, step: int, state: TrainState, metrics: dict[str, float]) -> None:
-    """Begins to write a checkpoint; goes on in the background.
+    """Begins to write a checkpoint, which continues in the background.
+
+    Args:
+      step: number of steps done.
+      state: is copied before this returns.
+      metrics: by name; see `best`.
 
     Raises:
-      RunError: this or the checkpoint before it could not be written.
+      RunError: this checkpoint or the one before it could not be written.
     """
     items = {k: ocp.args.StandardSave(v) for k, v in _items(state).items()}
     self._begin(step, items, metrics)
 
   def save_weights(self, step: int, params: Any) -> None:
-    """Writes a checkpoint of parameters alone, and waits for it."""
+    """Writes a checkpoint that holds parameters only, and waits for it.
+
+    Args:
+      step: number of steps done.
+      params: the parameters.
+
+    Raises:
+      RunError: it could not be written.
+    """
     self._begin(step, {"params": ocp.args.StandardSave(params)}, {})
     self.wait()
 
   def check_whole(self, step: int) -> None:
-    """Raises a `UserError` where a checkpoint holds weights alone."""
+    """Raises a `UserError` if a checkpoint holds weights only."""
     if not (self.folder / str(step) / "training").exists():
       raise UserError(
-        f"{self.folder / str(step)} holds weights alone: expected a run's state; "
+        f"{self.folder / str(step)} holds weights only: expected a run's state; "
         "to start from weights, give their workdir as --config.init_from"
       )
 
@@ -137,10 +151,10 @@ class Checkpoints:
 
     Args:
       step: one of `steps()`.
-      like: shapes and shardings to read it into.
+      like: the shapes and shardings of the state.
 
     Raises:
-      UserError: the checkpoint does not hold a state of these shapes.
+      UserError: the checkpoint holds weights only, or a state of other shapes.
     """
     self.check_whole(step)
     items = {k: ocp.args.StandardRestore(v) for k, v in _items(like).items()}
@@ -151,7 +165,7 @@ class Checkpoints:
   def restore_weights(
     self, step: int | None = None, *, item: str | None = None
   ) -> tuple[int, Any]:
-    """Reads the parameters that one would use: the average where there is one.
+    """Reads the parameters to evaluate: their average if the run keeps one.
 
     Args:
       step: one of `steps()`; the newest when None.
@@ -161,13 +175,13 @@ class Checkpoints:
       The step, and the parameters as NumPy arrays.
 
     Raises:
-      UserError: there is no such checkpoint.
+      UserError: there is no such checkpoint, or it is damaged.
     """
     steps = self.steps()
     if step is None:
       step = distributed.from_first_process(lambda: self._newest_whole(set_aside=False))
-    elif step in steps and (harm := self._harm(step)):
-      raise UserError(f"the checkpoint of step {step} in {self.folder}: {harm}")
+    elif step in steps and (damage := self._damage(step)):
+      raise UserError(f"the checkpoint of step {step} in {self.folder}: {damage}")
     if step not in steps:
       wanted = "a checkpoint" if step < 0 else f"a checkpoint of step {step}"
       raise UserError(f"{self.folder}: expected {wanted}, there are: {steps or 'none'}")
@@ -181,22 +195,28 @@ class Checkpoints:
     return step, self._read_item(step, item, shapes)
 
   def restore_extra(self, step: int, like: Any) -> Any:
-    """Reads what the objective itself has changed, as NumPy arrays.
+    """Reads the objective's `extra`, as NumPy arrays.
 
     Args:
       step: one of `steps()`.
-      like: arrays or their shapes; given back where the checkpoint has weights alone.
+      like: arrays or their shapes; returned if the checkpoint holds weights only.
+
+    Raises:
+      UserError: the checkpoint does not hold arrays of these shapes.
     """
     if not (self.folder / str(step) / "extra").exists():
       return like
     return self._read_item(step, "extra", like)
 
   def restore_extra_entries(self, step: int, names: Iterable[str]) -> dict[str, Any]:
-    """Reads some of what the objective itself has changed, as NumPy arrays.
+    """Reads some entries of the objective's `extra`, as NumPy arrays.
 
     Args:
       step: one of `steps()`.
-      names: of entries; those that the checkpoint does not have are left out.
+      names: of the entries.
+
+    Returns:
+      The entries by name, without those that the checkpoint does not have.
     """
     if not (self.folder / str(step) / "extra").exists():
       return {}
@@ -206,7 +226,7 @@ class Checkpoints:
     return {name: read[name] for name in names if name in read}
 
   def wait(self) -> None:
-    """Waits until all checkpoints are on disk.
+    """Waits until all checkpoints are written.
 
     Raises:
       RunError: one could not be written.
@@ -214,7 +234,11 @@ class Checkpoints:
     self._writing(self._manager.wait_until_finished)
 
   def close(self) -> None:
-    """Waits, and lets go of the folder."""
+    """Waits until all checkpoints are written, and closes the folder.
+
+    Raises:
+      RunError: one could not be written.
+    """
     if self._opened is not None:
       self.wait()
       self._opened.close()
@@ -230,20 +254,20 @@ class Checkpoints:
     """The newest step whose checkpoint is whole, or -1."""
     begun = {int(m[1]) for n in self._names() if (m := re.match(r"(\d+)(\.|$)", n))}
     for step in sorted(begun, reverse=True):
-      harm = self._harm(step)
-      if harm is None:
+      damage = self._damage(step)
+      if damage is None:
         return step
       kept = self._set_aside(step) if set_aside else ""
       warnings.warn(
-        f"the checkpoint of step {step} in {self.folder}: {harm}; the one before it is "
-        f"used{kept}",
+        f"the checkpoint of step {step} in {self.folder}: {damage}; the one before it "
+        f"is used{kept}",
         RunWarning,
         stacklevel=4,
       )
     return -1
 
   def _set_aside(self, step: int) -> str:
-    """Makes room for another checkpoint of a step; says where the old one is."""
+    """Renames or deletes a damaged checkpoint; returns the end of the warning."""
     unfinished, kept = self._unfinished(step), self.folder / f"damaged-{step}"
     if storage.is_remote(self.folder) and not storage.exists(
       self.folder / str(step) / COMMIT[1]
@@ -263,8 +287,8 @@ class Checkpoints:
   def _unfinished(self, step: int | None) -> epath.Path:
     return self.folder / f"{step}{UNFINISHED}"
 
-  def _harm(self, step: int) -> str | None:
-    """What is wrong with a checkpoint's files."""
+  def _damage(self, step: int) -> str | None:
+    """Describes the damage to a checkpoint; None if it is whole."""
     if step in self._known_whole:
       return None
     if step not in self.steps():
@@ -274,7 +298,7 @@ class Checkpoints:
       expected = json.loads((folder / CHECKSUMS).read_text())
       found = _checksums(folder)
     except storage.errors(ValueError) as error:
-      return f"its checksums cannot be compared: {_brief(error)}"
+      return f"its checksums cannot be checked: {_brief(error)}"
     for name, checksum in expected.items():
       if name not in found:
         return f"{name} is missing"
@@ -285,9 +309,9 @@ class Checkpoints:
 
   def _seal(self) -> None:
     """Writes the checksums of the checkpoint that is being saved."""
-    # An object store cannot rename, so that there it has its last name from the start.
-    places = (self._unfinished(self._begun), self.folder / str(self._begun))
-    folder = next(place for place in places if place.exists())
+    # An object store cannot rename, so there it has its final name from the start.
+    names = (self._unfinished(self._begun), self.folder / str(self._begun))
+    folder = next(name for name in names if name.exists())
     (folder / CHECKSUMS).write_text(json.dumps(_checksums(folder)))
 
   def _read_item(self, step: int, item: str, like: Any) -> Any:
@@ -307,7 +331,7 @@ class Checkpoints:
       ) from error
 
   def _begin(self, step: int, items: dict[str, Any], metrics: dict[str, float]) -> None:
-    self.wait()  # so that an error is known to be of the checkpoint begun last
+    self.wait()  # so that a later error can only be of the checkpoint begun here
     self._begun = step
     args = ocp.args.Composite(**items)
     self._writing(
@@ -325,9 +349,9 @@ class Checkpoints:
 
 
 def _checksums(folder: epath.Path) -> dict[str, str]:
-  """A checksum of each file in a folder, by its path, less those of the commit.
+  """Checksums of the files in a folder by path, without the files of the commit.
 
-  It is SHA-256, or on object storage what the store itself keeps of every object, so
+  They are SHA-256; on object storage they are those that the store itself keeps, so
   that a checkpoint need not be read again.
   """
   left_out = (*COMMIT, CHECKSUMS)
@@ -354,19 +378,19 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
 
 
 def _atomicity(folder: epath.Path) -> ocp.options.AtomicityOptions | None:
-  """How Orbax commits, where it is not by renaming."""
+  """How Orbax commits where it cannot rename; None where it can."""
   if not storage.is_remote(folder):
     return None
   if str(folder).startswith("s3://"):
     from maskjax.training import s3
 
-    s3.teach_orbax()
+    s3.extend_orbax()
   mode = ocp.options.AtomicityMode.COMMIT_FILE
   return ocp.options.AtomicityOptions(mode=mode)
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-  """The parts of a state that are written apart; those that hold no array are not."""
+  """The items of a checkpoint; those without arrays are left out."""
   items = {"params": state.params, "ema": state.ema, "extra": state.extra}
   items["training"] = {"step": state.step, "opt_state": state.opt_state}
   return {name: item for name, item in items.items() if jax.tree.leaves(item)}

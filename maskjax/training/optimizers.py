@@ -1,4 +1,4 @@
-"""Optimizers as the papers' tables write them."""
+"""Optimizers, with the hyperparameters that the papers' tables list."""
 
 import functools
 import re
@@ -45,27 +45,27 @@ def adamw(
   """AdamW.
 
   Args:
-    learning_rate: its peak; this and what is not listed here, see
+    learning_rate: peak of the schedule, see
       `maskjax.training.schedules.learning_rates`.
-    num_steps: steps until the end.
+    num_steps: steps of the whole run.
     b1: decay of the first moment.
     b2: decay of the second moment.
     epsilon: added to the root of the second moment.
     weight_decay: decoupled weight decay, multiplied by the learning rate.
-    final_weight_decay: what it becomes along a cosine; None for the same.
-    no_decay: regular expression for the paths of parameters without decay.
-    clip_norm: largest global norm of the gradient; 0 never clips.
+    final_weight_decay: at the end of a cosine schedule; None keeps it constant.
+    no_decay: regular expression, found in the paths of parameters without decay.
+    clip_norm: largest global norm of the gradient; 0 does not clip.
     layer_decay: factor of the learning rate from each block to the one below.
-    factors: of the learning rate, by a regular expression for the paths of parameters;
-      the first that is found in a path counts.
+    factors: of the learning rate, by regular expressions for the paths of parameters;
+      the first that is found in a path applies.
     state_dtype: `float32`, or `bfloat16` to halve the memory of the moments, see
       `in_bfloat16`.
-    warmup_steps: see there.
-    initial_learning_rate: see there.
-    final_learning_rate: see there.
-    falls: see there.
-    drop_at: see there.
-    cycles: see there.
+    warmup_steps: see `learning_rates`.
+    initial_learning_rate: see `learning_rates`.
+    final_learning_rate: see `learning_rates`.
+    falls: see `learning_rates`.
+    drop_at: see `learning_rates`.
+    cycles: see `learning_rates`.
 
   Raises:
     UserError: names the hyperparameter that is out of range.
@@ -117,22 +117,22 @@ def lamb(
 ) -> optax.GradientTransformation:
   """LAMB.
 
-  Each array's update, decay included, is made as long as the array
-  (https://arxiv.org/abs/1904.00962, algorithm 2), but for those without decay, which
-  Adam updates.
+  The update of each array, decay included, is scaled to the norm of the array
+  (https://arxiv.org/abs/1904.00962, algorithm 2). Arrays without decay are updated as
+  by Adam.
 
   Args:
-    learning_rate: its peak.
-    num_steps: steps until the end.
+    learning_rate: peak of the schedule.
+    num_steps: steps of the whole run.
     b1: decay of the first moment.
     b2: decay of the second moment.
     epsilon: added to the root of the second moment.
-    weight_decay: share of a parameter that is added to its update.
-    final_weight_decay: what it becomes along a cosine; None for the same.
-    no_decay: regular expression for the paths of parameters without decay.
-    clip_norm: largest global norm of the gradient; 0 never clips.
+    weight_decay: factor of a parameter that is added to its update.
+    final_weight_decay: at the end of a cosine schedule; None keeps it constant.
+    no_decay: regular expression, found in the paths of parameters without decay.
+    clip_norm: largest global norm of the gradient; 0 does not clip.
     warmup_steps: see `maskjax.training.schedules.learning_rates`.
-    final_learning_rate: see there.
+    final_learning_rate: see `learning_rates`.
 
   Raises:
     UserError: names the hyperparameter that is out of range.
@@ -169,15 +169,15 @@ def sgd(
   """Gradient descent with momentum.
 
   Args:
-    learning_rate: its peak.
-    num_steps: steps until the end.
+    learning_rate: peak of the schedule.
+    num_steps: steps of the whole run.
     momentum: decay of the sum of gradients.
-    nesterov: look one step ahead.
-    weight_decay: share of a parameter that is added to its gradient.
-    no_decay: regular expression for the paths of parameters without decay.
-    clip_norm: largest global norm of the gradient; 0 never clips.
+    nesterov: whether to use Nesterov momentum.
+    weight_decay: factor of a parameter that is added to its gradient.
+    no_decay: regular expression, found in the paths of parameters without decay.
+    clip_norm: largest global norm of the gradient; 0 does not clip.
     warmup_steps: see `maskjax.training.schedules.learning_rates`.
-    final_learning_rate: see there.
+    final_learning_rate: see `learning_rates`.
 
   Raises:
     UserError: names the hyperparameter that is out of range.
@@ -202,20 +202,20 @@ def _clipping(norm: float) -> list[optax.GradientTransformation]:
 
 
 def _decays(no_decay: str, params: Any) -> Any:
-  """Which arrays decay: True but where the expression is found in the path."""
+  """Which arrays decay: False where the expression is found in the path."""
   return jax.tree.map_with_path(
     lambda path, _: re.search(no_decay, path_name(path)) is None, params
   )
 
 
 def scale_by_path(factors: Mapping[str, float]) -> optax.GradientTransformation:
-  """Gives some parameters another learning rate.
+  """Multiplies the learning rate of some parameters.
 
   Args:
     factors: see `adamw`.
 
   Raises:
-    UserError: an expression is found in no path.
+    UserError: at the first step, if an expression is found in no path.
   """
 
   def scale(updates: Any, params: Any = None) -> Any:
@@ -243,8 +243,8 @@ class RoundedState(NamedTuple):
   """The state of `in_bfloat16`.
 
   Attributes:
-    updates: int32 scalar, how many were done; the random numbers follow from it.
-    inner: the other optimizer's state, in bfloat16 where it was float32.
+    updates: int32 scalar, the number of updates, from which random keys are derived.
+    inner: the wrapped optimizer's state, with bfloat16 in place of float32.
   """
 
   updates: jax.Array
@@ -256,11 +256,11 @@ def in_bfloat16(
 ) -> optax.GradientTransformation:
   """Keeps the float32 arrays of an optimizer's state in bfloat16 between steps.
 
-  They are rounded at random, see `round_at_random`: rounded to nearest, a second
-  moment whose decay is above 0.998 would never move.
+  They are rounded at random, see `round_at_random`: if they were rounded to nearest, a
+  second moment whose decay is above 0.998 would never change.
 
   Args:
-    optimizer: computes in float32 as before.
+    optimizer: still computes in float32.
   """
 
   def is_float32(leaf: Any) -> bool:
@@ -293,22 +293,22 @@ def in_bfloat16(
 
 
 def round_at_random(key: jax.Array, x: jax.Array) -> jax.Array:
-  """Rounds to one of the two nearest bfloat16 numbers, so that the mean is kept.
+  """Rounds to one of the two nearest bfloat16 numbers, without bias.
 
   Args:
-    key: of the random numbers.
+    key: a random key.
     x: float32 [...].
 
   Returns:
-    bfloat16 [...]: the upper neighbor with the probability that makes `x` the mean.
+    bfloat16 [...], whose expected value is `x`.
 
   Example:
     >>> x = jnp.full(1000, 1 + 2**-9)  # a quarter of the way from 1 to 1 + 2**-7
     >>> float(round_at_random(jax.random.key(0), x).astype(jnp.float32).mean() - 1 > 0)
     1.0
   """
-  # bfloat16 is the upper half of float32: adding random numbers to the lower half
-  # carries as often as it should.
+  # bfloat16 is the upper half of float32: random bits added to the lower half carry
+  # with the probability of rounding up.
   noise = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
   carried = jax.lax.bitcast_convert_type(x, jnp.uint32) + noise
   upper = (carried >> 16).astype(jnp.uint16)
@@ -320,8 +320,11 @@ def scale_by_layer(decay: float) -> optax.GradientTransformation:
   """Layer-wise learning-rate decay (https://arxiv.org/abs/2003.10555).
 
   Args:
-    decay: factor from each block to the one below. What stands before the blocks
-      is one layer below the first, what stands after them keeps the full rate.
+    decay: factor from each block to the one below. Parameters before the blocks are
+      one layer below the first; those after the blocks keep the full rate.
+
+  Raises:
+    UserError: at the first step, if the model has no transformer blocks.
   """
 
   def scale(updates: Any, params: Any = None) -> Any:

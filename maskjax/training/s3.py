@@ -1,9 +1,9 @@
-"""Orbax on `s3://`, which it would know but for one function.
+"""Support for `s3://` in Orbax, which lacks it in one function.
 
-Its small files go through epath and its arrays through TensorStore, and both know
-S3. The function between, which describes a folder to TensorStore, knows `gs://` and
-takes all else for local: Orbax 0.12.8 refuses `s3://bucket/run` as a path that is not
-absolute (google/orbax#2739 is the unmerged remedy). Here it learns the third case.
+Orbax writes small files with epath and arrays with TensorStore, and both support S3.
+The function that makes TensorStore's specification of a folder supports `gs://` and
+local paths only: Orbax 0.12.8 rejects `s3://bucket/run` as a path that is not absolute
+(google/orbax#2739 is an unmerged fix). Here that function is extended.
 """
 
 import functools
@@ -16,19 +16,26 @@ from maskjax.errors import UserError
 
 
 @functools.cache
-def teach_orbax() -> None:
-  """Lets Orbax describe `s3://` folders to TensorStore, from now on."""
-  known = getattr(tensorstore_utils, "build_kvstore_tspec", None)
-  if known is None:
-    raise UserError("checkpoints on s3:// need orbax-checkpoint==0.12.8")
+def extend_orbax() -> None:
+  """Makes Orbax accept `s3://` folders, for the rest of the process.
 
-  @functools.wraps(known)
+  Raises:
+    UserError: the installed Orbax does not have the function that is extended.
+  """
+  original = getattr(tensorstore_utils, "build_kvstore_tspec", None)
+  if original is None:
+    raise UserError(
+      "checkpoints on s3://: expected orbax-checkpoint==0.12.8, the installed version "
+      "lacks tensorstore_utils.build_kvstore_tspec"
+    )
+
+  @functools.wraps(original)
   def build(directory: str, *arguments: Any, **keywords: Any) -> dict[str, Any]:
     if not directory.startswith("s3://"):
-      return known(directory, *arguments, **keywords)
+      return original(directory, *arguments, **keywords)
     s3 = storage.kvstore(directory)
-    del s3["path"]  # below it is that of the parameter, or of a process's folder
-    spec = known(f"gs://{directory[5:]}", *arguments, **keywords)
+    del s3["path"]  # the path in `spec` is that of a parameter, or a process's folder
+    spec = original(f"gs://{directory[5:]}", *arguments, **keywords)
     if spec["driver"] == "gcs":
       return {**spec, **s3}
     return {**spec, "base": {**spec["base"], **s3}}

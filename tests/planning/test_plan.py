@@ -204,14 +204,14 @@ def compiled(**changes):
   return compiler.Compiled(**{**fields, **changes})
 
 
-def judge(**changes):
+def estimated(**changes):
   config = small_config()
   where = planning.parse_topology("v5p:2x2x1")
-  return estimate.judge(config, where, compiled(**changes))
+  return estimate.estimate(config, where, compiled(**changes))
 
 
 def test_times_by_hand():
-  times = judge().times
+  times = estimated().times
   assert times.cycles_seconds == pytest.approx(1e-5)  # at 1.75 GHz
   assert times.collective_seconds == pytest.approx(4000 / 600e9)
   assert times.step_seconds == pytest.approx(1e-5 + 4000 / 600e9)
@@ -222,7 +222,7 @@ def test_times_by_hand():
 
 
 def test_parts_of_memory_add_up():
-  memory = judge().memory
+  memory = estimated().memory
   assert memory.total == 20000
   assert memory.temporaries == 20000 - 4000 - 8000 - 100
   assert memory.largest == "optimizer"
@@ -244,7 +244,7 @@ def test_a_time_that_cannot_be_stood_behind_is_refused(old, new, said):
     text = "%n (q: f32[8]) -> f32[8] {\n  ROOT %q = f32[8]{0} parameter(0)\n}\n" + (
       text.replace("condition=%m", "condition=%n")
     )
-  plan = judge(text=text)
+  plan = estimated(text=text)
   assert plan.times is None and said in plan.refusal
   written = planning.as_json(plan)
   assert written["fits"] and written["step_seconds"] is None
@@ -253,20 +253,20 @@ def test_a_time_that_cannot_be_stood_behind_is_refused(old, new, said):
 
 
 def test_a_lost_sharding_is_warned_of():
-  assert not judge().warnings
-  (warning,) = judge(parameter_count=199).warnings
+  assert not estimated().warnings
+  (warning,) = estimated(parameter_count=199).warnings
   assert "a sharding was lost" in warning and "10 times" in warning
-  assert not judge(
+  assert not estimated(
     parameter_count=199, mesh={"data": 1, "fsdp": 1, "tensor": 2}
   ).warnings
 
 
 def test_ways_out_begin_with_the_largest_part():
   needed = {"text": "", "available_bytes": 15000}
-  plan = judge(**needed)
+  plan = estimated(**needed)
   assert not plan.fits and "fsdp" in plan.ways_out[0]
   assert "bfloat16" in plan.ways_out[1]
-  plan = judge(**needed, held_bytes={"parameters": 1, "optimizer": 2, "other": 3})
+  plan = estimated(**needed, held_bytes={"parameters": 1, "optimizer": 2, "other": 3})
   assert "remat" in plan.ways_out[0] and "scan" in plan.ways_out[1]
   assert "microbatches=2" in plan.ways_out[2]
   assert planning.as_json(plan)["memory"]["activations and temporaries"] == 19994
