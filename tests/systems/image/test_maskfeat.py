@@ -246,7 +246,7 @@ def test_its_loss_falls_and_its_features_differ():
     (dict(cell_size=0), r"cell_size=0x0: expected a divisor of patch_size=3x3"),
     (dict(orientations=0), r"orientations=0: expected a positive integer"),
     (dict(mask_ratio=1.0), r"mask_ratio=1.0: expected a number between 0 and 1"),
-    (dict(positions="learned"), r"positions='learned': did you mean 'learned'"),
+    (dict(positions="lerned"), r"positions='lerned': did you mean 'learned'"),
     (dict(mask="blocks"), r"no 'blocks' in .*: did you mean 'blockwise'"),
   ],
 )
