@@ -1,7 +1,7 @@
 """What converters share: where tensors stand, in which layout, and the checks."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -326,7 +326,7 @@ def check_config(
   return config
 
 
-def square(size: tuple[int, int], key: str = "patch_size") -> int:
+def square(size: Sequence[int], key: str = "patch_size") -> int:
   """The side of what has to be square there."""
   side, other_side = size
   if side != other_side:
@@ -342,7 +342,7 @@ def sides(key: str, value: Any) -> tuple[int, int]:
   return pair[0], pair[1]
 
 
-def one_or_two(size: tuple[int, int]) -> Any:
+def one_or_two(size: Sequence[int]) -> Any:
   """A size as configs write it: one number where both sides are the same."""
   return size[0] if size[0] == size[1] else list(size)
 
