@@ -94,5 +94,3 @@ def test_the_band():
   assert not first.is_inside and second.is_inside
   with pytest.raises(UserError, match="no train/loss at step 2"):
     list(curves.compare(curve, {"train/loss": {1: 2.0}}))
-
-

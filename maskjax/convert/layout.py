@@ -5,7 +5,7 @@ parameters here.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -348,7 +348,7 @@ def check_config(
   return config
 
 
-def square(size: tuple[int, ...], key: str = "patch_size") -> int:
+def square(size: Sequence[int], key: str = "patch_size") -> int:
   """The side of a size that transformers requires to be square.
 
   Args:
@@ -380,7 +380,7 @@ def sides(key: str, value: Any) -> tuple[int, int]:
   return pair[0], pair[1]
 
 
-def one_or_two(size: tuple[int, ...]) -> Any:
+def one_or_two(size: Sequence[int]) -> Any:
   """A size as configs write it: one number if both sides are equal."""
   return size[0] if size[0] == size[1] else list(size)
 

@@ -225,8 +225,8 @@ def maskalign(
     channels: values a pixel.
     patch_size: side, or (height, width), in pixels.
     encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
-    mask: `attentive`, to leave visible what the teacher's class token attends to; or the
-      name of a sampler of `maskjax.masking`, or an import path.
+    mask: `attentive`, to leave visible what the teacher's class token attends to; or
+      the name of a sampler of `maskjax.masking`, or an import path.
     mask_ratio: share of the patches that is masked.
     levels: how many of the teacher's blocks, the last ones, the student aligns to.
     beta: difference at which the error turns from squared to absolute.
