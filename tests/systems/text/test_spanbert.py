@@ -47,7 +47,9 @@ def variables():
   return Variables(jax.tree.unflatten(shape, shaken))
 
 
-LOSS = jax.jit(OBJECTIVE.loss)
+@jax.jit
+def loss_of(variables):
+  return OBJECTIVE.loss(variables, BATCH, STEP)
 
 
 def tensor(array):
@@ -69,7 +71,7 @@ def in_torch(head, table, features, left, right, position):
 
 def test_the_loss_is_that_of_the_paper():
   params = variables().params
-  found = LOSS(variables(), BATCH, STEP)
+  found = loss_of(variables())
   mask, text = masked_rows(KEY)
   features = OBJECTIVE.model.apply({"params": params}, text, method="encode")
   total, count = 0.0, 0
@@ -103,7 +105,7 @@ def test_the_boundary_head_reads_nothing_of_masked_features():
   """The head of masked positions changes nothing but BERT's part."""
 
   def boundary(params):
-    return LOSS(Variables(params), BATCH, STEP).metrics["boundary"].sum
+    return loss_of(Variables(params)).metrics["boundary"].sum
 
   grads = jax.grad(boundary)(variables().params)
   size = {
