@@ -105,4 +105,4 @@ def test_the_first_rule_applies_and_axes_that_do_not_divide_are_left_out():
     "blocks": {"mlp": {"gate": {"kernel": P(None, "fsdp", "tensor")}}},
   }
   assert found["head"] == {"kernel": P("fsdp", None), "bias": P(None)}
-  assert found["own"] == {"kernel": P("fsdp", None), "scale": P()}
+  assert found["own"] == {"kernel": P("fsdp", None), "scale": P(None)}

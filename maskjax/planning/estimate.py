@@ -177,10 +177,10 @@ def _refusal(costs: Costs) -> str:
       f"them {costs.inexact_loops[0]}"
     )
   if not costs.cycles:
-    return "the compiler has no estimate of cycles"
+    return "the compiler estimates no cycles"
   kernels = sum(n for name, n in costs.unpriced.items() if "tpu_custom_call" in name)
   if kernels:
-    return f"the compiler has no estimate of cycles for {kernels} custom kernels"
+    return f"the compiler estimates no cycles for {kernels} custom kernels"
   return ""
 
 
