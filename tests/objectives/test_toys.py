@@ -8,6 +8,7 @@ import pytest
 from toys import clip_mae, late_spectra
 
 import maskjax as mj
+from maskjax import resolve
 from maskjax.objectives import Step, Variables, abilities_of
 
 KEY = jax.random.key(0)
@@ -62,7 +63,7 @@ def test_it_is_short_and_learns_on_the_mesh_of_all_devices(module, make, name):
 @pytest.mark.parametrize(("module", "make", "name"), TOYS)
 def test_it_is_named_by_its_import_path(module, make, name):
   path = f"toys.{make.__name__}:{make.__name__}"
-  assert mj.resolve.build(mj.objectives, path) == make()
+  assert resolve.build(mj.objectives, path) == make()
   offered = abilities_of(make())
   assert offered.features is not None and offered.batch_shapes is not None
 
