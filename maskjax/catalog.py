@@ -16,6 +16,10 @@ seeds: `maskjax check --config CONFIG` compares a new run with that curve.
 | system | family | paper | config | agrees with | expected |
 |---|---|---|---|---|---|"""
 
+DIFFERENCES = """
+## What differs from the authors' code on purpose
+"""
+
 # How the page shows the last values of a curve; it leaves out those of other names.
 SHOWN = {
   "eval/linear": "linear probe {:.1%} \N{PLUS-MINUS SIGN} {:.1%}",
@@ -25,7 +29,7 @@ SHOWN = {
 
 
 def page(rows: Sequence[System]) -> str:
-  """Writes the table of systems as Markdown.
+  """Writes the table of systems as Markdown, and what differs in them on purpose.
 
   Args:
     rows: the systems' records, in the order of the table.
@@ -33,7 +37,8 @@ def page(rows: Sequence[System]) -> str:
   Returns:
     The page, without a final newline.
   """
-  return "\n".join([HEAD, *map(_line, rows)])
+  differences = [f"- `{row.name}`: {text}" for row in rows for text in row.differs]
+  return "\n".join([HEAD, *map(_line, rows), DIFFERENCES, *differences])
 
 
 def _line(row: System) -> str:

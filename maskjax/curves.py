@@ -71,7 +71,7 @@ def record(spec: str, config: ConfigDict, *, seeds: int = 4) -> Path:
   """Runs a config under several seeds, and stores their curve.
 
   Args:
-    spec: `FILE[:ARG]`, the setting that the curve belongs to.
+    spec: `FILE[:SETTING]`, the setting that the curve belongs to.
     config: is run under the seeds 0, 1, ... in place of its own.
     seeds: number of runs, at least 2.
 
@@ -95,7 +95,7 @@ def store(spec: str, config: ConfigDict, runs: Sequence[Run]) -> Path:
   """Stores the curve of runs of a config; it replaces an earlier curve.
 
   Args:
-    spec: `FILE[:ARG]`, the setting that the curve belongs to.
+    spec: `FILE[:SETTING]`, the setting that the curve belongs to.
     config: of the runs, which differ in their seeds.
     runs: the metrics of each, see `written`; at least two.
 
@@ -116,7 +116,7 @@ def check(spec: str, config: ConfigDict) -> list[Point]:
   """Runs a config, and compares its metrics with the stored curve.
 
   Args:
-    spec: `FILE[:ARG]`, the setting that the curve belongs to.
+    spec: `FILE[:SETTING]`, the setting that the curve belongs to.
     config: is run; its seed and its data's paths may differ from the recorded ones.
 
   Returns:
@@ -139,7 +139,7 @@ def changes(spec: str, config: ConfigDict) -> list[str]:
   """The keys in which a config differs from the one that a curve is of.
 
   Args:
-    spec: `FILE[:ARG]`, whose curve it is.
+    spec: `FILE[:SETTING]`, whose curve it is.
     config: may have another seed and other data.
 
   Returns:

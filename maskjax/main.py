@@ -27,20 +27,20 @@ _SHOW_WARNING = warnings.showwarning
 USAGE = """\
 usage: maskjax COMMAND [flags]
 
-  maskjax train --config FILE[:ARG] --workdir DIR [--config.any.key=value ...]
+  maskjax train --config FILE[:SETTING] --workdir DIR [--config.any.key=value ...]
       trains, or goes on where an earlier run in DIR stopped; with --distributed as
       one of many processes, see launch/
-  maskjax eval --workdir DIR [--step N] [--config FILE[:ARG] ...]
+  maskjax eval --workdir DIR [--step N] [--config FILE[:SETTING] ...]
       probes a checkpoint again, and draws its reconstructions
   maskjax fill --workdir DIR --text 'Its [MASK] is' [--text ...] [--top 5]
       guesses what masks stand for, by a run on text
-  maskjax check --config FILE[:ARG] [--record [--seeds 4]]
+  maskjax check --config FILE[:SETTING] [--record [--seeds 4]]
       trains anew, and compares what it writes with what runs before it wrote
-  maskjax plan --config FILE[:ARG] --topology v5p:4x4x4 [--json]
+  maskjax plan --config FILE[:SETTING] --topology v5p:4x4x4 [--json]
       compiles the training step for TPUs that are not here: does it fit, how fast
-  maskjax pack --config FILE[:ARG] --out DIR
+  maskjax pack --config FILE[:SETTING] --out DIR
       tokenizes and packs the config's texts, training and held-out ones, once for all
-  maskjax convert --from_hf DIR --config FILE[:ARG] --workdir DIR
+  maskjax convert --from_hf DIR --config FILE[:SETTING] --workdir DIR
   maskjax convert --workdir DIR [--step N] --to_hf DIR
       reads or writes weights in the Hugging Face layout
   maskjax list [--json|--markdown]
@@ -53,7 +53,7 @@ class Arguments:
 
   Attributes:
     options: the flags but for the config's.
-    spec: `FILE[:ARG]` of `--config`.
+    spec: `FILE[:SETTING]` of `--config`.
     config: what it names, with all changes.
   """
 
@@ -182,7 +182,7 @@ def list_systems(given: Arguments) -> None:
 
     print(catalog.page(records()))
     return
-  columns = list(rows[0])
+  columns = [name for name in rows[0] if name != "differs"]
   width = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns}
   for row in [dict(zip(columns, columns, strict=True)), *rows]:
     print("  ".join(f"{row[c]:<{width[c]}}" for c in columns).rstrip())
@@ -314,7 +314,7 @@ def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     else:
       rest.append(argument)
   if waiting:
-    raise UserError("--config: expected FILE or FILE:ARG after it")
+    raise UserError("--config: expected FILE or FILE:SETTING after it")
   return spec, rest
 
 

@@ -39,7 +39,7 @@ def test_list_prints_one_object_a_system(call):
   code, out, _ = call("list", "--json")
   rows = json.loads(out)
   assert code == 0
-  assert all(list(row) == COLUMNS for row in rows)
+  assert all(list(row) == [*COLUMNS, "differs"] for row in rows)
   assert "mae" in [row["name"] for row in rows]
   for row in rows:
     configs.load(row["config"])

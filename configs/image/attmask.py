@@ -75,4 +75,5 @@ def imagenet():
   first = (*both, blur, *to_numbers)
   second = (*both, rarely, "random_solarize", *to_numbers)
   config.data.train_transforms = (dict(name="two_views", first=first, second=second),)
+  config.eval.network = "teacher"  # whose numbers the paper has
   return config

@@ -71,4 +71,5 @@ def imagenet():
   )
   config.checkpoint.every = 5000
   config.eval.every = 20_000
+  config.eval.network = "teacher"  # whose numbers the paper has
   return config

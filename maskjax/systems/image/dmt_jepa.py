@@ -39,9 +39,9 @@ SYSTEM = System(
   config="configs/image/dmt_jepa.py",
   agrees_with="equations in NumPy",
   differs=(
-    "each example draws its own sizes of blocks, of which a fixed number of patches "
+    "Each example draws its own sizes of blocks, of which a fixed number of patches "
     "is predicted; the authors draw one size for a batch, and truncate the contexts to "
-    "the smallest among its examples",
+    "the smallest among its examples.",
   ),
 )
 

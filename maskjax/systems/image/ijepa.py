@@ -26,9 +26,9 @@ SYSTEM = System(
   config="configs/image/ijepa.py",
   agrees_with="transformers IJepaModel; equations in NumPy",
   differs=(
-    "each example draws its own sizes of blocks, of which a fixed number of patches "
+    "Each example draws its own sizes of blocks, of which a fixed number of patches "
     "is predicted; the authors draw one size for a batch, and truncate the contexts to "
-    "the smallest among its examples",
+    "the smallest among its examples.",
   ),
 )
 
