@@ -83,7 +83,7 @@ class TextRows:
     """The rows of a batch.
 
     Raises:
-      UserError: they are longer than the model can read, or lack a score.
+      UserError: they are longer than the model can read.
     """
     found = batch["token"].shape[1]
     if found > self.length:
@@ -91,10 +91,7 @@ class TextRows:
         f"the data has rows of {found} tokens: expected at most "
         f"objective.length={self.length}"
       )
-    text = Text.of(batch)
-    if self.needs_score:
-      scores_of(text)
-    return text
+    return Text.of(batch)
 
   def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a batch of this many rows."""
@@ -154,6 +151,8 @@ class MaskedTextObjective(abc.ABC):
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters for rows of the batch's length, and counters."""
     text = self.rows(first_example(batch))
+    if self.rows.needs_score:
+      scores_of(text)  # raises where there is none
     params = self.model.init(key, text, jnp.zeros((1, 1), jnp.int32))["params"]
     extra = {name: jnp.zeros(shape) for name, shape in self.counters.items()}
     return Variables(params, extra or ())
