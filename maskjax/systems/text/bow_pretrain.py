@@ -116,8 +116,7 @@ def bow_pretrain(
       be; names it.
 
   Example:
-    >>> last = Step(jax.random.key(0), number=20, num_steps=20)
-    >>> print(f"{bow_pretrain(vocab_size=30522).bag_weight(last):.1f}")
+    >>> bow_pretrain(vocab_size=30522, mask_id=103).last_weight
     0.1
   """
   if documents < 1:
