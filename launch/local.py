@@ -2,8 +2,8 @@
 
   python launch/local.py --processes 4 -- train --config FILE --workdir DIR
 
-Nothing needs to be edited. The simulated CPU devices (`--devices` in all, by default one
-per process) are split among the processes; with `--accelerators` they use this
+Nothing needs to be edited. The simulated CPU devices (`--devices` in all, by default
+one per process) are split among the processes; with `--accelerators` they use this
 machine's accelerators instead. `--distributed` is added to the command after `--`. The
 exit code is the first one of a process that is not 0, less than a minute after it.
 """

@@ -9,9 +9,9 @@ HEAD = """\
 # Systems
 
 Made by `maskjax list --markdown`. A system agrees with another implementation if both
-compute the same numbers from the same weights and masks, to a relative 1e-5, in `tests/`.
-Expected values are the last of the curve next to the config, mean and std over several
-seeds: `maskjax check --config CONFIG` compares a new run with that curve.
+compute the same numbers from the same weights and masks, to a relative 1e-5, in
+`tests/`. Expected values are the last of the curve next to the config, mean and std
+over several seeds: `maskjax check --config CONFIG` compares a new run with that curve.
 
 | system | family | paper | config | agrees with | expected |
 |---|---|---|---|---|---|"""
