@@ -77,7 +77,7 @@ class AlignedEncoder(nn.Module):
     return jnp.stack(heads).astype(jnp.float32)
 
   def first_weights(self, key: Array) -> Array:
-    """Each block alone for its counterpart, if there are as many; else means: [K, L]."""
+    """Each block for its counterpart, if there are as many; else means: [K, L]."""
     del key
     depth = self.encoder.depth
     if depth != self.teacher_depth:
