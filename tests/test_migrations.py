@@ -5,7 +5,7 @@ import json
 import pytest
 
 from maskjax import config as configs
-from maskjax import curves, migrations
+from maskjax import curves
 from maskjax import workdir as workdirs
 from maskjax.errors import UserError
 from maskjax.migrations import migrate
@@ -28,7 +28,8 @@ OLD = {
 def test_names_are_renamed_wherever_they_name_a_part():
   found = migrate(OLD)
   objective, data = found["objective"], found["data"]
-  assert (objective["name"], objective["mask"]["name"]) == ("bert", "by_similarity")
+  sampler = "maskjax.systems.text.difference_masking:by_similarity"
+  assert (objective["name"], objective["mask"]["name"]) == ("bert", sampler)
   assert objective["teacher"]["objective"]["name"] == "bert"
   assert data["test"]["statistic"] == "anchor_similarity"
   # A file may be called as a part was.
@@ -57,13 +58,11 @@ def test_ids_that_had_defaults_are_written_out():
   assert migrate(own) == own
 
 
-def test_the_runs_number_of_steps_is_dropped(monkeypatch):
+def test_the_runs_number_of_steps_is_dropped():
   teacher = {"name": "ema", "num_steps": 100}
   other = {"name": "ema", "num_steps": 200}
   old = {"name": "hpm", "num_steps": 100, "teacher": teacher, "other": other}
   config = {"num_steps": 100, "objective": old}
-  assert migrate(config) == config
-  monkeypatch.setattr(migrations, "DROPS_NUM_STEPS", True)
   expected = {"name": "hpm", "teacher": {"name": "ema"}, "other": other}
   assert migrate(config) == {"num_steps": 100, "objective": expected}
 
