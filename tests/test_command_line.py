@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 from maskjax import config as configs
 from maskjax import experiment, objectives, resolve, systems
 from maskjax import workdir as workdirs
+from maskjax.objectives import Step, abilities_of
 from maskjax.training import optimizers
 
 COLUMNS = ["name", "family", "paper", "config", "agrees_with"]
@@ -81,10 +82,11 @@ def test_every_setting_makes_an_objective_and_an_optimizer(path):
     batch = objective.batch_shapes(64)
     key = jax.eval_shape(lambda: jax.random.key(0))
     variables = jax.eval_shape(objective.init, key, batch)
-    if not hasattr(objective, "loss"):  # a teacher
-      assert jax.eval_shape(objective.features, variables.params, batch).ndim == 3
+    if abilities_of(objective).loss is None:  # a teacher
+      assert jax.eval_shape(objective.features, variables, batch).ndim == 3
       continue
-    loss = jax.eval_shape(objective.loss, *variables, batch, key)
+    step = Step(key, num_steps=config.num_steps)
+    loss = jax.eval_shape(objective.loss, variables, batch, step)
     assert (loss.sum.shape, loss.sum.dtype) == ((), jnp.float32)
 
 

@@ -276,7 +276,7 @@ def test_electra(lengths, embedding_size):
     "word": jnp.where(text.is_padding, -1, 0),
   }
   seen = dataclasses.replace(text, word=batch["word"])
-  ours, _ = objective.judge(params, batch, seen, {})
+  ours, _ = objective.detection(Variables(params), batch, seen, {})
   expected = sum(loss * length for loss, length in losses) / start
   assert_close(ours.value(), np.float32(expected))
   again, found = electra.to_hf(hyperparameters, params)

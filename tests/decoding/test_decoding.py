@@ -59,7 +59,7 @@ def by_hand(trained, text, place):
     word=jnp.zeros_like(row),
   )
   logits = trained.objective.model.apply(
-    {"params": trained.params}, alone, jnp.array([[place]])
+    {"params": trained.variables.params}, alone, jnp.array([[place]])
   )[0, 0]
   return jax.nn.softmax(logits.at[jnp.arange(4)].set(-jnp.inf))
 
@@ -95,7 +95,7 @@ def test_texts_are_judged_token_by_token(trained):
       word=jnp.zeros_like(row),
     )
     logits = trained.objective.model.apply(
-      {"params": trained.params}, alone, jnp.array([[place + 1]])
+      {"params": trained.variables.params}, alone, jnp.array([[place + 1]])
     )[0, 0]
     logits = logits.at[jnp.arange(4)].set(-jnp.inf)
     expected = jax.nn.log_softmax(logits)[ids[place]]

@@ -9,6 +9,7 @@ import pytest
 
 from maskjax import config as configs
 from maskjax import data, experiment, resolve
+from maskjax.objectives import Step
 from maskjax.systems import records
 from maskjax.training import init_state, train_step
 
@@ -33,12 +34,14 @@ def test_two_steps_of_the_small_setting(name):
   key = jax.random.key(0)
   state = jax.jit(functools.partial(init_state, objective, optimizer))(batch, key)
   step = jax.jit(
-    functools.partial(train_step, objective=objective, optimizer=optimizer, key=key)
+    functools.partial(
+      train_step, objective=objective, optimizer=optimizer, key=key, num_steps=2
+    )
   )
   losses = []
   for _ in range(2):
     state, metrics = step(state, batch)
     losses.append(float(metrics["loss"].value()))
   assert np.isfinite(losses).all() and losses[0] != losses[1]
-  judged = jax.jit(objective.evaluate)(state.params, state.extra, batch, key)
-  assert 0 < judged.metrics["bits_per_character"].value() < 20
+  held_out = jax.jit(objective.evaluate)(state.variables, batch, Step(key))
+  assert 0 < held_out.metrics["bits_per_character"].value() < 20
