@@ -1,5 +1,8 @@
 """The errors that the command line prints as one line, without a traceback."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
   """Something in a config, a file or a command is not as expected.
@@ -12,6 +15,19 @@ class UserError(ValueError):
 
   def __init__(self, message: str):
     super().__init__(" ".join(message.split()))
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+  """Says which of `choices` is nearest to `word`, and what they all are.
+
+  Example:
+    >>> did_you_mean("rnadom", ["block", "random"])
+    "did you mean 'random'? (there are: block, random)"
+  """
+  choices = sorted(choices)
+  near = difflib.get_close_matches(word, choices, n=1)
+  listed = f"there are: {', '.join(choices)}"
+  return f"did you mean {near[0]!r}? ({listed})" if near else listed
 
 
 def at_least_one(**counts: int) -> None:

@@ -16,8 +16,13 @@ from ml_collections import ConfigDict, config_flags
 
 from maskjax import config as configs
 from maskjax import libtpu, storage
-from maskjax.errors import RunError, RunWarning, TerminatedError, UserError
-from maskjax.resolve import did_you_mean
+from maskjax.errors import (
+  RunError,
+  RunWarning,
+  TerminatedError,
+  UserError,
+  did_you_mean,
+)
 
 # What sysexits.h calls a temporary failure: whoever started the run may do so again.
 TERMINATED = 75

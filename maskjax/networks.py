@@ -8,10 +8,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from maskjax.errors import UserError
+from maskjax.errors import UserError, did_you_mean
 from maskjax.objectives import Variables
 from maskjax.objectives.abilities import abilities_of, needed
-from maskjax.resolve import did_you_mean
 from maskjax.training.checkpoints import Checkpoints
 from maskjax.training.step import TrainState
 

@@ -4,28 +4,14 @@ A part is named by a short public name of its room (`"random"` in
 `maskjax.masking`) or by import path (`"my_lab.losses:huber"`).
 """
 
-import difflib
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
-from maskjax.errors import UserError
-
-
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-  """Says which of `choices` is nearest to `word`, and what they all are.
-
-  Example:
-    >>> did_you_mean("rnadom", ["block", "random"])
-    "did you mean 'random'? (there are: block, random)"
-  """
-  choices = sorted(choices)
-  near = difflib.get_close_matches(word, choices, n=1)
-  listed = f"there are: {', '.join(choices)}"
-  return f"did you mean {near[0]!r}? ({listed})" if near else listed
+from maskjax.errors import UserError, did_you_mean
 
 
 def find(room: ModuleType, name: str) -> Callable[..., Any]:

@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 from maskjax.data.records import Record, every_image, get_image
-from maskjax.errors import UserError
-from maskjax.resolve import did_you_mean
+from maskjax.errors import UserError, did_you_mean
 
 Size = int | Sequence[int]
 

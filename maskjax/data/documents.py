@@ -10,8 +10,7 @@ from typing import Any, NamedTuple, final
 
 from maskjax import storage
 from maskjax.data.array_records import tfds_examples
-from maskjax.errors import UserError
-from maskjax.resolve import did_you_mean
+from maskjax.errors import UserError, did_you_mean
 
 __all__ = [
   "hf_dataset",

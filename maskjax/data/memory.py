@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike
 
 from maskjax import storage
 from maskjax.data.records import Record
-from maskjax.errors import UserError
-from maskjax.resolve import did_you_mean
+from maskjax.errors import UserError, did_you_mean
 
 
 @final

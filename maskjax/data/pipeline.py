@@ -13,8 +13,7 @@ from typing import Any, final
 import numpy as np
 
 from maskjax.data.records import Record, Source, Transform, is_random
-from maskjax.errors import RecordError, UserError
-from maskjax.resolve import did_you_mean
+from maskjax.errors import RecordError, UserError, did_you_mean
 
 Batch = dict[str, np.ndarray]
 

@@ -11,8 +11,7 @@ from maskjax import storage
 from maskjax.data.documents import Documents
 from maskjax.data.packing import packed
 from maskjax.data.text import TokenRows, read_documents, read_vocabulary, scorer
-from maskjax.errors import UserError
-from maskjax.resolve import did_you_mean
+from maskjax.errors import UserError, did_you_mean
 from maskjax.tokens import vocabulary as vocabularies
 
 TOKENIZER = "tokenizer.json"

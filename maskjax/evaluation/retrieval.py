@@ -11,10 +11,9 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from maskjax.errors import UserError
+from maskjax.errors import UserError, did_you_mean
 from maskjax.evaluation.features import Batches, evaluation_batches
 from maskjax.objectives import abilities_of
-from maskjax.resolve import did_you_mean
 
 Relevant = np.ndarray | Sequence[Collection[int]]
 

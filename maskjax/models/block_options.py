@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from maskjax.errors import UserError
+from maskjax.errors import UserError, did_you_mean
 from maskjax.models.checks import check_dtype
 from maskjax.models.gelu import ACTIVATIONS
 from maskjax.models.rotary import BASE
-from maskjax.resolve import did_you_mean
 
 # What the backward pass of a block finds in memory; it computes the rest again. The
 # products of weights are those without a batch axis: attention's own have one.

@@ -6,8 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from maskjax.errors import UserError
-from maskjax.resolve import did_you_mean
+from maskjax.errors import UserError, did_you_mean
 
 
 def check_shape(role: str, shape: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,10 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from maskjax.errors import UserError
+from maskjax.errors import UserError, did_you_mean
 from maskjax.models.checks import check_dtype
 from maskjax.models.convnext import ConvNext
 from maskjax.models.resnet import ResNet
-from maskjax.resolve import did_you_mean
 from maskjax.tokens import grid_of, unpatchify
 from maskjax.tokens.patches import per_side
 

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from maskjax.errors import UserError
+from maskjax.errors import UserError, did_you_mean
 from maskjax.masking import Mask
 from maskjax.models.attention import Attention
 from maskjax.models.block_options import BlockOptions
@@ -22,7 +22,6 @@ from maskjax.models.dense import Dense
 from maskjax.models.dropout import stochastic_depth
 from maskjax.models.relative_bias import RelativeBias, relative_ids
 from maskjax.models.transformer import LayerNorm, Mlp, norm_like, remat_of
-from maskjax.resolve import did_you_mean
 from maskjax.sharding import constrain_batch
 from maskjax.tokens import grid_of
 from maskjax.tokens.patches import per_side

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from maskjax.errors import UserError
+from maskjax.errors import UserError, did_you_mean
 from maskjax.masking import Mask, gather
 from maskjax.models.block_options import BlockOptions, split_options
 from maskjax.models.checks import check_rotary, check_shape
@@ -19,7 +19,6 @@ from maskjax.models.dense import Dense
 from maskjax.models.relative_bias import RelativeBias
 from maskjax.models.rotary import pad_first
 from maskjax.models.transformer import Change, Transformer, norm_like
-from maskjax.resolve import did_you_mean
 from maskjax.tokens import grid_positions, sincos
 
 # Widths, depths and heads: https://arxiv.org/abs/2010.11929, table 1, and for

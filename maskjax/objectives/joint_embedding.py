@@ -8,7 +8,7 @@ import jax
 from jax import Array
 
 from maskjax import keys
-from maskjax.errors import UserError
+from maskjax.errors import UserError, did_you_mean
 from maskjax.losses import Loss, Mean, smooth_l1, squared_error
 from maskjax.masking import Masking, MultiBlock, gather
 from maskjax.models import Decoder, VisionEncoder, decoder_of, vit_encoder
@@ -16,7 +16,6 @@ from maskjax.objectives import teachers
 from maskjax.objectives.objective import Batch, Step, Variables, valid
 from maskjax.objectives.patches import PatchObjective
 from maskjax.objectives.teachers import PastStudent, Teacher
-from maskjax.resolve import did_you_mean
 from maskjax.targets import whitened
 from maskjax.tokens import Patches
 

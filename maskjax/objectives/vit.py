@@ -13,12 +13,11 @@ from typing import Any, Unpack
 
 from jax import Array
 
-from maskjax.errors import UserError
+from maskjax.errors import UserError, did_you_mean
 from maskjax.masking import Mask
 from maskjax.models import Network, VisionEncoder, encoder_layers, vit_encoder
 from maskjax.models.layers import Layers
 from maskjax.objectives.objective import Batch, Variables, first_example
-from maskjax.resolve import did_you_mean
 from maskjax.tokens import Patches, patches_of
 
 # What sets encoders apart, by the names that transformers gives them.

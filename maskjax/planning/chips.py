@@ -4,8 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from maskjax.errors import UserError
-from maskjax.resolve import did_you_mean
+from maskjax.errors import UserError, did_you_mean
 
 GIB = 2**30
 

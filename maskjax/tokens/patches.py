@@ -28,8 +28,8 @@ def per_side(size: int | Sequence[int], rank: int = 2) -> tuple[int, ...]:
   if isinstance(size, int):
     return (size,) * rank
   if len(size) != rank:
-    expected = "(height, width)" if rank == 2 else f"{rank} of them"
-    raise UserError(f"size {tuple(size)}: expected one number or {expected}")
+    expected = "or (height, width)" if rank == 2 else f"or {rank}"
+    raise UserError(f"size {tuple(size)}: expected one number, {expected}")
   return tuple(size)
 
 

@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, final
 
-from maskjax.errors import UserError
-from maskjax.resolve import did_you_mean
+from maskjax.errors import UserError, did_you_mean
 
 # The keywords of a text system that a name stands for.
 KEYS = ("vocab_size", "pad_id", "mask_id", "special_ids")

@@ -4,8 +4,7 @@ from typing import Any
 
 import optax
 
-from maskjax.errors import UserError
-from maskjax.resolve import did_you_mean
+from maskjax.errors import UserError, did_you_mean
 
 
 def learning_rates(

@@ -191,7 +191,7 @@ def their_weights(params, task):
     max_position_embeddings=16,
     type_vocab_size=2,
   )
-  places = bert.encoder_places(config, "bert")
+  places = bert.encoder_entries(config, "bert")
   out = {"question": "qa_outputs"}.get(task, "classifier")
   count = 2 if task == "question" else 3
   places |= layout.dense(out, "classes", (count, 8))

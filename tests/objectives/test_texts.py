@@ -129,7 +129,7 @@ def test_mistakes(options, message):
 def test_rows_and_vocabularies_that_do_not_fit():
   vocabulary = source().vocabulary
   with pytest.raises(UserError, match="rows of 32 tokens: expected at most obj"):
-    make(length=16).text(BATCH)
+    make(length=16).rows(BATCH)
   with pytest.raises(UserError, match="300 tokens: expected at most objective.vocab_s"):
     make(vocab_size=200).check_vocabulary(vocabulary)
   with pytest.raises(UserError, match="masks by token 3: expected objective.mask_id=1"):

@@ -17,7 +17,7 @@ KEY = jax.random.key(0)
 def arrays():
   """Digits, and clips in which they move down, a pixel each time."""
   source = mj.data.digits()
-  images = np.stack([source[i]["image"] for i in range(64)]) / np.float32(16)
+  images = np.stack([source[i]["image"] for i in range(64)]) / np.float32(255)
   clips = np.stack([np.roll(images, t, axis=1) for t in range(4)], axis=1)
   return images, clips
 

@@ -17,7 +17,7 @@ def test_known_vocabularies_hold_their_tokens(name):
   assert list(known.special) == sorted(set(known.special))
   assert {known.pad, known.mask} <= set(known.special)
   assert 0 <= known.special[0] and known.special[-1] < known.size
-  tokens = bert(vocabulary=name, **SMALL).tokens
+  tokens = bert(vocabulary=name, **SMALL).rows.ids
   expected = (known.size, known.pad, known.mask, known.special)
   assert (tokens.size, tokens.pad, tokens.mask, tokens.special) == expected
 
@@ -64,7 +64,7 @@ def test_what_an_objective_leaves_out_is_read_off_the_data(config):
     vocabulary.mask,
   )
   assert list(found.special_ids) == vocabulary.special.tolist()
-  assert prepared.objective.tokens.size == len(vocabulary) == 300
+  assert prepared.objective.rows.ids.size == len(vocabulary) == 300
   assert not set(KEYS) & set(config.objective)  # which is the caller's
 
 

@@ -8,14 +8,13 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from maskjax.errors import UserError
+from maskjax.errors import UserError, did_you_mean
 from maskjax.models.block_options import BlockOptions, split_options
 from maskjax.models.checks import check_rotary, check_shape
 from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout
 from maskjax.models.relative import Relative, buckets
 from maskjax.models.transformer import Transformer, norm_like
-from maskjax.resolve import did_you_mean
 from maskjax.tokens import Text
 
 # https://arxiv.org/abs/1810.04805, section 3, and for the smaller ones

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from maskjax.errors import UserError
+from maskjax.errors import UserError, did_you_mean
 from maskjax.losses import Loss, Mean, cross_entropy
 from maskjax.masking import Mask, masking_of
 from maskjax.models import BlockOptions, Transformer, check_shape, conv_encoder
@@ -30,7 +30,6 @@ from maskjax.objectives.objective import (
   valid,
 )
 from maskjax.objectives.patches import PatchObjective
-from maskjax.resolve import did_you_mean
 from maskjax.systems.system import System
 from maskjax.tokens import patches_of
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maskjax import resolve
-from maskjax.errors import UserError
+from maskjax.errors import UserError, did_you_mean
 from maskjax.losses import absolute_error
 from maskjax.masking import Masking, num_masked_in_units, samplers
 from maskjax.models import (
@@ -22,7 +22,6 @@ from maskjax.models import (
   vit_encoder,
 )
 from maskjax.objectives.reconstruction import Reconstruction
-from maskjax.resolve import did_you_mean
 from maskjax.systems.system import System
 from maskjax.targets import Pixels
 from maskjax.tokens import Patches, patches_of

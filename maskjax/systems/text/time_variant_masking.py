@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from maskjax.errors import UserError
+from maskjax.errors import UserError, did_you_mean
 from maskjax.losses import Loss
 from maskjax.masking import Mask
 from maskjax.masking.selection import highest_units
@@ -33,7 +33,6 @@ from maskjax.objectives.text import (
   token_cross_entropy,
   token_loss,
 )
-from maskjax.resolve import did_you_mean
 from maskjax.systems.system import System
 from maskjax.tokens import Text
 

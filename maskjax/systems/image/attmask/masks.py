@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from maskjax.errors import UserError
+from maskjax.errors import UserError, did_you_mean
 from maskjax.masking import highest
-from maskjax.resolve import did_you_mean
 
 __all__ = ["attended"]
 

@@ -8,13 +8,12 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from maskjax.errors import UserError, at_least_one
+from maskjax.errors import UserError, at_least_one, did_you_mean
 from maskjax.masking import Mask
 from maskjax.models import CosineHead
 from maskjax.models.dense import Dense
 from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.gelu import gelu
-from maskjax.resolve import did_you_mean
 
 
 class PrototypeHead(nn.Module):

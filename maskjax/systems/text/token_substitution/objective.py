@@ -10,7 +10,7 @@ import optax
 from jax import Array
 
 from maskjax import keys
-from maskjax.errors import UserError
+from maskjax.errors import UserError, did_you_mean
 from maskjax.losses import Loss, Mean
 from maskjax.masking import Mask, words
 from maskjax.masking.text_policy import TextMasking, text_masking
@@ -24,7 +24,6 @@ from maskjax.objectives.text import (
   dropout_rngs,
   text_parts,
 )
-from maskjax.resolve import did_you_mean
 from maskjax.systems.text.token_substitution.clusters import (
   Clusters,
   confusing,
