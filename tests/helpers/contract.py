@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from helpers.image.start import random_teachers
 from sklearn.datasets import load_digits
 
 from maskjax import config as configs
@@ -21,6 +21,7 @@ from maskjax.data.configured import bind_transform
 from maskjax.errors import UserError
 from maskjax.models import stack_blocks
 from maskjax.objectives import Step, Variables, abilities_of
+from maskjax.training import optimizers
 
 ROWS = 4
 KEY = jax.random.key(11)
@@ -62,6 +63,15 @@ def small(name: str, **changes: Any) -> Any:
       resolve.build(objectives, fewer.objective)
       return fewer
   return config
+
+
+def random_teachers(objective: Any) -> None:
+  """Leaves the teachers and tokenizers of an objective as they are made."""
+  for key, value in objective.items():
+    if isinstance(value, configs.ConfigDict):
+      random_teachers(value)
+    elif key == "workdir":
+      objective[key] = ""
 
 
 @functools.cache
@@ -204,7 +214,8 @@ def check_scan_and_remat_change_nothing(name: str) -> None:
     pytest.skip(str(error))
   slope, loss = gradient(name)(variables(name), batch(name))
   like = jax.eval_shape(objective.init, KEY, batch(name))
-  looped = Variables(*(stacked_as(l, v) for l, v in zip(like, variables(name))))
+  params, extra = variables(name)
+  looped = Variables(stacked_as(like.params, params), stacked_as(like.extra, extra))
   other, again = gradient_of(objective)(looped, batch(name))
   close((again.sum, again.weight), (loss.sum, loss.weight))
   close(other, stacked_as(like.params, slope))
@@ -249,7 +260,30 @@ def check_abilities_fit_each_other(name: str) -> None:
     assert jax.tree.structure(handed_on.params) == jax.tree.structure(state.params)
 
 
+def check_a_step_is_taken(name: str) -> None:
+  """The setting's optimizer moves the parameters; the held-out loss is a number."""
+  config, objective = small(name), build(name)
+  config.optimizer.warmup_steps = 0
+  optimizer = resolve.build(optimizers, config.optimizer, num_steps=config.num_steps)
+  params, extra = variables(name)
+  slope, loss = gradient(name)(variables(name), batch(name))
+  slope = jax.tree.map(lambda leaf: leaf / jnp.maximum(loss.weight, 1), slope)
+  updates, _ = jax.jit(optimizer.update)(slope, optimizer.init(params), params)
+  moved = optax.apply_updates(params, updates)
+  norm = optax.tree.norm(jax.tree.map(jnp.subtract, moved, params))
+  assert 0 < float(norm) < np.inf and np.isfinite(float(loss.value()))
+  offered, state = abilities_of(objective), Variables(moved, extra)
+  if offered.update is not None:
+    state = offered.update(state, batch(name), STEP, loss.sums)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+  held_out = jax.jit(offered.evaluate)(state, batch(name), STEP)
+  assert np.isfinite(float(held_out.value()))
+  if "bits_per_character" in held_out.metrics:
+    assert 0 < held_out.metrics["bits_per_character"].value() < 20
+
+
 CHECKS = [
+  check_a_step_is_taken,
   check_parts_add_up,
   check_padding_does_not_count,
   check_every_mesh_gives_the_same,

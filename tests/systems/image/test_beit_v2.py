@@ -17,7 +17,6 @@ from maskjax import experiment
 from maskjax import workdir as workdirs
 from maskjax.convert import beit_mim, safetensors
 from maskjax.errors import UserError
-from maskjax.models import stack_blocks
 from maskjax.objectives import Step, Variables
 from maskjax.systems import beit_v2, vqkd
 from maskjax.systems.image.beit_v2 import CodePredictor
@@ -167,17 +166,6 @@ def test_both_predictions_and_the_loss_are_those_of_transformers():
   assert len(np.unique(labels)) > 2
 
 
-def test_rows_that_are_not_valid_do_not_count():
-  valid = np.array([True, False, True, False])
-  loss = outcome({**make_batch(), "valid": valid})["loss"]
-  assert loss.weight == 2 * 4
-  out = outcome(make_batch())
-  log_p = [np.asarray(jax.nn.log_softmax(x))[valid] for x in out["logits"]]
-  codes = [out["codes"][b][out["masked"][b]] for b in (0, 2)]
-  picked = [np.take_along_axis(x, np.array(codes)[..., None], axis=2) for x in log_p]
-  np.testing.assert_allclose(loss.value(), -sum(x.mean() for x in picked), rtol=1e-5)
-
-
 def test_features_are_those_of_the_encoder_alone():
   pixels = torch.from_numpy(make_batch()["image"].transpose(0, 3, 1, 2).copy())
   model = make_theirs()[0]
@@ -208,19 +196,6 @@ def test_the_papers_masks():
   # Neighbors share their fate more often than where each patch is drawn by itself.
   alike = (masks[:, 1:] == masks[:, :-1]).mean()
   assert alike > 0.8 > (75 / 196) ** 2 + (121 / 196) ** 2
-
-
-def test_scanned_blocks_agree():
-  objective, (params, extra) = made()
-  encoder = objective.model.encoder
-  encoder = encoder.clone(options=encoder.options.replace(scan=True))
-  scanned = dataclasses.replace(objective, model=objective.model.clone(encoder=encoder))
-  loss = jax.jit(scanned.loss)(
-    Variables(stack_blocks(params), extra), make_batch(), STEP
-  )
-  np.testing.assert_allclose(
-    loss.value(), outcome(make_batch())["loss"].value(), rtol=1e-5
-  )
 
 
 def test_paths_are_dropped_in_training_alone():

@@ -140,14 +140,6 @@ def test_the_loss_by_hand():
     np.testing.assert_allclose(loss.metrics[name].value(), np.mean(expected), rtol=1e-5)
 
 
-def test_rows_that_are_not_valid_do_not_count():
-  image = BATCH["image"].copy()
-  image[2:] = 50
-  half = run(batch={**BATCH, "image": image, "valid": np.arange(4) < 2})["loss"]
-  assert half.weight == 2 * NUM_MASKED
-  assert half.value() < 20
-
-
 def test_the_teacher_masks_the_hardest_in_the_end():
   """A share of the masked patches that grows from none to a half."""
   for step, hard in ((0, 0), (3, 1), (10, 6), (99, 6)):

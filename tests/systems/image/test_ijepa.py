@@ -217,18 +217,6 @@ def test_each_block_is_predicted_by_itself():
   assert (after[:, 1] != before[:, 1]).any()
 
 
-def test_rows_that_are_not_valid_do_not_count():
-  params, extra, run = compiled()
-  batch = make_batch()
-  expected = run(
-    params, extra, {**batch, "valid": np.array([True, True, False, False])}
-  )
-  batch["image"][2:] = 7
-  other = run(params, extra, {**batch, "valid": np.array([True, True, False, False])})
-  assert expected["loss"].weight == 2 * 4 * 3
-  np.testing.assert_allclose(other["loss"].sum, expected["loss"].sum, rtol=1e-5)
-
-
 def test_the_teacher_averages_the_encoder_alone():
   objective = make(teacher=dict(name="ema", decay=0.5, last=1.0))
   params = {"encoder": {"x": jnp.full(2, 8.0)}, "predictor": {"y": jnp.zeros(3)}}

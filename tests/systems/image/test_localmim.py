@@ -12,7 +12,7 @@ from helpers.image import hog, in_torch, short_run
 from maskjax import config as configs
 from maskjax.errors import UserError
 from maskjax.masking import Mask
-from maskjax.models import VisionEncoder, stack_blocks
+from maskjax.models import VisionEncoder
 from maskjax.objectives import Step, Variables
 from maskjax.systems import localmim
 from maskjax.targets import Hog, Pixels
@@ -244,18 +244,6 @@ def test_each_depth_has_its_own_decoder_and_needs_no_higher_block():
     block = changed("encoder", "transformer", f"block_{i}", "mlp", "up")
     assert block == [layer > i for layer in LAYERS]
     assert changed(f"decoders_{i}") == [layer == i + 1 for layer in LAYERS]
-
-
-def test_scan_agrees_too():
-  params, run = ours()
-  objective, stacked = make(scan=True), stack_blocks(params)
-
-  @jax.jit
-  def predict(params):
-    patches = objective.patches(make_batch())
-    return objective.model.apply({"params": params}, patches, MASK)
-
-  assert_close(predict(stacked), run(params)[0])
 
 
 def test_losses_of_parts_of_a_batch_add_up():

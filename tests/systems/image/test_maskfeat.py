@@ -10,7 +10,6 @@ from helpers.arrays import assert_close, random, shaken
 from helpers.image import hog, in_torch, short_run
 
 from maskjax.errors import UserError
-from maskjax.models import stack_blocks
 from maskjax.objectives import Step, Variables
 from maskjax.systems import maskfeat
 from maskjax.targets import Hog, histograms
@@ -199,14 +198,6 @@ def test_predictions_loss_and_gradients_are_those_of_transformers():
   their_loss.backward()
   np.testing.assert_allclose(loss, their_loss.item(), rtol=1e-5)
   assert_close(gradients, in_torch.gradients(leaves), 1e-5)
-
-
-def test_scan_agrees_too():
-  params, mask, predictions, *_ = ours()
-  objective = make(scan=True, remat="full")
-  stacked = Variables(stack_blocks(params))
-  again = objective.apply(stacked, objective.patches(make_batch()), mask)
-  assert_close(again, predictions)
 
 
 def test_defaults_are_the_papers():

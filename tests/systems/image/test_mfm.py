@@ -245,14 +245,6 @@ def test_losses_fall(encoder):
   assert np.asarray(features).std(axis=0).max() > 1e-2
 
 
-def test_blocks_may_be_looped_over():
-  batch = make_batch()
-  looped = make(scan=True, remat="full", encoder={**VIT, "depth": 2})
-  made = jax.eval_shape(looped.init, KEY, batch)
-  loss = jax.eval_shape(looped.loss, made, batch, Step(KEY))
-  assert loss.sum.dtype == jnp.float32
-
-
 @pytest.mark.parametrize(
   ("wrong", "message"),
   [

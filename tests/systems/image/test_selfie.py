@@ -4,7 +4,6 @@ import functools
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.arrays import assert_close, random, shaken
@@ -248,15 +247,6 @@ def test_it_learns_to_choose_without_collapsing():
   means = np.asarray(features).mean(axis=1)
   spectrum = np.linalg.svd(means - means.mean(axis=0), compute_uv=False)
   assert (spectrum > 0.01 * spectrum[0]).sum() >= 3
-
-
-def test_blocks_may_be_looped_over():
-  batch = make_batch()
-  looped = make(scan=True, remat="full", dtype="bfloat16")
-  made = jax.eval_shape(looped.init, KEY, batch)
-  loss = jax.eval_shape(looped.loss, made, batch, STEP)
-  assert loss.sum.dtype == jnp.float32
-  assert set(jax.tree.leaves(jax.tree.map(lambda x: str(x.dtype), made))) == {"float32"}
 
 
 @pytest.mark.parametrize(
