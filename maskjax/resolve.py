@@ -16,7 +16,7 @@ from maskjax.errors import UserError
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-  """Says which of `choices` is nearest to `word`, and what they all are.
+  """A hint for an error: the one of `choices` nearest to `word`, and all of them.
 
   Example:
     >>> did_you_mean("rnadom", ["block", "random"])

@@ -192,7 +192,7 @@ def test_wrong_values_are_named_and_change_no_file(
   assert listing(trained) == before
 
 
-def test_a_small_mask_ratio_hides_one_patch() -> None:
+def test_a_small_mask_ratio_masks_one_patch() -> None:
   # 0.01 of 16 patches is rounded as MAE rounds it: up, to one.
   config = tiny_config()
   config.objective.mask_ratio = 0.01
@@ -390,7 +390,7 @@ def test_a_workdir_without_its_config(
   assert str(workdir / "config.json") in line
 
 
-def test_a_file_in_the_place_of_a_workdir(refused: Refused, tmp_path: Path) -> None:
+def test_a_file_instead_of_a_workdir(refused: Refused, tmp_path: Path) -> None:
   (tmp_path / "file").write_text("mine")
   for workdir in (tmp_path / "file", tmp_path / "file" / "below"):
     line = refused("train", "--config", DIGITS, "--workdir", workdir, *TINY)

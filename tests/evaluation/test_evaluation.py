@@ -109,7 +109,7 @@ def test_linear_probe_finds_sklearns_boundaries():
   assert (other == guesses).mean() < 0.99
 
 
-def test_linear_probe_guesses_digits_as_sklearn_does():
+def test_linear_probe_predicts_digits_as_sklearn_does():
   x, y = load_digits(return_X_y=True)
   train, labels, test, truth = x[:500], y[:500], x[500:900], y[500:900]
   guesses = sklearn_of(train, labels, 1e-2)(test)

@@ -319,7 +319,7 @@ def test_sparse_convnext_by_loops():
 
 
 @pytest.mark.parametrize("kind", [ResNet, ConvNext])
-def test_a_dense_network_sees_what_is_hidden_and_a_sparse_one_does_not(kind):
+def test_a_dense_network_sees_what_is_masked_and_a_sparse_one_does_not(kind):
   network = kind(widths=(6, 8), depths=(1, 1))
   params, statistics = variables_of(network)
 

@@ -434,7 +434,7 @@ def test_drop_rates_out_of_range_are_named(rate):
     classification(num_classes=2, drop_path=rate)
 
 
-def test_misspelt_hyperparameters_of_mae_are_guessed():
+def test_misspelled_hyperparameters_of_mae_get_a_hint():
   with pytest.raises(UserError, match="did you mean 'mask_ratio'"):
     resolve.build(objectives, {"name": "mae", "mask_ration": 0.6})
 

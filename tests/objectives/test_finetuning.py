@@ -94,7 +94,7 @@ def test_tags_stand_at_first_tokens(folder):
 
 
 @pytest.mark.parametrize("length", [40, 100])
-def test_answers_stand_where_the_places_say(folder, length):
+def test_answers_start_and_end_at_their_positions(folder, length):
   rows = read(folder, "questions", "questions.jsonl", length=length, stride=10)
   asked, held = lines(folder, "questions.jsonl"), set()
   for i in range(len(rows)):
@@ -151,7 +151,7 @@ def test_logits_and_losses_are_those_of_transformers(task):
   else:
     theirs = torch.stack([found.start_logits, found.end_logits], dim=-1).numpy()
     assert_close(logits[where], theirs[where])
-  ours = objective.judge(jnp.asarray(logits), batch)
+  ours = objective.label_loss(jnp.asarray(logits), batch)
   assert_close(ours.value(), np.float32(by_hand(task, logits, batch)))
 
 

@@ -169,7 +169,7 @@ def test_libtpu_stays_out_of_other_runs():
 
 
 @libtpu
-def test_what_does_not_fit_is_said(call):
+def test_what_does_not_fit_is_reported(call):
   code, out, err = call(
     "plan", "--config", DIGITS, "--topology=v5e:1x1", *SMALL,
     "--config.batch_size=4194304", "--config.eval.batch_size=64",
@@ -335,7 +335,7 @@ def test_operations_of_a_loss_and_its_gradient():
   assert training_flops(one, single, x) == 2 * 2 * 3 * 8 * 8
 
 
-def test_devices_are_told_by_the_mesh():
+def test_devices_are_those_of_the_mesh():
   assert not sharding.for_tpu()
   planned = jax.sharding.AbstractMesh(
     (1,), ("data",), abstract_device=jax.sharding.AbstractDevice(

@@ -261,7 +261,7 @@ def test_mae_rows_that_are_not_valid_do_not_count():
 
 
 @pytest.mark.parametrize("norm_pix_loss", [True, False])
-def test_mae_compares_hidden_patches_alone(norm_pix_loss):
+def test_mae_compares_masked_patches_alone(norm_pix_loss):
   """With an encoder that is blind, the loss can only change through its targets."""
   params, run = compiled(norm_pix_loss)
   params = jax.tree.map(lambda leaf: leaf.copy(), params)

@@ -123,7 +123,7 @@ def test_an_unfinished_checkpoint_is_named(saves, leftover):
   assert saves.newest() == 4
 
 
-def test_a_damaged_step_that_was_asked_for(saves):
+def test_a_damaged_step_that_was_requested(saves):
   flip_a_bit(files(saves.folder / "3")[0])
   with pytest.raises(UserError, match="step 3 .* does not have its checksum"):
     saves.restore_weights(3)

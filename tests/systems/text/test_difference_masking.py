@@ -61,7 +61,7 @@ def spelled():
   return np.array([[words[r, i] for i in range(keys.shape[1])] for r in range(4)])
 
 
-def test_the_anchor_and_what_is_like_it_are_hidden_most():
+def test_the_anchor_and_similar_words_are_masked_most():
   batch = first()
   draw = jax.jit(jax.vmap(lambda key: OBJECTIVE.mask(batch, Step(key)).masked))
   masked = np.asarray(draw(jax.random.split(KEY, 500))).mean(axis=0)

@@ -65,7 +65,7 @@ def test_loss_of_the_equations(norm_last, unmasked):
   assert_close(loss.sum, errors)
 
 
-def test_what_is_judged_is_the_decoder_s():
+def test_predictions_are_the_decoder_s():
   objective, params = make()
   mask = objective.mask(BATCH, Step(KEY))
   found = objective.predict(
@@ -91,7 +91,7 @@ def test_what_is_judged_is_the_decoder_s():
   ).any()
 
 
-def test_hidden_tokens_are_seen_little_by_little():
+def test_masked_tokens_become_visible_step_by_step():
   objective, _ = make(mask_ratio=0.4, unmasked=(0.0, 0.5, 1.0))
   mask = objective.mask(BATCH, Step(KEY))
   order = objective.noise("unmask", BATCH, KEY)

@@ -57,7 +57,7 @@ def test_loss_of_the_equations():
   assert loss.weight == count == filled - np.asarray(BATCH["segment"]).max(axis=1).sum()
 
 
-def test_nothing_is_told_by_what_comes_later():
+def test_no_prediction_depends_on_later_tokens():
   text = OBJECTIVE.rows(BATCH)
   other = text.with_tokens(text.token.at[:, 9].add(1))
   first, second = (
@@ -72,7 +72,7 @@ def test_nothing_is_told_by_what_comes_later():
   np.testing.assert_array_equal(*logits)
 
 
-def test_hidden_tokens_are_told_by_their_left_neighbor():
+def test_masked_tokens_are_predicted_by_their_left_neighbor():
   mask = OBJECTIVE.mask(BATCH, Step(KEY))
   text = OBJECTIVE.masking.with_mask_tokens(BATCH, mask)
   found = jax.nn.log_softmax(OBJECTIVE.predict(Variables(PARAMS), text, mask))

@@ -84,7 +84,7 @@ def test_the_loss_weighs_either_kind(counts):
   np.testing.assert_array_equal(found.sums["masked"], kinds)
 
 
-def test_training_counts_what_is_hidden():
+def test_training_counts_masked_terms():
   optimizer = optax.sgd(0.1)
   state = init_state(OBJECTIVE, optimizer, marked(), KEY)
   assert (state.extra["masked"] == 0).all()
@@ -99,7 +99,7 @@ def test_training_counts_what_is_hidden():
   assert (twice.extra["masked"] > 1.2 * once.extra["masked"]).all()
 
 
-def test_terms_are_hidden_whole():
+def test_terms_are_masked_whole():
   rows = marked()
   draw = jax.jit(jax.vmap(lambda key: OBJECTIVE.mask(rows, Step(key)).masked))
   masked = np.asarray(draw(jax.random.split(KEY, 50)))
@@ -112,7 +112,7 @@ def test_terms_are_hidden_whole():
   assert checked > 3
 
 
-def test_terms_are_hidden_whole_beside_other_words():
+def test_terms_are_masked_whole_beside_other_words():
   number = np.zeros(32)
   is_word = np.asarray(row(ROWS, 0).is_word)
   places = np.flatnonzero(is_word)

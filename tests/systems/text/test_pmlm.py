@@ -144,7 +144,7 @@ def test_the_loss_is_that_over_all_orders():
   assert abs(losses.mean() - (losses @ sizes) / sizes.sum()) > 1e-4
 
 
-def test_each_number_of_hidden_words_is_equally_likely():
+def test_each_number_of_masked_words_is_equally_likely():
   rows = batch(count=3)
   for highest in (1.0, 0.5):
     objective = pmlm(vocab_size=300, length=32, encoder="Ti", highest=highest)

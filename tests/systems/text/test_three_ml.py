@@ -149,7 +149,7 @@ def test_late_tokens_know_where_they_are(kind):
   assert (np.abs(found[0, 0] - found[0, 1]) > 1e-3).any()
 
 
-def test_mask_tokens_do_not_reach_codes():
+def test_mask_tokens_do_not_reach_features():
   """The encoder's codes of visible tokens are those without any mask token."""
   objective, params = make("mae_lm", mask_ratio=0.5)
   mask = objective.mask(BATCH, Step(KEY))

@@ -64,7 +64,7 @@ def test_tokens_are_substituted_and_none_becomes_a_mask(task):
   assert len(np.unique(tokens[masked])) > 10
 
 
-def test_slm_tells_the_originals():
+def test_slm_predicts_the_originals():
   """The mean of the substituted tokens' cross-entropies, of the rows as they are."""
   objective, params = make("slm"), variables("slm").params
   mask, tokens = seen("slm")
