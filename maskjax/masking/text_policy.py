@@ -105,7 +105,7 @@ class TextMasking:
     *,
     groups: Array | None = None,
   ) -> Text:
-    """The rows as the encoder sees them: masked tokens replaced, by the policy's shares.
+    """The rows as the encoder sees them: masked tokens replaced by the shares.
 
     Args:
       batch: the rows.

@@ -99,11 +99,11 @@ def test_dropout_is_for_training_alone(rate):
   assert losses[0] == losses[1]
   still = make()
   assert float(still.loss(Variables(params, ()), BATCH, Step(KEY)).value()) != losses[0]
-  judged = [
+  evaluated = [
     float(o.evaluate(Variables(params, ()), BATCH, Step(KEY)).value())
     for o in (objective, still)
   ]
-  assert judged[0] == judged[1]
+  assert evaluated[0] == evaluated[1]
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,10 @@ PARAMS = jax.tree.map(jnp.asarray, shaken(OBJECTIVE.init(KEY, BATCH).params))
 def run(row):
   """Log-probabilities of what follows each token of a row, in NumPy: [N, V]."""
   encoder, p = OBJECTIVE.model.encoder, reference.tree(PARAMS)
-  places = np.asarray(row.position)
-  sees = reference.same_document(row) & (places[None] <= places[:, None])
+  positions = np.asarray(row.position)
+  sees = reference.same_document(row) & (positions[None] <= positions[:, None])
   x = reference.embed(p["encoder"], row, encoder)
-  how = dict(turn=reference.rotary(places, 10_000.0), activation=reference.silu)
+  how = dict(turn=reference.rotary(positions, 10_000.0), activation=reference.silu)
   x = reference.blocks(p["encoder"]["transformer"], x, sees, encoder, **how)
   x = reference.norm(p["encoder"]["norm"], x, encoder.norm_epsilon)
   return reference.log_softmax(x @ p["head"])
@@ -66,7 +66,7 @@ def test_no_prediction_depends_on_later_tokens():
   )
   np.testing.assert_array_equal(first[:, :9], second[:, :9])
   assert (first[:, 9] != second[:, 9]).any()
-  # Even a token itself does not tell itself.
+  # Not even a token's own prediction depends on it.
   ids = jnp.full((3, 1), 9)
   logits = [OBJECTIVE.model.apply({"params": PARAMS}, t, ids) for t in (text, other)]
   np.testing.assert_array_equal(*logits)

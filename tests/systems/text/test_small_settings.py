@@ -1,4 +1,4 @@
-"""The small setting of every text system takes steps, and is judged."""
+"""The small setting of every text system takes steps, and is evaluated."""
 
 import functools
 import json

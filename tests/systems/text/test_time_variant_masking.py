@@ -91,14 +91,14 @@ def sampled(weights, count=6, number=0):
 
 @pytest.mark.parametrize(("of", "size"), [("words", 1), ("tokens", 5)])
 def test_hard_classes_are_masked_more_often(of, size):
-  """What is masked alone, as often as the weights of the classes say."""
-  places = jnp.arange(400)
+  """What is masked alone, as often as the weights of the classes demand."""
+  positions = jnp.arange(400)
   text = Text(
-    token=places,
+    token=positions,
     segment=jnp.ones(400, jnp.int32),
-    position=places,
-    word=places // size,
-    score=(places % 3 == 0).astype(jnp.float32),
+    position=positions,
+    word=positions // size,
+    score=(positions % 3 == 0).astype(jnp.float32),
   )
   draw = jax.jit(
     lambda key: by_class(key, text, 20, weights=jnp.array([0.2, 0.9]), of=of)
