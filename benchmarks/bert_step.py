@@ -15,7 +15,7 @@ import statistics
 from turns import compare
 
 ROWS, LENGTH, VOCAB, DEPTH = 8, 512, 30522, 2
-HIDDEN = 77  # of a row
+MASKED = 77  # of a row
 
 
 def tokens():
@@ -24,7 +24,7 @@ def tokens():
   rng = np.random.default_rng(0)
   token = rng.integers(1000, VOCAB, size=(ROWS, LENGTH))
   masked = np.zeros((ROWS, LENGTH), bool)
-  masked[:, 1 : HIDDEN + 1] = True
+  masked[:, 1 : MASKED + 1] = True
   return token, rng.permuted(masked, axis=1)
 
 
@@ -82,13 +82,13 @@ def maskjax_step(everywhere):
     learning_rate=1e-4, num_steps=1000, b2=0.999, weight_decay=0.01
   )
   token, _ = tokens()
-  place = jnp.broadcast_to(jnp.arange(LENGTH), token.shape)
-  ones = jnp.ones_like(place)
+  position = jnp.broadcast_to(jnp.arange(LENGTH), token.shape)
+  ones = jnp.ones_like(position)
   batch = dict(
     token=jnp.asarray(token),
     segment=ones,
-    position=place,
-    word=place,
+    position=position,
+    word=position,
     characters=ones,
     index=jnp.arange(ROWS),
   )

@@ -9,7 +9,7 @@ from maskjax import config as configs
 from maskjax import workdir
 
 
-def place(name: str, seed: int = 0) -> Path:
+def run_folder(name: str, seed: int = 0) -> Path:
   """The workdir of a system; that of seed 0 is where configs look for teachers."""
   return Path(f"runs/{name}_small" + (f"_{seed}" if seed else ""))
 

@@ -98,7 +98,7 @@ def children(running: subprocess.Popen) -> list[int]:
 
 
 def end(running: subprocess.Popen) -> str:
-  """Waits for the end of a harmed run; says how it ended."""
+  """Waits for the end of a harmed run; returns how it ended."""
   running.communicate(timeout=120)
   return f"exit code {running.returncode}"
 
@@ -223,9 +223,9 @@ def main() -> None:
   root = Path(tempfile.mkdtemp())
   finished = Run(root / "undisturbed", root / "cache")
   running = finished.start()
-  said = running.communicate()[1]
+  messages = running.communicate()[1]
   if running.returncode != 0:
-    raise SystemExit(f"the undisturbed run failed: {said}")
+    raise SystemExit(f"the undisturbed run failed: {messages}")
   expected = parameters(finished.workdir)
   print("| run | fault | how it ended | resumed on | from step | difference |")
   print("|---|---|---|---|---|---|")
@@ -245,15 +245,15 @@ def main() -> None:
     ][rng.integers(4)]
     same = alone and (run.processes, run.devices) == (1, 2)
     running = run.start()
-    said = running.communicate()[1]
-    from_step = max((s for s in before if f"of step {s} in" not in said), default=0)
+    messages = running.communicate()[1]
+    from_step = max((s for s in before if f"of step {s} in" not in messages), default=0)
     if running.returncode == 0:
       final = parameters(run.workdir)
       off = difference(final, expected, same_devices=same)
       good = off == 0 if same else off <= 1e-5
       verdict = "none" if off == 0 else f"{off:.1e}"
     else:
-      good, verdict = False, f"exit code {running.returncode}: {said[-200:]}"
+      good, verdict = False, f"exit code {running.returncode}: {messages[-200:]}"
     failures += not good
     on = f"{run.processes} x {run.devices // run.processes} {run.mesh}"
     doc = (fault.__doc__ or "").strip(".")

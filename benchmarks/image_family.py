@@ -4,7 +4,7 @@
 
 writes docs/results/image.md, and runs/SYSTEM_small. Each system has the same budget,
 eight minutes of a CPU core; `taskset -c 0` keeps a run on one. Runs that are finished
-and judged are not done again, so that the table can be made piece by piece, with
+and probed are not done again, so that the table can be made piece by piece, with
 `--only`.
 
 `--curves` trains each under a second seed, and stores what to expect of the settings
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from family import place, train
+from family import run_folder, train
 
 from maskjax import config as configs
 from maskjax import curves, evaluation, experiment, networks, workdir
@@ -68,23 +68,23 @@ def kept(file: Path, find: Callable[[], Row]) -> Row:
   return Row(**json.loads(file.read_text()))
 
 
-def judge(features: Any, variables: Any, prepared: Any) -> Row:
+def probed(features: Any, variables: Any, prepared: Any) -> Row:
   """Probes features."""
   read = evaluation.pooled_features(features, prepared.mesh)
-  known, asked = (
+  of_train, of_test = (
     read(variables, data) for data in (prepared.train_once, prepared.test)
   )
   return Row(
-    scores={probe: PROBES[probe](*known, *asked) for probe in PROBED},
+    scores={name: PROBES[name](*of_train, *of_test) for name in PROBED},
     ranks={
-      of: evaluation.effective_rank(asked[0], of=of)
+      of: evaluation.effective_rank(of_test[0], of=of)
       for of in ("features", "covariance")
     },
-    width=asked[0].shape[1],
+    width=of_test[0].shape[1],
   )
 
 
-def judge_run(folder: Path, *, trained: bool = True) -> Row:
+def probe_run(folder: Path, *, trained: bool = True) -> Row:
   """Probes the features of a finished run, or those that it began with."""
 
   def find() -> Row:
@@ -94,15 +94,17 @@ def judge_run(folder: Path, *, trained: bool = True) -> Row:
       checkpoints = workdir.checkpoints(folder, prepared.config)
       step, params = networks.stored(prepared.config, objective, checkpoints)
       variables = Variables(params, checkpoints.restore_extra(step, variables.extra))
-    return judge(objective.features, variables, prepared)
+    return probed(objective.features, variables, prepared)
 
   return kept(folder / ("trained.json" if trained else "untrained.json"), find)
 
 
 def lines(name: str, config: str) -> list[str]:
   """The trained encoder of a system, and the same one untrained."""
-  minutes = train(f"{config}:small", place(name))
-  trained, untrained = (judge_run(place(name), trained=yes) for yes in (True, False))
+  minutes = train(f"{config}:small", run_folder(name))
+  trained, untrained = (
+    probe_run(run_folder(name), trained=yes) for yes in (True, False)
+  )
   gain = trained.scores["plain"] - untrained.scores["plain"]
   return [trained.line(name, gain, minutes), untrained.line("untrained")]
 
@@ -111,9 +113,9 @@ def record(name: str, config: str) -> None:
   """Stores the curve of a system's setting, of runs under two seeds."""
   spec, runs = f"{config}:small", []
   for seed in (0, 1):
-    folder = place(name, seed)
+    folder = run_folder(name, seed)
     train(spec, folder, seed)
-    scores = judge_run(folder).scores
+    scores = probe_run(folder).scores
     steps = configs.load(spec).num_steps
     probes = {f"eval/{name}": {steps: scores[name]} for name in ("knn", "linear")}
     runs.append({**curves.written(folder), **probes})
@@ -127,7 +129,7 @@ def pixels() -> Row:
     return batch["image"].reshape(len(batch["image"]), -1)
 
   prepared = experiment.prepare(configs.load("configs/image/mae.py:small"))
-  return judge(flat, None, prepared)
+  return probed(flat, None, prepared)
 
 
 def main() -> None:
@@ -140,7 +142,7 @@ def main() -> None:
   wanted = set(known if only is None else only.split(","))
   table, left = [], []
   for name in (*FIRST, *(name for name in known if name not in FIRST)):
-    if name in wanted or (place(name) / "untrained.json").exists():
+    if name in wanted or (run_folder(name) / "untrained.json").exists():
       table += lines(name, known[name])
       print(*table[-2:], sep="\n", flush=True)
       if given.curves and name in wanted:

@@ -4,8 +4,8 @@
 
 Writes docs/masks.png: three draws of each sampler of `maskjax.masking.samplers`, then
 masks that are informed, here by the std of each patch's pixels where a system
-would have a teacher's attention or the predicted loss. With `--time`, says in addition
-what masks cost as a share of a training step of MAE ViT-S/16: 224 pixels, batch 32,
+would have a teacher's attention or the predicted loss. With `--time`, also prints what
+masks cost as a share of a training step of MAE ViT-S/16: 224 pixels, batch 32,
 float32, AdamW, a decoder of 4 layers of width 192.
 """
 

@@ -98,7 +98,7 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> float:
 
 
 def main() -> None:
-  """Runs what the command line asks for."""
+  """Runs the command that the command line names."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("do", choices=("write", "compare"))
   parser.add_argument("file", type=Path)

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from family import place, train
+from family import run_folder, train
 
 from maskjax import config as configs
 from maskjax import curves, experiment, keys, metrics, objectives, resolve, workdir
@@ -48,7 +48,7 @@ Minutes are of one core. `bert` is the base of all; `three_ml` and `mae_lm` keep
 tokens out of most blocks, to reach its bits in fewer operations. They mask 50 % and
 30 % in training, where `bert` masks 15 %: a higher rate helps by itself here, as
 `mask40` shows. `token_substitution` is SLM, the one of its paper's three objectives that
-tells tokens. The vocabulary has 512 tokens, of which most words take several: what
+predicts tokens. The vocabulary has 512 tokens, of which most words take several: what
 papers do with words, `spanbert`, `time_variant_masking`, `dupmae` and `bow_pretrain` do
 with tokens here.
 
@@ -123,7 +123,7 @@ def step_flops(config: Any) -> float:
 
 def line(name: str, spec: str) -> str:
   """What a system's run learned."""
-  folder = place(name)
+  folder = run_folder(name)
   minutes = train(spec, folder)
   *_, last = (
     row
@@ -144,8 +144,8 @@ def record(name: str, spec: str) -> None:
   """Stores the curve of a system's setting, of runs under two seeds."""
   runs = []
   for seed in (0, 1):
-    train(spec, place(name, seed), seed)
-    runs.append(curves.written(place(name, seed)))
+    train(spec, run_folder(name, seed), seed)
+    runs.append(curves.written(run_folder(name, seed)))
   print(f"recorded: {curves.store(spec, configs.load(spec), runs)}", flush=True)
 
 

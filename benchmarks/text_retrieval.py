@@ -1,4 +1,4 @@
-"""Asks embeddings of texts for what follows them, without any finetuning.
+"""Retrieves the texts that follow others by embeddings, without any finetuning.
 
   python benchmarks/text_retrieval.py
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from family import place
+from family import run_folder
 
 from maskjax.data.documents import python_reference
 from maskjax.decoding import trained
@@ -53,7 +53,7 @@ def pairs(split: str) -> Iterator[tuple[str, str]]:
 
 def fitting(split: str) -> list[tuple[str, str]]:
   """Those `pairs` of which neither text has more tokens than the systems read."""
-  system, found = trained.load(place("bert")), list(pairs(split))
+  system, found = trained.load(run_folder("bert")), list(pairs(split))
   sizes = [max(len(e.ids) for e in system.vocabulary.encode(pair)) for pair in found]
   most = system.length - 2  # those around a text
   return [pair for pair, size in zip(found, sizes, strict=True) if size <= most]
@@ -73,7 +73,7 @@ def common_words(texts: Sequence[str]) -> np.ndarray:
 
 def embeddings(name: str, pool: str, texts: list[str], *, learned: bool) -> np.ndarray:
   """What a system makes of texts, before its training or after it."""
-  system = trained.load(place(name))
+  system = trained.load(run_folder(name))
   if not learned:
     rows = system.rows(texts[:1])
     batch: Batch = {column: np.asarray(values) for column, values in rows.items()}
@@ -83,9 +83,9 @@ def embeddings(name: str, pool: str, texts: list[str], *, learned: bool) -> np.n
 
 
 def main() -> None:
-  asked, others = fitting("test"), fitting("train")
-  queries = [first for first, _ in asked]
-  passages = [second for _, second in asked] + [p for pair in others for p in pair]
+  tested, others = fitting("test"), fitting("train")
+  queries = [first for first, _ in tested]
+  passages = [second for _, second in tested] + [p for pair in others for p in pair]
   texts = queries + passages
 
   def line(label: str, vectors: np.ndarray) -> str:

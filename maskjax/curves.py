@@ -82,7 +82,7 @@ def record(spec: str, config: ConfigDict, *, seeds: int = 4) -> Path:
     UserError: fewer than 2 seeds.
   """
   if seeds < 2:
-    raise UserError(f"seeds={seeds}: expected at least 2, to know how far they differ")
+    raise UserError(f"seeds={seeds}: expected at least 2, to see how much they differ")
   runs = []
   for seed in range(seeds):
     again = config.copy_and_resolve_references()

@@ -71,7 +71,7 @@ class Experiment:
     return getattr(self.train.source, "vocabulary", None)
 
   def step(self, number: int) -> Step:
-    """A step of the run, with the run's key in place of the step's own."""
+    """A step of the run, whose key is the run's."""
     return Step(self.key, number, self.config.num_steps)
 
   def untrained(self) -> Variables:
@@ -94,7 +94,7 @@ def build_system(
     learns: refuse an objective without a loss, which can only teach.
 
   Raises:
-    UserError: names the key that is wrong and says what was expected.
+    UserError: names the key that is wrong and what was expected.
   """
   values = configs.flat(config)
   for key in (
@@ -141,7 +141,7 @@ def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
     learns: see `build_system`.
 
   Raises:
-    UserError: names the key that is wrong and says what was expected.
+    UserError: names the key that is wrong and what was expected.
   """
   config, source = with_vocabulary(config, whole=True)
   objective, optimizer, mesh = build_system(config, learns=learns)
@@ -244,7 +244,10 @@ def _check_vocabulary(experiment: Experiment) -> None:
 def beginning(
   experiment: Experiment,
 ) -> Callable[[Variables], Variables] | None:
-  """What turns fresh variables into pretrained ones, where the config asks for it.
+  """A function from fresh variables to pretrained ones, as the config names them.
+
+  Returns:
+    None where the config names none.
 
   Raises:
     UserError: a workdir that it names holds no checkpoint, or one that does not fit.

@@ -1,4 +1,4 @@
-"""How far off: per-token errors, and the sums that a step divides once."""
+"""Errors of tokens, and their sums and weights, which a step divides once."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ class Mean:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Loss:
-  """What an objective says of a batch.
+  """What an objective computes of a batch.
 
   The loss is `sum / weight`, divided by the training step alone: the mean of
   two microbatches' means is wrong as soon as they mask different numbers of
@@ -60,7 +60,7 @@ class Loss:
     sum: float32 scalar, differentiated by the step.
     weight: float32 scalar, never differentiated; usually the masked tokens.
     metrics: further means to report beside the loss, by name.
-    sums: what `update_extra` asks for, by name: arrays, or trees of them, that are sums
+    sums: what `update` is given, by name: arrays, or trees of them, that are sums
       over examples, so that those of microbatches can be added.
   """
 

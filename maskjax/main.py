@@ -38,7 +38,7 @@ usage: maskjax COMMAND [flags]
   maskjax eval --workdir DIR [--step N] [--config FILE[:SETTING] ...]
       probes a checkpoint again, and draws its reconstructions
   maskjax fill --workdir DIR --text 'Its [MASK] is' [--text ...] [--top 5]
-      guesses what masks stand for, by a run on text
+      predicts the masked tokens of texts, by a run on text
   maskjax check --config FILE[:SETTING] [--record [--seeds 4]]
       trains anew, and compares what it writes with what runs before it wrote
   maskjax plan --config FILE[:SETTING] --topology v5p:4x4x4 [--json]
@@ -93,16 +93,16 @@ def fill(given: Arguments) -> None:
   found = decoding.fill(trained, texts, top=given.options.top)
   if given.options.json:
     named = [
-      {"text": text, "masks": [[guess._asdict() for guess in mask] for mask in masks]}
+      {"text": text, "masks": [[p._asdict() for p in mask] for mask in masks]}
       for text, masks in zip(texts, found, strict=True)
     ]
     print(json.dumps(named, indent=2))
     return
   for text, masks in zip(texts, found, strict=True):
     print(text)
-    for number, guesses in enumerate(masks, start=1):
+    for number, predictions in enumerate(masks, start=1):
       shown = "  ".join(
-        f"{(g.text.strip() or g.text)!r} {g.probability:.1%}" for g in guesses
+        f"{(p.text.strip() or p.text)!r} {p.probability:.1%}" for p in predictions
       )
       print(f"  {number}: {shown}")
 
@@ -133,7 +133,7 @@ def plan(given: Arguments) -> None:
   topology = _given("topology", given.options.topology)
   import jax
 
-  # The plan needs no device of this machine but a place for a key.
+  # The plan needs no device of this machine but one that holds a key.
   jax.config.update("jax_platforms", "cpu")
   from maskjax import planning
 
@@ -273,7 +273,7 @@ def _parse(arguments: Sequence[str]) -> Arguments:
   flags.DEFINE_integer("step", None, "which checkpoint", flag_values=options)
   flags.DEFINE_string("out", None, "a folder to write", flag_values=options)
   flags.DEFINE_multi_string("text", None, "with masks", flag_values=options)
-  flags.DEFINE_integer("top", 5, "guesses of a mask", flag_values=options)
+  flags.DEFINE_integer("top", 5, "predictions for a mask", flag_values=options)
   flags.DEFINE_string("topology", None, "chips to plan for", flag_values=options)
   flags.DEFINE_string("from_hf", None, "a folder to read", flag_values=options)
   flags.DEFINE_string("to_hf", None, "a folder to write", flag_values=options)
@@ -343,7 +343,7 @@ def _check_keys(arguments: Sequence[str], config: ConfigDict) -> None:
 
 
 def _wrong_type(message: str, config: ConfigDict | None) -> str:
-  """Says which type a flag has, in place of how parsing it failed."""
+  """Names the type of a flag, instead of how parsing it failed."""
   match = re.match(r"flag --config\.([^=]+)=(.*?): ", message)
   known = {} if config is None else configs.flat(config)
   if not match or match[1] not in known:
@@ -376,7 +376,7 @@ def _print_warning(
 
 
 def _distributed() -> bool:
-  """Whether this process is one of many, without importing JAX to ask it."""
+  """Whether this process is one of many, without importing JAX."""
   return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 

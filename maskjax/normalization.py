@@ -23,10 +23,10 @@ def unit(vectors: Array, *, axis: int = -1) -> Array:
 
 
 def whitened(features: Array, *, epsilon: float = 1e-6) -> Array:
-  """Each token less its mean, over its standard deviation; float32.
+  """Each token less its mean, over its std; float32.
 
   Layer normalization without parameters (https://arxiv.org/abs/2205.14141, section 3),
-  so that a few large channels do not decide.
+  so that a few large channels do not dominate an error.
 
   Args:
     features: [..., D].

@@ -52,7 +52,7 @@ def images(folder: Path, count: int = 8, *, shape: tuple[int, ...] = (8, 8)) -> 
   return folder
 
 
-# ---- what a config or a flag says -------------------------------------------------
+# ---- values of a config or a flag -------------------------------------------------
 
 WRONG = {
   "misspelt_key": (
@@ -182,17 +182,17 @@ WRONG = {
 def test_wrong_values_are_named_and_change_no_file(
   case: str, refused: Refused, trained: Path, tmp_path: Path
 ) -> None:
-  arguments, said = WRONG[case]
+  arguments, message = WRONG[case]
   before = listing(trained)
   for workdir in (tmp_path / "new", trained):
     line = refused("train", "--config", DIGITS, "--workdir", workdir, *TINY, *arguments)
-    for words in said:
+    for words in message:
       assert words in line
   assert not (tmp_path / "new").exists()
   assert listing(trained) == before
 
 
-def test_a_small_mask_ratio_hides_one_patch() -> None:
+def test_a_small_mask_ratio_masks_one_patch() -> None:
   # 0.01 of 16 patches is rounded as MAE rounds it: up, to one.
   config = tiny_config()
   config.objective.mask_ratio = 0.01
@@ -200,7 +200,7 @@ def test_a_small_mask_ratio_hides_one_patch() -> None:
 
 
 @pytest.mark.parametrize(
-  ("arguments", "said"),
+  ("arguments", "message"),
   [
     (["--config=configs/image/mea.py"], ["did you mean 'configs/image/mae.py'?"]),
     (["--config=configs/image/mae.py:digit"], ["did you mean 'digits'?"]),
@@ -210,16 +210,16 @@ def test_a_small_mask_ratio_hides_one_patch() -> None:
   ],
 )
 def test_configs_that_cannot_be_found(
-  arguments: list[str], said: list[str], refused: Refused, tmp_path: Path
+  arguments: list[str], message: list[str], refused: Refused, tmp_path: Path
 ) -> None:
   line = refused("train", "--workdir", tmp_path / "new", *arguments)
-  for words in said:
+  for words in message:
     assert words in line
   assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
-  ("text", "said"),
+  ("text", "message"),
   [
     ("def get_config(:", "SyntaxError"),
     ("import no_such_module", "No module named 'no_such_module'"),
@@ -234,12 +234,12 @@ def test_configs_that_cannot_be_found(
   ],
 )
 def test_config_files_that_are_wrong(
-  text: str, said: str, refused: Refused, tmp_path: Path
+  text: str, message: str, refused: Refused, tmp_path: Path
 ) -> None:
   file = tmp_path / "mine.py"
   file.write_text(text)
   line = refused("train", "--config", file, "--workdir", tmp_path / "new")
-  assert str(file) in line and said in line
+  assert str(file) in line and message in line
   assert not (tmp_path / "new").exists()
 
 
@@ -390,7 +390,7 @@ def test_a_workdir_without_its_config(
   assert str(workdir / "config.json") in line
 
 
-def test_a_file_in_the_place_of_a_workdir(refused: Refused, tmp_path: Path) -> None:
+def test_a_file_instead_of_a_workdir(refused: Refused, tmp_path: Path) -> None:
   (tmp_path / "file").write_text("mine")
   for workdir in (tmp_path / "file", tmp_path / "file" / "below"):
     line = refused("train", "--config", DIGITS, "--workdir", workdir, *TINY)
@@ -423,7 +423,7 @@ def transpose(tensors: dict[str, np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize(
-  ("change", "said"),
+  ("change", "message"),
   [
     (drop, ["1 missing (decoder.mask_token)"]),
     (add, ["1 unknown (vit.pooler.dense.bias)"]),
@@ -432,7 +432,7 @@ def transpose(tensors: dict[str, np.ndarray]) -> None:
 )
 def test_tensors_that_do_not_fit(
   change: Callable[[dict[str, np.ndarray]], None],
-  said: list[str],
+  message: list[str],
   refused: Refused,
   hf_folder: Path,
   tmp_path: Path,
@@ -444,7 +444,7 @@ def test_tensors_that_do_not_fit(
   line = refused(
     "convert", "--from_hf", folder, "--config", DIGITS, "--workdir", tmp_path / "new"
   )
-  for words in said:
+  for words in message:
     assert words in line
   assert not (tmp_path / "new").exists()
 

@@ -93,7 +93,7 @@ def test_every_setting_makes_an_objective_and_an_optimizer(path):
 # train
 
 
-def test_train_leaves_what_the_readme_says(trained):
+def test_train_leaves_what_the_readme_lists(trained):
   assert {p.name for p in trained.iterdir()} > {
     "config.json",
     "metrics.jsonl",

@@ -1,4 +1,4 @@
-"""A run says which network it evaluates and hands on."""
+"""A run's config names the network that is evaluated and handed on."""
 
 import dataclasses
 

@@ -1,12 +1,17 @@
-"""What trained models give: texts filled in, written, judged, and as vectors."""
+"""What trained text models do: fill masks, generate, score texts, embed them."""
 
 from maskjax.decoding.any_order import Fill, generate, log_likelihood
-from maskjax.decoding.fill import Guess, fill, pseudo_log_likelihood, pseudo_perplexity
+from maskjax.decoding.fill import (
+  Prediction,
+  fill,
+  pseudo_log_likelihood,
+  pseudo_perplexity,
+)
 from maskjax.decoding.trained import Trained, load
 
 __all__ = [
   "Fill",
-  "Guess",
+  "Prediction",
   "Trained",
   "fill",
   "generate",

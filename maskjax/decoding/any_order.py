@@ -1,8 +1,8 @@
-"""Texts one token at a time, in any order of their places.
+"""Texts one token at a time, in any order of their positions.
 
 A model that has learned with all shares of masked tokens alike is a language model of
-any order (u-PMLM, https://arxiv.org/abs/2004.11579, section 3): each token is told by
-those that stand already, while mask tokens stand for all others.
+any order (u-PMLM, https://arxiv.org/abs/2004.11579, section 3): each token is predicted
+from those that are known, while mask tokens stand for all others.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-# Rows of tokens, int [B, N], and places, int [B, 1], to logits, float [B, 1, V].
+# Rows of tokens, int [B, N], and positions, int [B, 1], to logits, float [B, 1, V].
 Fill = Callable[[Array, Array], Array]
 
 
@@ -25,16 +25,16 @@ def generate(
   never: Sequence[int] = (),
   temperature: float = 1.0,
 ) -> Array:
-  """Writes tokens in a given order of their places.
+  """Generates tokens in a given order of their positions.
 
   Args:
     key: one for all rows.
-    fill: tells the tokens at a place, for example
+    fill: predicts the token at a position of each row, for example
       `lambda tokens, ids: model.apply(variables, text.with_tokens(tokens), ids)`.
     tokens: int [B, N]; what is not in `order` is given and stays.
-    order: int [B, K], which places to write, the first one first; none twice.
-    mask_id: the token that stands at places that are not written yet.
-    never: tokens that are not written, such as special ones.
+    order: int [B, K], the positions to generate, the first one first; none twice.
+    mask_id: the token that stands at positions that are not generated yet.
+    never: tokens that are not generated, such as special ones.
     temperature: of the softmax that tokens are drawn from; 0 for the likeliest token.
 
   Returns:
@@ -50,13 +50,13 @@ def generate(
   """
 
   def write(tokens: Array, step: tuple[Array, Array]) -> tuple[Array, None]:
-    key, places = step
-    logits = _likely(fill, tokens, places, never)
+    key, positions = step
+    logits = _logits(fill, tokens, positions, never)
     if temperature > 0:
       token = jax.random.categorical(key, logits / temperature)
     else:
       token = logits.argmax(axis=-1)
-    return _put(tokens, places[:, None], token[:, None]), None
+    return _put(tokens, positions[:, None], token[:, None]), None
 
   steps = jax.random.split(key, order.shape[1]), order.T
   masked = _put(tokens, order, jnp.full_like(order, mask_id))
@@ -71,7 +71,7 @@ def log_likelihood(
   mask_id: int,
   never: Sequence[int] = (),
 ) -> Array:
-  """How likely a model writes a text in an order of its places; exact.
+  """The log-likelihood of texts in a given order of their positions; exact.
 
   The sum, along the order, of the logarithms of each token's probability, given the
   tokens before it in the order and those that are not in it.
@@ -87,22 +87,22 @@ def log_likelihood(
     float32 [B], in nats.
   """
 
-  def read(seen: Array, places: Array) -> tuple[Array, Array]:
-    likely = jax.nn.log_softmax(_likely(fill, seen, places, never))
-    token = jnp.take_along_axis(tokens, places[:, None], axis=1)
-    seen = _put(seen, places[:, None], token)
-    return seen, jnp.take_along_axis(likely, token, axis=1)[:, 0]
+  def read(seen: Array, positions: Array) -> tuple[Array, Array]:
+    log_probabilities = jax.nn.log_softmax(_logits(fill, seen, positions, never))
+    token = jnp.take_along_axis(tokens, positions[:, None], axis=1)
+    seen = _put(seen, positions[:, None], token)
+    return seen, jnp.take_along_axis(log_probabilities, token, axis=1)[:, 0]
 
   masked = _put(tokens, order, jnp.full_like(order, mask_id))
   return jax.lax.scan(read, masked, order.T)[1].sum(axis=0)
 
 
-def _likely(fill: Fill, tokens: Array, places: Array, never: Sequence[int]) -> Array:
-  """Logits of the tokens at one place of each row: float32 [B, V]."""
-  logits = fill(tokens, places[:, None])[:, 0].astype(jnp.float32)
+def _logits(fill: Fill, tokens: Array, positions: Array, never: Sequence[int]) -> Array:
+  """Logits at one position of each row: float32 [B, V]."""
+  logits = fill(tokens, positions[:, None])[:, 0].astype(jnp.float32)
   return logits.at[:, jnp.array(never, jnp.int32)].set(-jnp.inf)
 
 
-def _put(tokens: Array, places: Array, values: Array) -> Array:
-  """Rows with other tokens at some places."""
-  return jax.vmap(lambda row, at, new: row.at[at].set(new))(tokens, places, values)
+def _put(tokens: Array, positions: Array, values: Array) -> Array:
+  """Rows with `values` at `positions`: all int, [B, N], [B, K] and [B, K]."""
+  return jax.vmap(lambda row, at, new: row.at[at].set(new))(tokens, positions, values)

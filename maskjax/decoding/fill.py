@@ -1,4 +1,4 @@
-"""Filling in masks, and what a model thinks of whole texts."""
+"""Predictions for the masks of texts, and pseudo-likelihoods of whole texts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,12 +12,12 @@ from maskjax.masking import Mask
 from maskjax.tokens import Text
 
 
-class Guess(NamedTuple):
-  """What may stand in place of a mask.
+class Prediction(NamedTuple):
+  """A token that is predicted for a mask.
 
   Attributes:
     text: of the token.
-    probability: of it, under the model.
+    probability: of the token under the model.
   """
 
   text: str
@@ -26,16 +26,16 @@ class Guess(NamedTuple):
 
 def fill(
   trained: Trained, texts: Sequence[str], *, top: int = 5
-) -> list[list[list[Guess]]]:
-  """Guesses what masks stand for, each by itself.
+) -> list[list[list[Prediction]]]:
+  """Predicts the token of each mask of texts, each by itself.
 
   Args:
     trained: see `maskjax.decoding.load`.
     texts: with a mask, `trained.vocabulary.mask_text`, or several in each.
-    top: how many guesses of each mask.
+    top: how many predictions for each mask.
 
   Returns:
-    Of each text, of each of its masks, the likeliest tokens, likeliest first.
+    For each text, for each of its masks, the `top` likeliest tokens, likeliest first.
 
   Raises:
     UserError: a text has no mask, or is too long.
@@ -48,29 +48,32 @@ def fill(
     if not count:
       raise UserError(
         f"the text {text[:40]!r} has no mask: expected {trained.vocabulary.mask_text} "
-        "where a token is to be guessed"
+        "where a token is to be predicted"
       )
-  found, asked = _log_probabilities(trained, columns, masked)
+  found, is_masked = _log_probabilities(trained, columns, masked)
 
-  def guesses(likely: np.ndarray) -> list[Guess]:
-    best = np.argsort(-likely)[:top]
+  def predictions(log_probabilities: np.ndarray) -> list[Prediction]:
+    best = np.argsort(-log_probabilities)[:top]
     decode = trained.vocabulary.decode
-    return [Guess(decode([token]), float(np.exp(likely[token]))) for token in best]
+    return [
+      Prediction(decode([token]), float(np.exp(log_probabilities[token])))
+      for token in best
+    ]
 
   return [
-    [guesses(likely) for likely in row[where]]
-    for row, where in zip(found, asked, strict=True)
+    [predictions(log_probabilities) for log_probabilities in row[where]]
+    for row, where in zip(found, is_masked, strict=True)
   ]
 
 
 def pseudo_log_likelihood(trained: Trained, text: str) -> np.ndarray:
-  """How likely each token of a text is, given all others.
+  """The log-probability of each token of a text, given all others.
 
   Each is masked in turn (https://arxiv.org/abs/1910.14659, equation 1).
 
   Args:
     trained: see `maskjax.decoding.load`.
-    text: to judge.
+    text: to score, of T tokens.
 
   Returns:
     float32 [T], natural logarithms.
@@ -79,14 +82,14 @@ def pseudo_log_likelihood(trained: Trained, text: str) -> np.ndarray:
     UserError: the text is too long.
   """
   row = trained.rows([text])
-  (places,) = np.nonzero(row["word"][0] >= 0)
-  columns = {name: np.repeat(c, len(places), axis=0) for name, c in row.items()}
+  (positions,) = np.nonzero(row["word"][0] >= 0)
+  columns = {name: np.repeat(c, len(positions), axis=0) for name, c in row.items()}
   masked = np.zeros(columns["token"].shape, bool)
-  masked[np.arange(len(places)), places] = True
-  asked = columns["token"][masked]
+  masked[np.arange(len(positions)), positions] = True
+  tokens = columns["token"][masked]
   columns["token"] = np.where(masked, trained.vocabulary.mask, columns["token"])
   found, _ = _log_probabilities(trained, columns, masked)
-  return found[np.arange(len(places)), 0, asked]
+  return found[np.arange(len(positions)), 0, tokens]
 
 
 def pseudo_perplexity(trained: Trained, texts: Sequence[str]) -> float:
@@ -101,7 +104,7 @@ def pseudo_perplexity(trained: Trained, texts: Sequence[str]) -> float:
 def _log_probabilities(
   trained: Trained, columns: Mapping[str, np.ndarray], masked: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """What rows say of their masked places, in order.
+  """Predicts the masked tokens of rows, in order.
 
   Args:
     trained: the model.
@@ -109,7 +112,7 @@ def _log_probabilities(
     masked: bool [R, N], of which M in a row at most.
 
   Returns:
-    Log-probabilities, float32 [R, M, V], and which of them are of masked places, bool
+    Log-probabilities, float32 [R, M, V], and which of them are of masked tokens, bool
     [R, M].
   """
   most = int(masked.sum(axis=1).max())

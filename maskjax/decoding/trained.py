@@ -29,7 +29,7 @@ class Trained:
 
   Attributes:
     objective: predicts tokens, see `maskjax.objectives.abilities.PredictsTokens`.
-    variables: what it has learned.
+    variables: its trained parameters.
     vocabulary: of its tokens.
     batch_size: rows that are computed at once.
   """
@@ -64,7 +64,7 @@ class Trained:
 
   @functools.cached_property
   def features_of(self) -> Any:
-    """Compiled: variables and a batch of rows to features of their tokens."""
+    """Compiled: variables and a batch of rows to features of tokens, [B, N, D]."""
     return jax.jit(self.objective.features)
 
   def token_embeddings(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -74,7 +74,7 @@ class Trained:
       lambda batch: self.features_of(self.variables, batch), columns
     )
     inside = columns["position"] > 0
-    # The token after a text stands last of all, and is followed by padding or nothing.
+    # The last token of a row, which ends its text, is followed by padding or nothing.
     inside &= np.pad(columns["segment"][:, 1:], ((0, 0), (0, 1))) > 0
     return [features[row][where] for row, where in enumerate(inside)]
 

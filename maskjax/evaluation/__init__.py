@@ -1,4 +1,4 @@
-"""What a trained model is worth: held-out loss, probes, pictures."""
+"""Evaluation of trained models: held-out loss, probes, retrieval."""
 
 from maskjax.evaluation.features import pooled_features
 from maskjax.evaluation.held_out import (

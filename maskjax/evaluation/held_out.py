@@ -63,7 +63,7 @@ def evaluation_step(step: Step) -> Step:
 def mean_target_loss(
   objective: Any, train: Batches, test: Batches, *, step: Step, mesh: Mesh
 ) -> float:
-  """The held-out loss of predicting, at each place, the mean target there.
+  """The held-out loss of predicting, at each position, the mean target there.
 
   The number that a loss on masked tokens has to be compared with.
 

@@ -59,7 +59,7 @@ def knn_accuracy(
   test = unit(test)
   missing = -len(test) % chunk  # one shape for all chunks
   padded = np.concatenate([test, np.zeros((missing, test.shape[1]), test.dtype)])
-  guesses = [
+  predictions = [
     np.asarray(classify(padded[i : i + chunk])) for i in range(0, len(padded), chunk)
   ]
-  return float((np.concatenate(guesses)[: len(test)] == test_labels).mean())
+  return float((np.concatenate(predictions)[: len(test)] == test_labels).mean())

@@ -43,10 +43,10 @@ def linear_probe_accuracy(
     >>> linear_probe_accuracy(x, y, x, y, steps=5)
     1.0
   """
-  known, asked = _standardized(train, test)
+  x_train, x_test = _standardized(train, test)
   classes = int(train_labels.max()) + 1
-  weights = _solve(known, jnp.asarray(train_labels), classes, l2, steps)
-  return _accuracy(weights, asked, test_labels)
+  weights = _solve(x_train, jnp.asarray(train_labels), classes, l2, steps)
+  return _accuracy(weights, x_test, test_labels)
 
 
 def lars_probe_accuracy(
@@ -82,10 +82,10 @@ def lars_probe_accuracy(
   Returns:
     Share of the test examples that are classified rightly.
   """
-  known, asked = _standardized(train, test)
+  x_train, x_test = _standardized(train, test)
   classes = int(train_labels.max()) + 1
-  batch_size = min(batch_size, len(known))
-  per_epoch = len(known) // batch_size
+  batch_size = min(batch_size, len(x_train))
+  per_epoch = len(x_train) // batch_size
   optimizer = optax.lars(
     optax.warmup_cosine_decay_schedule(
       init_value=0.0,
@@ -103,22 +103,22 @@ def lars_probe_accuracy(
     return optax.apply_updates(weights, updates), state
 
   rng = np.random.default_rng(seed)
-  kernel = 0.01 * rng.standard_normal((known.shape[1], classes), np.float32)
+  kernel = 0.01 * rng.standard_normal((x_train.shape[1], classes), np.float32)
   weights = (jnp.asarray(kernel), jnp.zeros(classes))
   carry = (weights, optimizer.init(weights))
   labels = jnp.asarray(train_labels)
   for _ in range(epochs):
-    order = rng.permutation(len(known))[: per_epoch * batch_size]
+    order = rng.permutation(len(x_train))[: per_epoch * batch_size]
     for rows in order.reshape(per_epoch, batch_size):
-      carry = step(carry, known[rows], labels[rows])
-  return _accuracy(carry[0], asked, test_labels)
+      carry = step(carry, x_train[rows], labels[rows])
+  return _accuracy(carry[0], x_test, test_labels)
 
 
 def _standardized(train: np.ndarray, test: np.ndarray) -> tuple[Array, Array]:
   """Both by the training set's statistics."""
   mean, std = train.mean(axis=0), train.std(axis=0) + 1e-6
-  known, asked = ((x - mean) / std for x in (train, test))
-  return jnp.asarray(known, jnp.float32), jnp.asarray(asked, jnp.float32)
+  x_train, x_test = ((x - mean) / std for x in (train, test))
+  return jnp.asarray(x_train, jnp.float32), jnp.asarray(x_test, jnp.float32)
 
 
 def _accuracy(weights: Weights, test: Array, labels: np.ndarray) -> float:

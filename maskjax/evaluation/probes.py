@@ -61,8 +61,8 @@ def run_probes(
   rows["raw pixels"] = (pooled_features(pixels, mesh), None)
   scores: Scores = {}
   for row, (read, variables) in rows.items():
-    known, unknown = read(variables, train), read(variables, test)
-    scores[row] = {name: PROBES[name](*known, *unknown) for name in probes}
+    of_train, of_test = read(variables, train), read(variables, test)
+    scores[row] = {name: PROBES[name](*of_train, *of_test) for name in probes}
   return scores
 
 

@@ -29,7 +29,7 @@ def retrieval_scores(
   mrr: int = 10,
   chunk: int = 256,
 ) -> dict[str, float]:
-  """Recall and mean reciprocal rank, as MS MARCO's passages are judged by.
+  """Recall and mean reciprocal rank, the metrics of MS MARCO's passages.
 
   Args:
     queries: float [Q, E], embeddings.
@@ -109,19 +109,19 @@ def retrieve(
     scores = jnp.concatenate([best[0], scores], axis=1)
     numbers = jnp.broadcast_to(numbers, (len(queries), len(passages)))
     numbers = jnp.concatenate([best[1], numbers], axis=1)
-    scores, places = jax.lax.top_k(scores, top)
-    return scores, jnp.take_along_axis(numbers, places, axis=1)
+    scores, ids = jax.lax.top_k(scores, top)
+    return scores, jnp.take_along_axis(numbers, ids, axis=1)
 
   parts = _chunks(passages, chunk)
   found = []
-  for asked in _chunks(queries, chunk):
+  for part_of_queries in _chunks(queries, chunk):
     # Below all products, and so gone as soon as `top` passages were seen.
     best = (
-      jnp.full((len(asked), top), -jnp.inf),
-      jnp.full((len(asked), top), total, jnp.int32),
+      jnp.full((len(part_of_queries), top), -jnp.inf),
+      jnp.full((len(part_of_queries), top), total, jnp.int32),
     )
     for number, part in enumerate(parts):
-      best = merge(best, asked, part, jnp.int32(number * len(part)))
+      best = merge(best, part_of_queries, part, jnp.int32(number * len(part)))
     found.append(np.asarray(best[1]))
   return np.concatenate(found)[: len(queries)]
 

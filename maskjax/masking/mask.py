@@ -74,7 +74,7 @@ class Mask:
     """Masks with different numbers of masked tokens, for encoders that drop them.
 
     In rows with fewer than `num_masked` masked tokens, `masked_ids` holds other tokens
-    as well: first the spare ones, then visible ones. `is_masked` tells them apart.
+    as well: first the spare ones, then visible ones. `is_masked` distinguishes them.
 
     Args:
       masked: bool [B, N], with at most `num_masked` True in each row.

@@ -40,7 +40,7 @@ class Masking:
 def masking_of(
   grid: Sequence[int], mask: str | Mapping[str, Any], mask_ratio: float
 ) -> Masking:
-  """Makes `Masking` from what a config says.
+  """Makes `Masking` from what a config gives.
 
   Args:
     grid: sides of the token grid.

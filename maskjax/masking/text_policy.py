@@ -105,7 +105,7 @@ class TextMasking:
     *,
     groups: Array | None = None,
   ) -> Text:
-    """The rows as the encoder sees them: masked tokens replaced as `replaced` says.
+    """The rows as the encoder sees them: masked tokens replaced by the shares.
 
     Args:
       batch: the rows.
@@ -145,7 +145,7 @@ def text_masking(
   mask_ratio: float,
   replaced: Sequence[float],
 ) -> TextMasking:
-  """Makes `TextMasking` from what a config says.
+  """Makes `TextMasking` from what a config gives.
 
   Args:
     ids: of the vocabulary.

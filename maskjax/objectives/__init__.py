@@ -1,4 +1,4 @@
-"""What a system is to the rest of the house, and what several systems share.
+"""The interface of objectives, and what several systems share.
 
 The systems themselves are in `maskjax.systems`; here are, besides their shared parts,
 the supervised objectives and the encoders that teach.

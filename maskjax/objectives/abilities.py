@@ -1,8 +1,8 @@
 """What an objective can do besides `init` and `loss`: each ability is a protocol.
 
-`abilities_of(objective)` finds out once what an object offers, and refuses one whose method
-has another signature, or that offers half of an ability; the rest of the house then
-reads the result and never probes an objective itself.
+`abilities_of(objective)` finds out once what an object offers, and refuses one whose
+method has another signature, or that offers half of an ability. All other code reads
+the result and never probes an objective itself.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ class Evaluates(Protocol):
   """Has a held-out loss other than its training loss."""
 
   def evaluate(self, variables: Variables, batch: Batch, step: Step) -> Loss:
-    """In place of `loss` on held-out data: whole networks, images that are not mixed."""
+    """Replaces `loss` on held-out data: whole networks, images that are not mixed."""
 
 
 class Updates(Protocol):
@@ -47,7 +47,7 @@ class Pretrained(Protocol):
 
   @property
   def pretrained(self) -> Mapping[str, str]:
-    """Entries of `extra` that are `Variables` of other runs, and these runs' workdirs."""
+    """Entries of `extra` that are `Variables` of other runs, and their workdirs."""
 
 
 class HasFeatures(Protocol):
@@ -143,10 +143,10 @@ class ChecksVocabulary(Protocol):
 
 
 class HasTeacher(Protocol):
-  """Has an average of its network, which may be evaluated and handed on in its place."""
+  """Has a teacher, which may be evaluated and handed on instead of the student."""
 
   def teacher_variables(self, variables: Variables) -> Variables:
-    """The variables with the teacher's arrays in the place of the student's."""
+    """The variables with the teacher's arrays instead of the student's."""
 
 
 # Abilities of one method, which come and go together where they have several.
@@ -155,7 +155,7 @@ PROTOCOLS: tuple[type, ...] = (
   *(HasTargets, Reconstructs, PredictsTokens, HasBatchShapes, ChecksVocabulary),
   HasTeacher,
 )
-# Members that systems have for themselves too: only the others tell an ability.
+# Members that systems have for themselves too: only the others show an ability.
 _SHARED = ("grid", "mask", "error", "num_codes")
 
 
@@ -279,7 +279,8 @@ def _check_method(objective: Any, protocol: type, name: str) -> None:
   plain = f"{name}({', '.join(expected.parameters)})"
   if not callable(method):
     raise UserError(
-      f"{class_name}.{name} is of type {type(method).__name__}: expected a method {plain}"
+      f"{class_name}.{name} is of type {type(method).__name__}: "
+      f"expected a method {plain}"
     )
   found = inspect.signature(method)
   # What is named otherwise means something else, unless it is named as not used.

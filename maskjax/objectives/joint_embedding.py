@@ -71,7 +71,7 @@ class BlockPrediction(PatchObjective):
     return Variables(params, {**extra, "teacher": teacher})
 
   def teacher_variables(self, variables: Variables) -> Variables:
-    """The variables with the teacher's encoder in the place of the student's.
+    """The variables with the teacher's encoder instead of the student's.
 
     Raises:
       UserError: the teacher is another network, which has no such place.

@@ -1,4 +1,4 @@
-"""What a system is to the rest of the house.
+"""The interface of objectives to all other code.
 
 An objective is any object with `init` and `loss`; what else it can do is found by the
 names of its methods, see `maskjax.objectives.abilities`.

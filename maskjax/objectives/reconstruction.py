@@ -86,7 +86,7 @@ def patch_loss(
     predictions: of the patches at `mask.masked_ids`.
     targets: of all patches, [B, N, T].
     mask: the masks.
-    batch: says which examples count.
+    batch: its `valid` examples count.
   """
   errors = error(predictions, mask.take_masked(targets))
   return Loss.of(Mean.of(errors, valid(batch)[:, None]))

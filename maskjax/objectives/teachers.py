@@ -222,7 +222,7 @@ class Frozen:
     return {"teacher": self.workdir} if self.workdir else {}
 
   def init(self, params: Any, key: Array, batch: Batch) -> Variables:
-    """Fresh variables, into whose place those of `workdir` come."""
+    """Fresh variables, which those of `workdir` replace."""
     del params
     return self.objective.init(keys.named(key, "teacher"), batch)
 
@@ -353,7 +353,7 @@ def layer_shapes(
 
 
 def bootstrap(*, stages: int = 2) -> Bootstrap:
-  """Makes a teacher that takes the student's place at the end of each stage.
+  """Makes a teacher that the student replaces at the end of each stage.
 
   Args:
     stages: into how many equal stages the run is cut.

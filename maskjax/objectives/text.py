@@ -170,7 +170,7 @@ class MaskedTextObjective(abc.ABC):
   def masked_token_loss(
     self, variables: Variables, batch: Batch, step: Step, mask: Mask
   ) -> Loss:
-    """The cross-entropy of the tokens of a mask, replaced as `masking` says."""
+    """The cross-entropy of the tokens of a mask, replaced by `masking`."""
     text = self.masking.replace(batch, mask, step.key)
     rngs = self.rngs(batch, step)
     logits = self.apply(variables, text, mask.masked_ids, rngs=rngs)

@@ -123,8 +123,8 @@ class Tagging(LabeledText):
 class SpanExtraction(LabeledText):
   """Where an answer stands; batches hold `start` and `end`, int [B].
 
-  Both are places of a row, the last one included; 0, the token before the text, where
-  there is no answer (https://arxiv.org/abs/1806.03822).
+  Both are positions in a row, of the answer's first and last token; 0, the token before
+  the text, where there is no answer (https://arxiv.org/abs/1806.03822).
 
   Attributes:
     longest: tokens of an answer at most, in `answers`.
@@ -133,7 +133,7 @@ class SpanExtraction(LabeledText):
   longest: int
 
   def label_loss(self, logits: Array, batch: Batch) -> Loss:
-    """The mean of both places' cross-entropy; an answer is right if both are."""
+    """The mean of both positions' cross-entropy; an answer is right if both are."""
     logits = jnp.where(may_answer(batch)[..., None], logits, -jnp.inf)
     begins = token_cross_entropy(logits[..., 0], batch["start"])
     ends = token_cross_entropy(logits[..., 1], batch["end"])
@@ -149,7 +149,7 @@ class SpanExtraction(LabeledText):
       logits: [B, N, 2], -inf where no answer may begin or end.
 
     Returns:
-      Places of the first and the last token: int [B] each.
+      Positions of the first and the last token: int [B] each.
     """
     length = logits.shape[1]
     scores = logits[:, :, None, 0] + logits[:, None, :, 1]  # [B, start, end]
@@ -160,9 +160,9 @@ class SpanExtraction(LabeledText):
 
   def label_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """See `LabeledText`."""
-    place = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    position = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     kind = jax.ShapeDtypeStruct((batch_size, self.model.encoder.length), jnp.int32)
-    return {"start": place, "end": place, "kind": kind}
+    return {"start": position, "end": position, "kind": kind}
 
 
 def may_answer(batch: Batch) -> Array:

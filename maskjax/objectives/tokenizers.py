@@ -72,7 +72,7 @@ class Frozen:
     return self.objective.num_codes
 
   def init(self, key: Array, batch: Batch) -> Variables:
-    """Fresh variables, into whose place those of `workdir` come."""
+    """Fresh variables, which those of `workdir` replace."""
     params, extra = self.objective.init(keys.named(key, "tokenizer"), batch)
     return Variables(params, {"codebook": extra["codebook"]})
 
@@ -97,8 +97,8 @@ def build(spec: str | Mapping[str, Any], patches: Patches) -> Tokenizer:
       "x".join(map(str, grid)) for grid in (tokenizer.grid, patches.grid)
     )
     raise UserError(
-      f"tokenizer gives {found} codes: expected {expected}, as image_size and "
-      "patch_size say"
+      f"tokenizer gives {found} codes: expected {expected}, by image_size and "
+      "patch_size"
     )
   return tokenizer
 

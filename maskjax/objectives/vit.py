@@ -48,7 +48,7 @@ class Vit:
   patches: Patches
 
   def init(self, key: Array, batch: Batch) -> Variables:
-    """Random parameters, into whose place those of others come."""
+    """Random parameters, which pretrained ones replace."""
     patches = self.patches(first_example(batch))
     return Variables({"encoder": self.encoder.init(key, patches)["params"]})
 

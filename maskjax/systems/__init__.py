@@ -33,7 +33,7 @@ def find(name: str) -> Callable[..., Any]:
     name: for example `mae`.
 
   Raises:
-    UserError: no file bears that name; the message says which name is nearest.
+    UserError: no file bears that name; the message gives the nearest name.
 
   Example:
     >>> find("mae").__module__

@@ -1,4 +1,4 @@
-"""The record of a system: what it is called, where it comes from, how it was checked."""
+"""The record of a system: its names, its paper, and what it was checked against."""
 
 import dataclasses
 

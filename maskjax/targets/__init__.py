@@ -1,4 +1,4 @@
-"""What should have been there: from images to targets [B, N, T]."""
+"""What predictions are compared with: from images to targets [B, N, T]."""
 
 from maskjax.normalization import unit, whitened
 from maskjax.targets.centroids import kmeans, nearest

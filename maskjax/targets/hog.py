@@ -16,7 +16,7 @@ SMALLEST_GLYPH = 8  # cells are drawn at least this many pixels high and wide
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hog:
-  """What `histograms` says of the cells of a patch, a `maskjax.targets.Target`.
+  """The `histograms` of the cells of a patch, a `maskjax.targets.Target`.
 
   The histograms are those of the whole image: what a patch's edge shows depends on
   its neighbors.
@@ -95,7 +95,7 @@ def histograms(
   Dalal and Triggs (2005), section 6, with the choices of MaskFeat and its authors'
   program (https://arxiv.org/abs/2112.09133, section 3.2): the gradients of each channel
   by themselves, by Sobel's filters of 3x3 pixels, on an image that is mirrored at its
-  outermost pixels; no signs of directions; each pixel votes by its gradient's length
+  outermost pixels; no signs of directions; each pixel votes with its gradient's length
   for the one bin that its direction lies in; each cell's histogram of a channel over
   its own length. Bin k holds directions between k and k + 1 times pi / orientations,
   from downwards toward the right. A cell without gradients has an empty histogram.

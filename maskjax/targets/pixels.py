@@ -78,7 +78,7 @@ class Pixels:
 
 
 def normalized_pixels(patches: Array) -> Array:
-  """Pixels less their patch's mean, over its standard deviation.
+  """Pixels less their patch's mean, over its std.
 
   The variance is the unbiased one, with 1e-6 added, as in MAE
   (https://arxiv.org/abs/2111.06377, section 3, `norm_pix_loss`).
@@ -98,7 +98,7 @@ def normalized_pixels(patches: Array) -> Array:
 
 
 def patch_statistics(patches: Array) -> tuple[Array, Array]:
-  """Each patch's mean and standard deviation: [..., P] to two [..., 1]."""
+  """Each patch's mean and std: [..., P] to two [..., 1]."""
   patches = patches.astype(jnp.float32)
   mean = patches.mean(axis=-1, keepdims=True)
   variance = patches.var(axis=-1, keepdims=True, ddof=1)

@@ -1,4 +1,4 @@
-"""What a target is to the objectives."""
+"""The interface of targets that are computed from images."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from jax import Array
 
 
 class Target(Protocol):
-  """What should have been at each patch of an image, computed from the image itself.
+  """What is predicted of each patch of an image, computed from the image itself.
 
   Attributes:
     size: length T of the target of a patch.

@@ -189,7 +189,8 @@ class Checkpoints:
     item = there[-1] if item is None else item
     if item not in there:
       raise UserError(
-        f"{self.folder / str(step)} has no {item!r}: expected one of: {', '.join(there)}"
+        f"{self.folder / str(step)} has no {item!r}: "
+        f"expected one of: {', '.join(there)}"
       )
     shapes = dict(self._manager.item_metadata(step)[item])
     return step, self._read_item(step, item, shapes)

@@ -1,4 +1,4 @@
-"""The one loop."""
+"""The training loop."""
 
 import contextlib
 import dataclasses
@@ -82,8 +82,8 @@ def fit(
     eval_every: steps between evaluations; there is always one at the end.
     checkpoints: keeps states, and gives back the newest to go on from.
     checkpoint_every: steps between them; there is always one at the end.
-    stop: asked after every step whether to save the state and leave, see
-      `maskjax.distributed.termination`.
+    stop: called after every step with its number; if True, the state is saved and
+      training ends, see `maskjax.distributed.termination`.
     profile: the first and the last step of a profile; none when both are 0.
     profile_folder: where it goes.
 
@@ -93,7 +93,7 @@ def fit(
   Raises:
     RunError: the loss or the gradient is no finite number, or the data end too
       early; the message names the step, and the checkpoints before it are kept.
-    TerminatedError: `stop` said so.
+    TerminatedError: `stop` returned True.
     UserError: the batch does not divide over the mesh, or a checkpoint does not
       fit the objective.
   """
@@ -163,7 +163,7 @@ def fit(
         if checkpoints is not None:
           checkpoints.wait()
         raise TerminatedError(
-          f"told to stop (SIGTERM) after step {step}; the same command goes on from it"
+          f"stopped by SIGTERM after step {step}; the same command goes on from it"
         )
     if checkpoints is not None:
       checkpoints.wait()

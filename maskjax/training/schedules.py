@@ -23,12 +23,12 @@ def learning_rates(
   Args:
     learning_rate: the peak, after the warm-up.
     num_steps: steps until the end.
-    warmup_steps: steps over which the rate rises.
-    initial_learning_rate: from where it rises.
-    final_learning_rate: where the fall ends.
-    falls: along a `cosine` or a `line`.
+    warmup_steps: steps of the warm-up.
+    initial_learning_rate: where the warm-up starts.
+    final_learning_rate: where the decay ends.
+    falls: decays along a `cosine` or a `line`.
     drop_at: step from which the rate is a tenth of its peak, constant before and
-      after it, in place of such a fall; 0 for none.
+      after it, instead of decaying smoothly; 0 for none.
     cycles: how often all this is run through, for systems that begin anew; divides
       `num_steps`, and `warmup_steps` and `drop_at` are of each.
 

@@ -1,4 +1,4 @@
-"""The state of a run, and the one step that changes it."""
+"""The state of a run, and the training step that updates it."""
 
 import dataclasses
 import functools
@@ -21,13 +21,13 @@ Metrics = Mapping[str, Mean]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
-  """All that a run must remember; the rest follows from the config and the step.
+  """The state that a run saves; all else follows from the config and the step.
 
   Attributes:
     step: int32 scalar, optimizer steps done.
     params: what the optimizer changes.
     extra: what the objective itself changes.
-    opt_state: the optimizer's memory.
+    opt_state: the optimizer's state.
     ema: exponential moving average of the parameters; None without one.
   """
 

@@ -1,4 +1,4 @@
-"""Parameters from one model into another."""
+"""Copies parameters from one model into another."""
 
 from pathlib import Path
 from typing import Any

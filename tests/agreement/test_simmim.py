@@ -201,7 +201,7 @@ def test_what_old_files_hold_beside_the_weights_does_not_matter():
 
 
 @pytest.mark.parametrize(
-  ("case", "change", "said"),
+  ("case", "change", "message"),
   [
     ("vit", {"encoder_stride": 4}, "encoder_stride=4: expected patch_size=2"),
     ("vit", {"image_size": [8, 4]}, "image_size=8x4"),
@@ -216,14 +216,14 @@ def test_what_old_files_hold_beside_the_weights_does_not_matter():
     ("swinv2", {"model_type": "swin"}, "model_type='swin': expected 'swinv2'"),
   ],
 )
-def test_from_hf_names_the_bad_key(case, change, said):
+def test_from_hf_names_the_bad_key(case, change, message):
   config, tensors = written(case)
-  with pytest.raises(UserError, match=said):
+  with pytest.raises(UserError, match=message):
     CONVERTERS[case].from_hf(config | change, tensors)
 
 
 @pytest.mark.parametrize(
-  ("encoder_type", "change", "said"),
+  ("encoder_type", "change", "message"),
   [
     ("vit", {"encoder": ENCODERS["vit"]}, "encoder.positions='relative'.*'learned'"),
     ("vit", {"image_size": (12, 8)}, "grid=6x4"),
@@ -232,7 +232,7 @@ def test_from_hf_names_the_bad_key(case, change, said):
     ("swinv2", {"mlp_ratio": 0.3}, "mlp_ratio=0.3: expected a whole multiple"),
   ],
 )
-def test_to_hf_names_what_it_cannot_write(encoder_type, change, said):
+def test_to_hf_names_what_it_cannot_write(encoder_type, change, message):
   hyperparameters = {**settings_of(encoder_type), **change}
-  with pytest.raises(UserError, match=said):
+  with pytest.raises(UserError, match=message):
     CONVERTERS[encoder_type].to_hf(hyperparameters, {})

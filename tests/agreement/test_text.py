@@ -71,8 +71,8 @@ CLASSES = {
 PACKED = (5, 9)
 RNG = np.random.default_rng(0)
 TOKENS = RNG.integers(4, VOCAB, size=(2, LENGTH), dtype=np.int32)
-HIDDEN = np.zeros((2, LENGTH), bool)
-HIDDEN[0, [1, 7, 12]] = HIDDEN[1, [2, 6, 10]] = True
+MASKED = np.zeros((2, LENGTH), bool)
+MASKED[0, [1, 7, 12]] = MASKED[1, [2, 6, 10]] = True
 
 
 @functools.cache
@@ -118,7 +118,7 @@ def text_of(lengths):
 
 
 def run_theirs(case, lengths):
-  """Logits [B, N, V] of each document by itself, in the places of the row."""
+  """Logits [B, N, V] of each document by itself, at the positions of the row."""
   model = make_theirs(case)
   logits, start = np.zeros((2, LENGTH, VOCAB), np.float32), 0
   for length in lengths:
@@ -144,7 +144,7 @@ def test_logits_and_loss(case, lengths):
   hyperparameters, params = converter.from_hf(*written(case))
   objective = bert(**hyperparameters)
   text = text_of(lengths)
-  masked = jnp.array(HIDDEN) & ~text.is_padding
+  masked = jnp.array(MASKED) & ~text.is_padding
   mask = Mask.at_most(masked, num_masked=3, spare=text.is_padding)
   logits = jax.jit(objective.predict)(Variables(params), text, mask)
   theirs = run_theirs(case, lengths)

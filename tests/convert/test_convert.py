@@ -259,7 +259,7 @@ BAD_TENSORS = {
     lambda t: t.update({POSITIONS: t[POSITIONS] + np.float32(1e-4)}),
     f"{POSITIONS}' is 0.0001 off the sine-cosine table",
   ),
-  "class token's place": (
+  "class token's position": (
     lambda t: t["decoder.decoder_pos_embed"].__setitem__((0, 0, 0), 1.0),
     "decoder.decoder_pos_embed' is 1 off",
   ),

@@ -1,4 +1,4 @@
-"""Masks filled in, texts judged and embedded by a run in a workdir."""
+"""Masks filled in, texts scored and embedded by a run in a workdir."""
 
 import json
 import sys
@@ -47,8 +47,8 @@ def trained(workdir):
   return decoding.load(workdir)
 
 
-def by_hand(trained, text, place):
-  """Probabilities at a place of a text, alone in a row without padding."""
+def by_hand(trained, text, position):
+  """Probabilities at a position of a text, alone in a row without padding."""
   vocabulary = trained.vocabulary
   ids = [vocabulary.first, *vocabulary.encode([text])[0].ids, vocabulary.last]
   row = jnp.array([ids])
@@ -59,7 +59,7 @@ def by_hand(trained, text, place):
     word=jnp.zeros_like(row),
   )
   logits = trained.objective.model.apply(
-    {"params": trained.variables.params}, alone, jnp.array([[place]])
+    {"params": trained.variables.params}, alone, jnp.array([[position]])
   )[0, 0]
   return jax.nn.softmax(logits.at[jnp.arange(4)].set(-jnp.inf))
 
@@ -69,25 +69,27 @@ def test_masks_are_filled_in(trained):
   assert [len(masks) for masks in found] == [1, 2]
   for text, masks in zip(TEXTS, found, strict=False):
     ids = trained.vocabulary.encode([text])[0].ids
-    places = 1 + np.flatnonzero(ids == trained.vocabulary.mask)
-    for place, guesses in zip(places, masks, strict=True):
-      expected = by_hand(trained, text, place)
+    positions = 1 + np.flatnonzero(ids == trained.vocabulary.mask)
+    for position, predictions in zip(positions, masks, strict=True):
+      expected = by_hand(trained, text, position)
       best = np.argsort(-np.asarray(expected))[:3]
-      assert [g.text for g in guesses] == [trained.vocabulary.decode([i]) for i in best]
+      assert [p.text for p in predictions] == [
+        trained.vocabulary.decode([i]) for i in best
+      ]
       np.testing.assert_allclose(
-        [g.probability for g in guesses], expected[best], rtol=1e-4
+        [p.probability for p in predictions], expected[best], rtol=1e-4
       )
 
 
-def test_texts_are_judged_token_by_token(trained):
+def test_texts_are_scored_token_by_token(trained):
   text = "The value of a list."
   ids = trained.vocabulary.encode([text])[0].ids
   found = decoding.pseudo_log_likelihood(trained, text)
   assert len(found) == len(ids)
   tokenizer = trained.vocabulary
-  for place in (0, len(ids) - 1):
+  for position in (0, len(ids) - 1):
     row = jnp.array([[tokenizer.first, *ids, tokenizer.last]])
-    masked = row.at[0, place + 1].set(tokenizer.mask)
+    masked = row.at[0, position + 1].set(tokenizer.mask)
     alone = Text(
       token=masked,
       segment=jnp.ones_like(row),
@@ -95,11 +97,11 @@ def test_texts_are_judged_token_by_token(trained):
       word=jnp.zeros_like(row),
     )
     logits = trained.objective.model.apply(
-      {"params": trained.variables.params}, alone, jnp.array([[place + 1]])
+      {"params": trained.variables.params}, alone, jnp.array([[position + 1]])
     )[0, 0]
     logits = logits.at[jnp.arange(4)].set(-jnp.inf)
-    expected = jax.nn.log_softmax(logits)[ids[place]]
-    np.testing.assert_allclose(found[place], expected, rtol=1e-4)
+    expected = jax.nn.log_softmax(logits)[ids[position]]
+    np.testing.assert_allclose(found[position], expected, rtol=1e-4)
   perplexity = decoding.pseudo_perplexity(trained, [text])
   np.testing.assert_allclose(perplexity, np.exp(-found.mean()), rtol=1e-6)
 
@@ -108,7 +110,7 @@ def test_embeddings_do_not_depend_on_what_stands_beside(trained):
   texts = ["The value.", "A longer text about lists", "x"]
   tokens = trained.token_embeddings(texts)
   counts = [len(found.ids) for found in trained.vocabulary.encode(texts)]
-  assert [len(codes) for codes in tokens] == counts
+  assert [len(features) for features in tokens] == counts
   for pool in ("mean", "first"):
     together = trained.sentence_embeddings(texts, pool=pool)
     alone = np.concatenate([trained.sentence_embeddings([t], pool=pool) for t in texts])

@@ -80,7 +80,7 @@ def test_stopped_on_four_and_resumed_on_two(undisturbed, tmp_path):
   os.kill(children(run)[-1], signal.SIGTERM)
   _, err = run.communicate(timeout=120)
   assert run.returncode == 75, err
-  assert err.count("told to stop (SIGTERM) after step") == 4, err
+  assert err.count("stopped by SIGTERM after step") == 4, err
   (first,) = [int(p.name) for p in (workdir / "checkpoints").iterdir()]
   assert 5 <= first < 40
 
@@ -196,14 +196,14 @@ def test_tpu_pod_stops_after_a_mistake(tool, tmp_path):
   assert "a mistake in the command" in done.stderr
 
 
-def test_tpu_pod_says_how_it_is_used():
+def test_tpu_pod_prints_its_usage():
   done = script("tpu_pod.sh", bin="/bin")
   assert done.returncode == 2
   assert "launch/tpu_pod.sh run" in done.stderr
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(0, False), (75, True), (1, False)])
-def test_slurm_queues_again_what_was_told_to_stop(tool, tmp_path, code, requeued):
+def test_slurm_queues_again_what_sigterm_stopped(tool, tmp_path, code, requeued):
   srun = tool("srun", f"exit {code}")
   scontrol = tool("scontrol", "")
   activate = tmp_path / "venv" / "bin" / "activate"
@@ -220,7 +220,7 @@ def test_slurm_queues_again_what_was_told_to_stop(tool, tmp_path, code, requeued
   assert (scontrol.exists() and "requeue 7" in scontrol.read_text()) == requeued
 
 
-def test_distributed_without_anything_that_says_who_is_there(tmp_path):
+def test_distributed_without_a_cluster_environment(tmp_path):
   command = ("train", "--config", DIGITS, "--workdir", tmp_path / "run", *TINY)
   line = check_refusal(*process(*command, "--distributed")[::2])
   assert "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID" in line

@@ -61,9 +61,9 @@ def test_same_losses(found):
 
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_every_example_once_an_epoch(found, n):
-  places = list(range(len(experiment.prepare(tiny_config()).train.source)))
+  indices = list(range(len(experiment.prepare(tiny_config()).train.source)))
   parts = zip(*(process["seen"] for process in found[n]), strict=True)
   order = [index for step in parts for rows in step for index in rows]
-  first, second = order[: len(places)], order[len(places) : 2 * len(places)]
-  assert sorted(first) == places and sorted(second) == places
+  first, second = order[: len(indices)], order[len(indices) : 2 * len(indices)]
+  assert sorted(first) == indices and sorted(second) == indices
   assert first != second

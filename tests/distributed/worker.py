@@ -82,7 +82,7 @@ def train(mesh):
 
 
 def two_epochs():
-  """The places in the source of the examples of this process, step by step."""
+  """The indices of the examples in the source of this process, step by step."""
   parts = experiment.prepare(tiny_config())
   steps = -(-2 * len(parts.train.source) // parts.train.batch_size)
   with parts.train(0) as batches:

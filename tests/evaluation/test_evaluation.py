@@ -47,15 +47,15 @@ def test_knn_by_brute_force(neighbors, temperature):
   centers = 0.7 * rng.normal(size=(4, 5))
   train = centers[labels] + rng.normal(size=(40, 5))
   test = 3 * (centers[rng.integers(0, 4, 23)] + rng.normal(size=(23, 5)))
-  guesses = []
+  predictions = []
   for x in test:
     cosine = [x @ t / np.linalg.norm(x) / np.linalg.norm(t) for t in train]
     votes = np.zeros(4)
     for nearest in sorted(range(40), key=lambda i: -cosine[i])[:neighbors]:
       votes[labels[nearest]] += np.exp(cosine[nearest] / temperature)
-    guesses.append(votes.argmax())
-  guesses = np.array(guesses)
-  assert len(set(guesses)) > 2
+    predictions.append(votes.argmax())
+  predictions = np.array(predictions)
+  assert len(set(predictions)) > 2
 
   def accuracy(truth):
     return evaluation.knn_accuracy(
@@ -68,8 +68,8 @@ def test_knn_by_brute_force(neighbors, temperature):
       chunk=8,
     )
 
-  assert accuracy(guesses) == 1.0
-  truth = np.where(np.arange(23) < 6, guesses, (guesses + 1) % 4)
+  assert accuracy(predictions) == 1.0
+  truth = np.where(np.arange(23) < 6, predictions, (predictions + 1) % 4)
   assert accuracy(truth) == 6 / 23
 
 
@@ -100,21 +100,21 @@ def test_linear_probe_finds_sklearns_boundaries():
   labels = np.repeat(np.arange(3), [60, 20, 20])
   train = (5 + 3 * labels + rng.normal(size=100))[:, None]
   grid = np.linspace(2, 14, 3001)[:, None]
-  guesses = sklearn_of(train, labels, 0.1)(grid)
-  assert set(guesses) == {0, 1, 2}
-  score = evaluation.linear_probe_accuracy(train, labels, grid, guesses, l2=0.1)
+  predictions = sklearn_of(train, labels, 0.1)(grid)
+  assert set(predictions) == {0, 1, 2}
+  score = evaluation.linear_probe_accuracy(train, labels, grid, predictions, l2=0.1)
   assert score >= 1 - 2 / 3001  # a point at each boundary
   # A tenth of the penalty would have moved them.
   other = sklearn_of(train, labels, 0.01)(grid)
-  assert (other == guesses).mean() < 0.99
+  assert (other == predictions).mean() < 0.99
 
 
-def test_linear_probe_guesses_digits_as_sklearn_does():
+def test_linear_probe_predicts_digits_as_sklearn_does():
   x, y = load_digits(return_X_y=True)
   train, labels, test, truth = x[:500], y[:500], x[500:900], y[500:900]
-  guesses = sklearn_of(train, labels, 1e-2)(test)
-  assert 0.85 < (guesses == truth).mean() < 1
-  score = evaluation.linear_probe_accuracy(train, labels, test, guesses, l2=1e-2)
+  predictions = sklearn_of(train, labels, 1e-2)(test)
+  assert 0.85 < (predictions == truth).mean() < 1
+  score = evaluation.linear_probe_accuracy(train, labels, test, predictions, l2=1e-2)
   assert score >= 1 - 1 / 400  # all but one that may lie on a boundary
 
 
@@ -150,7 +150,7 @@ def test_held_out_loss_counts_each_example_once(devices):
 
 
 class Evaluated(Numbers):
-  """One that is judged by something else than it is trained on."""
+  """One that is evaluated by something else than it is trained on."""
 
   def evaluate(self, variables, batch, step):
     # Random, by the example and the run's key alone.
@@ -303,7 +303,7 @@ def test_pooled_features_come_in_order_and_once(devices, pooled):
 
 
 class Choice:
-  """Features that are an image's columns, or nothing, as the parameters say."""
+  """Features that are an image's columns, or nothing, by the parameters."""
 
   def features(self, variables, batch):
     return variables * batch["image"][:, 0, :, 0]

@@ -46,7 +46,7 @@ def test_probes_of_a_checkpoint_read_it(counted):
 
 
 def test_frozen_teachers_begin_with_it(counted, tmp_path):
-  """What a teacher says differs between images: it knows how many steps it took."""
+  """A teacher's output differs between images: it knows how many steps it took."""
   teacher = dict(
     name="frozen", objective=dict(name="helpers.reading:counts"), workdir=str(counted)
   )

@@ -1,6 +1,6 @@
 """What every system keeps to, whatever it learns: one check for all of them.
 
-Each system's small setting is built with two blocks, without dropped paths, and judged
+Each system's small setting is built with two blocks, without dropped paths, and checked
 on four real examples. Teachers and tokenizers keep random arrays.
 """
 

@@ -1,4 +1,4 @@
-"""Convolutional encoders against transformers, torch, and loops over visible places."""
+"""Convolutional encoders against transformers, torch, and loops over visible sites."""
 
 import functools
 
@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 # [B, rows, columns], True where masked.
-HIDDEN = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 1]]], bool)
+MASKED = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 1]]], bool)
 
 
 @functools.cache
@@ -184,11 +184,11 @@ def test_parameters_are_as_many_as_published(size):
   assert sum(x.size for x in jax.tree.leaves(params)) == COUNTS[size]
 
 
-# Sparse layers, against loops over visible places
+# Sparse layers, against loops over visible sites
 
 
 def visible_sites(masked, side):
-  """Rows of (example, row, column), of all visible places of a side x side plane."""
+  """Rows of (example, row, column), of all visible positions of a side x side plane."""
   scale = side // masked.shape[1]
   return [
     (b, r, c)
@@ -250,7 +250,7 @@ def layer_norm(x, params):
 
 def assert_sites(found, expected, side):
   """Compares a plane with sites, between which it has to be 0."""
-  plane = np.zeros((len(HIDDEN), side, side, found.shape[-1]))
+  plane = np.zeros((len(MASKED), side, side, found.shape[-1]))
   for site, x in expected.items():
     plane[site] = x
   assert_close(found, plane)
@@ -258,7 +258,7 @@ def assert_sites(found, expected, side):
 
 
 def sites_of(images):
-  return {s: images[s].astype(np.float64) for s in visible_sites(HIDDEN, 16)}
+  return {s: images[s].astype(np.float64) for s in visible_sites(MASKED, 16)}
 
 
 def relu(x):
@@ -270,22 +270,22 @@ def test_sparse_resnet_by_loops():
   params, _ = variables_of(network)
   images = random(2, 16, 16, 3)
   found, sums = jax.jit(
-    lambda p: network.apply({"params": p}, images, HIDDEN, mutable=["moments"])
+    lambda p: network.apply({"params": p}, images, MASKED, mutable=["moments"])
   )(params)
-  x = sparse_conv(sites_of(images), params["stem"]["kernel"], 2, HIDDEN, 8)
+  x = sparse_conv(sites_of(images), params["stem"]["kernel"], 2, MASKED, 8)
   assert_close(sums["moments"]["stem_norm"]["count"], np.float32(3 * 16))
   assert_close(sums["moments"]["stem_norm"]["sum"], sum(x.values()))
   assert_close(sums["moments"]["stem_norm"]["squares"], sum(v**2 for v in x.values()))
   x = each(relu, sparse_norm(x, params["stem_norm"]))
   window = np.zeros((3, 3, 1, 1))
-  x = sparse_conv(x, window, 2, HIDDEN, 4, reduce=lambda values: np.max(values, axis=0))
+  x = sparse_conv(x, window, 2, MASKED, 4, reduce=lambda values: np.max(values, axis=0))
   for i, side in enumerate((4, 2)):
     own, stride = params[f"stage_{i}_block_0"], 1 + i
-    y = sparse_conv(x, own["conv_0"]["kernel"], stride, HIDDEN, side)
+    y = sparse_conv(x, own["conv_0"]["kernel"], stride, MASKED, side)
     y = each(relu, sparse_norm(y, own["conv_0_norm"]))
-    y = sparse_conv(y, own["conv_1"]["kernel"], 1, HIDDEN, side)
+    y = sparse_conv(y, own["conv_1"]["kernel"], 1, MASKED, side)
     y = sparse_norm(y, own["conv_1_norm"])
-    x = sparse_conv(x, own["shortcut"]["kernel"], stride, HIDDEN, side)
+    x = sparse_conv(x, own["shortcut"]["kernel"], stride, MASKED, side)
     x = each(lambda a, b: relu(a + b), y, sparse_norm(x, own["shortcut_norm"]))
     assert_sites(np.asarray(found[i]), x, side)
 
@@ -294,7 +294,7 @@ def test_sparse_convnext_by_loops():
   network = ConvNext(widths=(6, 8), depths=(1, 1), stem_stride=2)
   params, _ = variables_of(network)
   images = random(2, 16, 16, 3)
-  found = jax.jit(network.apply)({"params": params}, images, HIDDEN)
+  found = jax.jit(network.apply)({"params": params}, images, MASKED)
   gelu = torch.nn.functional.gelu
 
   def dense(x, own):
@@ -309,17 +309,17 @@ def test_sparse_convnext_by_loops():
     own, norm = params[f"stage_{i}_block_0"], params[f"{name}_norm"]
     if i > 0:
       x = each(functools.partial(layer_norm, params=norm), x)
-    x = sparse_conv(x, params[name]["kernel"], 2, HIDDEN, side)
+    x = sparse_conv(x, params[name]["kernel"], 2, MASKED, side)
     x = each(lambda v, name=name: v + params[name]["bias"], x)
     if i == 0:
       x = each(functools.partial(layer_norm, params=norm), x)
-    y = sparse_conv(x, own["depthwise"]["kernel"], 1, HIDDEN, side)
+    y = sparse_conv(x, own["depthwise"]["kernel"], 1, MASKED, side)
     x = each(lambda a, b, own=own: a + branch(b, own), x, y)
     assert_sites(np.asarray(found[i]), x, side)
 
 
 @pytest.mark.parametrize("kind", [ResNet, ConvNext])
-def test_a_dense_network_sees_what_is_hidden_and_a_sparse_one_does_not(kind):
+def test_a_dense_network_sees_what_is_masked_and_a_sparse_one_does_not(kind):
   network = kind(widths=(6, 8), depths=(1, 1))
   params, statistics = variables_of(network)
 
@@ -329,12 +329,12 @@ def test_a_dense_network_sees_what_is_hidden_and_a_sparse_one_does_not(kind):
     return network.apply(variables, images, masked)[0]
 
   images = random(2, 16, 16, 3)
-  erased = np.asarray(zero_masked(images, HIDDEN))
+  erased = np.asarray(zero_masked(images, MASKED))
   painted = np.where(erased == 0, 100 * random(2, 16, 16, 3, seed=1), images)
-  np.testing.assert_array_equal(run(painted, HIDDEN), run(images, HIDDEN))
-  nobody = np.zeros_like(HIDDEN)
-  visible = ~np.repeat(np.repeat(HIDDEN, 2, 1), 2, 2)
-  change = np.abs(run(erased, nobody) - run(images, HIDDEN))[visible]
+  np.testing.assert_array_equal(run(painted, MASKED), run(images, MASKED))
+  nobody = np.zeros_like(MASKED)
+  visible = ~np.repeat(np.repeat(MASKED, 2, 1), 2, 2)
+  change = np.abs(run(erased, nobody) - run(images, MASKED))[visible]
   assert change.max() > 0.01  # zeros in place of the masked parts are not the same
 
 

@@ -30,8 +30,8 @@ from maskjax.tokens import sincos
 # The masked autoencoder
 
 GRID, PATCH = (2, 3), 5
-HIDDEN = np.array([[1, 0, 1, 1, 0, 1], [0, 1, 1, 0, 1, 1]], bool)
-MASK = Mask.exactly(jnp.asarray(HIDDEN), num_masked=4)
+MASKED = np.array([[1, 0, 1, 1, 0, 1], [0, 1, 1, 0, 1, 1]], bool)
+MASK = Mask.exactly(jnp.asarray(MASKED), num_masked=4)
 
 
 def make_autoencoder(dtype="float32"):
@@ -89,7 +89,7 @@ def predict_all(patches, dtype="float32"):
 def test_predictions_follow_from_visible_patches_alone():
   patches = random(2, 6, PATCH)
   before = np.asarray(predict_all(patches)[0])
-  other = np.where(HIDDEN[..., None], 100 * random(2, 6, PATCH, seed=1), patches)
+  other = np.where(MASKED[..., None], 100 * random(2, 6, PATCH, seed=1), patches)
   np.testing.assert_array_equal(predict_all(other)[0], before)
   other = patches.copy()
   other[0, 4, 2] += 1  # the last visible patch of the first example
@@ -145,10 +145,10 @@ def test_tokens_in_place_of_masked_patches_have_their_positions(positions):
   patches = random(2, 6, PATCH)
   before, _ = encode(patches, MASK, options=options)
   assert before.shape == (2, 7, 8)
-  other = np.where(HIDDEN[..., None], 100 * random(2, 6, PATCH, seed=1), patches)
+  other = np.where(MASKED[..., None], 100 * random(2, 6, PATCH, seed=1), patches)
   np.testing.assert_array_equal(encode(other, MASK, options=options)[0], before)
   # Equal tokens at different positions have different features.
-  features = [before[0, 1 + n] for n in np.flatnonzero(HIDDEN[0])]
+  features = [before[0, 1 + n] for n in np.flatnonzero(MASKED[0])]
   assert np.abs(features[0] - features[1]).max() > 1e-3
   unmasked = encode(patches, options=options)[0]
   assert np.abs(unmasked - before).max() > 1e-2
@@ -158,13 +158,13 @@ def test_tokens_in_place_of_masked_patches_have_their_positions(positions):
 def test_dropped_patches_leave_the_positions_of_the_others(positions):
   options = (("positions", positions), ("class_token", False))
   patches = random(2, 6, PATCH)
-  mirrored = Mask.exactly(jnp.asarray(HIDDEN[:, ::-1]), num_masked=4)
+  mirrored = Mask.exactly(jnp.asarray(MASKED[:, ::-1]), num_masked=4)
   found = encode(patches, MASK, options=options)[0]
   assert found.shape == (2, 2, 8)
   # The same two patches elsewhere are not the same; the order of the list is nothing.
   moved = encode(patches[:, ::-1], mirrored, options=options)[0][:, ::-1]
   assert np.abs(found - moved).max() > 1e-3
-  other = np.where(HIDDEN[..., None], 100 * patches, patches)
+  other = np.where(MASKED[..., None], 100 * patches, patches)
   np.testing.assert_array_equal(encode(other, MASK, options=options)[0], found)
 
 
@@ -184,7 +184,7 @@ def test_silent_patches_attend_from_their_positions(positions, class_token):
     changed = np.abs(after - before).max(axis=2) > 1e-5
     for b in range(2):
       own = np.arange(first + 6) == first + n
-      np.testing.assert_array_equal(changed[b], own if HIDDEN[b, n] else True)
+      np.testing.assert_array_equal(changed[b], own if MASKED[b, n] else True)
   # Where nothing is masked, it is as any other encoder.
   usual = (("positions", positions), ("class_token", class_token))
   nothing = Mask.exactly(jnp.zeros((2, 6), bool), num_masked=0)
@@ -227,7 +227,7 @@ def test_mask_tokens_enter_before_their_layer(layer, class_token, scan):
   for i in range(layer + 1 if layer else 0):
     assert_close(found[i], unmasked[i], 1e-6)
   # What the block after it reads: by hand, and through the block alone.
-  masked = np.pad(HIDDEN, ((0, 0), (first, 0)))[..., None]
+  masked = np.pad(MASKED, ((0, 0), (first, 0)))[..., None]
   if layer:
     entered = np.where(masked, params["mask_token"], found[layer])
   else:
@@ -434,7 +434,7 @@ def test_drop_rates_out_of_range_are_named(rate):
     classification(num_classes=2, drop_path=rate)
 
 
-def test_misspelt_hyperparameters_of_mae_are_guessed():
+def test_misspelled_hyperparameters_of_mae_get_a_hint():
   with pytest.raises(UserError, match="did you mean 'mask_ratio'"):
     resolve.build(objectives, {"name": "mae", "mask_ration": 0.6})
 

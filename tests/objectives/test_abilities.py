@@ -46,7 +46,8 @@ def test_a_system_offers_what_it_has():
   [
     (
       dict(loss=lambda self, params, extra, batch, key: 0),
-      r"Custom.loss\(params, extra, batch, key\) .*: expected loss\(variables, batch, step\)",
+      r"Custom.loss\(params, extra, batch, key\) .*: "
+      r"expected loss\(variables, batch, step\)",
     ),
     (
       dict(features=lambda self, params, batch: 0),

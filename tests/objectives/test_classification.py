@@ -74,21 +74,21 @@ def log_softmax(x):
 
 @functools.cache
 def plain_logits():
-  """The mean of the patches' codes, normalized, in a linear layer."""
+  """The mean of the patches' features, normalized, in a linear layer."""
   objective, params = make_objective(), make_params()
 
   @jax.jit
   def run(params):
     batch = make_batch()
-    codes = objective.model.encoder.apply(
+    tokens = objective.model.encoder.apply(
       {"params": params["encoder"]}, objective.patches(batch)
     )
-    return codes, objective.features(Variables(params), batch)
+    return tokens, objective.features(Variables(params), batch)
 
-  codes, features = run(params)
-  np.testing.assert_array_equal(features, codes[:, 1:])
+  tokens, features = run(params)
+  np.testing.assert_array_equal(features, tokens[:, 1:])
   assert features.shape == (6, 4, 8)
-  mean = np.asarray(codes, np.float64)[:, 1:].mean(axis=1)
+  mean = np.asarray(tokens, np.float64)[:, 1:].mean(axis=1)
   centered = mean - mean.mean(axis=1, keepdims=True)
   x = centered / np.sqrt((centered**2).mean(axis=1, keepdims=True) + 0.1)
   x = x * params["norm"]["scale"] + params["norm"]["bias"]

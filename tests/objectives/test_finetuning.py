@@ -51,12 +51,12 @@ def folder(tmp_path_factory):
     folder / "tags.jsonl",
     [{"words": w, "tags": [int(x[0].isupper()) for x in w]} for w in words],
   )
-  asked = [
+  questions = [
     {"question": "which word?", "context": s, "answer": w, "start": s.index(w)}
     for s in sentences
     for w in s.split()[-1:]
   ]
-  write(folder / "questions.jsonl", [*asked, {**asked[0], "answer": None}])
+  write(folder / "questions.jsonl", [*questions, {**questions[0], "answer": None}])
   return folder
 
 
@@ -94,19 +94,19 @@ def test_tags_stand_at_first_tokens(folder):
 
 
 @pytest.mark.parametrize("length", [40, 100])
-def test_answers_stand_where_the_places_say(folder, length):
+def test_answers_start_and_end_at_their_positions(folder, length):
   rows = read(folder, "questions", "questions.jsonl", length=length, stride=10)
-  asked, held = lines(folder, "questions.jsonl"), set()
+  questions, held = lines(folder, "questions.jsonl"), set()
   for i in range(len(rows)):
     row = rows[i]
-    line = asked[row["question"]]
+    line = questions[row["question"]]
     if row["start"]:
       span = row["token"][row["start"] : row["end"] + 1]
       assert line["answer"] in rows.vocabulary.decode(span)
       assert row["kind"][row["start"]] == row["kind"][row["end"]] == 1
       held.add(int(row["question"]))
-  assert held == set(range(len(asked) - 1))
-  assert (len(rows) > len(asked)) == (length == 40)
+  assert held == set(range(len(questions) - 1))
+  assert (len(rows) > len(questions)) == (length == 40)
 
 
 @pytest.mark.parametrize("task", ["sequence", "token", "question"])
@@ -151,7 +151,7 @@ def test_logits_and_losses_are_those_of_transformers(task):
   else:
     theirs = torch.stack([found.start_logits, found.end_logits], dim=-1).numpy()
     assert_close(logits[where], theirs[where])
-  ours = objective.judge(jnp.asarray(logits), batch)
+  ours = objective.label_loss(jnp.asarray(logits), batch)
   assert_close(ours.value(), np.float32(by_hand(task, logits, batch)))
 
 
@@ -191,13 +191,13 @@ def their_weights(params, task):
     max_position_embeddings=16,
     type_vocab_size=2,
   )
-  places = bert.encoder_entries(config, "bert")
+  entries = bert.encoder_entries(config, "bert")
   out = {"question": "qa_outputs"}.get(task, "classifier")
   count = 2 if task == "question" else 3
-  places |= layout.dense(out, "classes", (count, 8))
+  entries |= layout.dense(out, "classes", (count, 8))
   if task == "sequence":
-    places |= layout.dense("bert.pooler.dense", "pool", (8, 8))
-  found = layout.to_tensors(places, params)
+    entries |= layout.dense("bert.pooler.dense", "pool", (8, 8))
+  found = layout.to_tensors(entries, params)
   return {name: torch.from_numpy(np.array(t)) for name, t in found.items()}
 
 

@@ -28,7 +28,7 @@ def seen(objective, key=KEY):
 
 
 @pytest.mark.parametrize(("ratio", "expected"), [(0.15, 5), (0.4, 13)])
-def test_a_share_of_what_is_no_filling_is_hidden(ratio, expected):
+def test_a_share_of_what_is_no_padding_is_masked(ratio, expected):
   mask = make(mask_ratio=ratio).mask(BATCH, Step(KEY))
   filled = np.asarray(BATCH["segment"] > 0).sum(axis=1)
   assert filled[0] == 32 and filled[-1] < 25
@@ -46,7 +46,7 @@ def test_a_share_of_what_is_no_filling_is_hidden(ratio, expected):
   np.testing.assert_array_equal(restored, BATCH["token"])
 
 
-def test_hidden_tokens_are_replaced_by_the_shares():
+def test_masked_tokens_are_replaced_by_the_shares():
   as_mask, drawn, kept = 0, 0, 0
   for key in jax.random.split(KEY, 60):
     objective = make(mask_ratio=0.5)
@@ -64,7 +64,7 @@ def test_hidden_tokens_are_replaced_by_the_shares():
   assert (tokens[np.asarray(mask.masked)] == 3).all()
 
 
-def test_held_out_text_is_judged_alike_for_all():
+def test_held_out_text_is_evaluated_alike_for_all():
   """By tokens that are masked at random, and by characters of the text."""
   first, second = make(mask_ratio=0.15), make(mask40, mask="spans")
   params = first.init(KEY, BATCH).params
@@ -99,11 +99,11 @@ def test_dropout_is_for_training_alone(rate):
   assert losses[0] == losses[1]
   still = make()
   assert float(still.loss(Variables(params, ()), BATCH, Step(KEY)).value()) != losses[0]
-  judged = [
+  evaluated = [
     float(o.evaluate(Variables(params, ()), BATCH, Step(KEY)).value())
     for o in (objective, still)
   ]
-  assert judged[0] == judged[1]
+  assert evaluated[0] == evaluated[1]
 
 
 @pytest.mark.parametrize(

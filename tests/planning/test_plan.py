@@ -41,11 +41,11 @@ def small_config():
   return config
 
 
-# Mistakes; the compiler is not asked
+# Mistakes; the compiler is not called
 
 
 @pytest.mark.parametrize(
-  ("topology", "said"),
+  ("topology", "message"),
   [
     ("v5p:4x4x5", ["'4x4x5'", "v5p", "2x2x1, 2x2x2", "16x16x24"]),
     ("v5e:16x32", ["'16x32'", "1x1, 2x2, 2x4", "16x16"]),
@@ -54,11 +54,11 @@ def small_config():
     ("v5p", ["no slice ''", "4x4x4"]),
   ],
 )
-def test_a_topology_that_does_not_exist(call, topology, said):
+def test_a_topology_that_does_not_exist(call, topology, message):
   code, out, err = call("plan", "--config", DIGITS, f"--topology={topology}")
   line = check_refusal(code, err)
   assert out == "" and f"--topology={topology}" in line
-  for words in said:
+  for words in message:
     assert words in line
 
 
@@ -75,7 +75,7 @@ def test_without_libtpu_the_extra_is_named(call, monkeypatch):
 
 @libtpu
 @pytest.mark.parametrize(
-  ("wrong", "said"),
+  ("wrong", "message"),
   [
     ("batch_size=90", ["batch_size=90", "multiple of 4", "mesh.data=4"]),
     ("eval.batch_size=90", ["eval.batch_size=90", "multiple of 4"]),
@@ -84,12 +84,12 @@ def test_without_libtpu_the_extra_is_named(call, monkeypatch):
     ("mesh.fsdp=8", ["mesh.fsdp=8", "the 4 devices"]),
   ],
 )
-def test_what_does_not_fit_the_topology(call, wrong, said):
+def test_what_does_not_fit_the_topology(call, wrong, message):
   code, _, err = call(
     "plan", "--config", DIGITS, "--topology=v5e:2x2", f"--config.{wrong}"
   )
   line = check_refusal(code, err)
-  for words in said:
+  for words in message:
     assert words in line
 
 
@@ -169,7 +169,7 @@ def test_libtpu_stays_out_of_other_runs():
 
 
 @libtpu
-def test_what_does_not_fit_is_said(call):
+def test_what_does_not_fit_is_reported(call):
   code, out, err = call(
     "plan", "--config", DIGITS, "--topology=v5e:1x1", *SMALL,
     "--config.batch_size=4194304", "--config.eval.batch_size=64",
@@ -180,7 +180,7 @@ def test_what_does_not_fit_is_said(call):
   assert "no time" not in out and "estimated step" not in out
 
 
-# Judging what the compiler said
+# Reading the compiler's report
 
 
 def compiled(**changes):
@@ -229,7 +229,7 @@ def test_parts_of_memory_add_up():
 
 
 @pytest.mark.parametrize(
-  ("old", "new", "said"),
+  ("old", "new", "message"),
   [
     ('"17500"', '"0"', "no cycles"),
     ("ROOT %a", '  %k = f32[8]{0} custom-call(%p), custom_call_target='
@@ -238,17 +238,17 @@ def test_parts_of_memory_add_up():
      "turns of 1 loops"),
   ],
 )  # fmt: skip
-def test_a_time_that_cannot_be_stood_behind_is_refused(old, new, said):
+def test_a_time_that_cannot_be_stood_behind_is_refused(old, new, message):
   text = compiled().text.replace(old, new)
   if "while" in new:
     text = "%n (q: f32[8]) -> f32[8] {\n  ROOT %q = f32[8]{0} parameter(0)\n}\n" + (
       text.replace("condition=%m", "condition=%n")
     )
   plan = estimated(text=text)
-  assert plan.times is None and said in plan.refusal
+  assert plan.times is None and message in plan.refusal
   written = planning.as_json(plan)
   assert written["fits"] and written["step_seconds"] is None
-  assert written["share_of_peak"] is None and said in written["refusal"]
+  assert written["share_of_peak"] is None and message in written["refusal"]
   assert f"no time: {plan.refusal}" in planning.report(plan)
 
 
@@ -335,7 +335,7 @@ def test_operations_of_a_loss_and_its_gradient():
   assert training_flops(one, single, x) == 2 * 2 * 3 * 8 * 8
 
 
-def test_devices_are_told_by_the_mesh():
+def test_devices_are_those_of_the_mesh():
   assert not sharding.for_tpu()
   planned = jax.sharding.AbstractMesh(
     (1,), ("data",), abstract_device=jax.sharding.AbstractDevice(

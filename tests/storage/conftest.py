@@ -53,14 +53,14 @@ def free_port() -> int:
 
 
 def request(port: int, path: str, method: str = "GET", body: bytes | None = None):
-  """Asks a server until it answers."""
+  """Polls a server until it answers."""
   headers = {"Content-Type": "application/json"}
   until = time.monotonic() + 30
   while True:
     try:
       url = f"http://127.0.0.1:{port}{path}"
-      asked = urllib.request.Request(url, body, headers, method=method)
-      with urllib.request.urlopen(asked, timeout=10) as answer:
+      to_send = urllib.request.Request(url, body, headers, method=method)
+      with urllib.request.urlopen(to_send, timeout=10) as answer:
         return answer.read()
     except urllib.error.HTTPError as answer:
       with answer:
@@ -121,7 +121,7 @@ def amazon() -> Iterator[tuple[Process, Proxy]]:
 def store(
   request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Store:
-  """Each server in turn; the environment says how to reach it."""
+  """Each server in turn; the environment has its address."""
   scheme = request.param
   for package in PACKAGES[scheme]:
     if importlib.util.find_spec(package) is None:

@@ -1,4 +1,4 @@
-"""What cannot be reached is said in one line, and soon."""
+"""What cannot be reached is reported in one line, and soon."""
 
 import re
 import time

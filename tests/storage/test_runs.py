@@ -53,8 +53,8 @@ def saving(step):
   return rb"checkpoints(/|%%2F)%d(/|%%2F)params(/|%%2F)ocdbt" % step
 
 
-def said(err):
-  """What a run said, but for the log of TensorStore's C++."""
+def messages(err):
+  """The messages of a run, but for the log of TensorStore's C++."""
   return [x for x in err.splitlines() if not re.match(r"[IWE]\d{4} ", x)]
 
 
@@ -93,7 +93,7 @@ def test_server_and_run_are_killed_while_they_save(store, undisturbed, call, tmp
   out, err = (run := start(store.root, cache)).communicate(timeout=300)
   assert run.returncode == 0, err
   assert "waiting up to 10 seconds for process" in out
-  assert all("step 4 in" in x and "was not finished" in x for x in said(err))
+  assert all("step 4 in" in x and "was not finished" in x for x in messages(err))
   assert time.monotonic() - begun > 10
   jax.tree.map(
     np.testing.assert_array_equal, params(store.root, STEPS), params(expected, STEPS)
@@ -118,7 +118,7 @@ def test_server_and_run_are_killed_while_they_save(store, undisturbed, call, tmp
   if store.root.startswith("gs://"):
     config = ("--config", DIGITS, *FLAGS, cache)
     code, out, err = process("eval", "--workdir", store.root, *config)
-    assert (code, said(err)) == (0, [])
+    assert (code, messages(err)) == (0, [])
     assert f"reconstructions of step {STEPS}: {store.root}/reconstructions.png" in out
     return
   exported = tmp_path / "exported"

@@ -162,7 +162,7 @@ def test_cross_entropy_is_torchs():
   assert cross_entropy(jnp.zeros(3, jnp.bfloat16), jnp.ones(3) / 3).dtype == jnp.float32
 
 
-# MAE: 4 x 6 pixels in 2 x 3 patches of 2 x 2, of which 4 of 6 are hidden.
+# MAE: 4 x 6 pixels in 2 x 3 patches of 2 x 2, of which 4 of 6 are masked.
 
 KEY = jax.random.key(7)
 
@@ -192,7 +192,7 @@ def make_batch():
 
 @functools.cache
 def compiled(norm_pix_loss):
-  """Parameters, and all that an MAE says of a batch, compiled once."""
+  """Parameters, and all that an MAE computes of a batch, compiled once."""
   objective = make_mae(norm_pix_loss=norm_pix_loss)
 
   @jax.jit
@@ -261,7 +261,7 @@ def test_mae_rows_that_are_not_valid_do_not_count():
 
 
 @pytest.mark.parametrize("norm_pix_loss", [True, False])
-def test_mae_compares_hidden_patches_alone(norm_pix_loss):
+def test_mae_compares_masked_patches_alone(norm_pix_loss):
   """With an encoder that is blind, the loss can only change through its targets."""
   params, run = compiled(norm_pix_loss)
   params = jax.tree.map(lambda leaf: leaf.copy(), params)
@@ -350,7 +350,7 @@ def test_mae_features_see_everything():
     change = run(params, paint(batch, only, np.flip))["features"] - features
     size = np.abs(change).max(axis=2)
     assert (size > 0).all()
-    assert (size.argmax(axis=1) == n).all()  # and the code of place n the most
+    assert (size.argmax(axis=1) == n).all()  # and the features of patch n the most
 
 
 @pytest.mark.parametrize("norm_pix_loss", [True, False])

@@ -39,7 +39,7 @@ def test_vocabularies_that_are_wrong(keywords, message):
     bert(**keywords, **SMALL)
 
 
-def test_numbers_take_the_place_of_a_name():
+def test_numbers_replace_a_name():
   found = spelled_out({"vocabulary": "bert-base-cased", "length": 8})
   assert found.pop("length") == 8
   assert tuple(found) == KEYS

@@ -60,9 +60,9 @@ def files(folder):
   return sorted(found, key=lambda path: -path.stat().st_size)
 
 
-def flip_a_bit(path, place=-1):
+def flip_a_bit(path, position=-1):
   content = bytearray(path.read_bytes())
-  content[place] ^= 1
+  content[position] ^= 1
   path.write_bytes(content)
 
 
@@ -84,9 +84,9 @@ def test_one_damaged_file_is_found_and_the_checkpoint_before_used(saves, harm, w
   harmed = files(saves.folder / "3")[which]
   harm(harmed)
   name = harmed.relative_to(str(saves.folder / "3"))
-  with pytest.warns(RunWarning, match=f"step 3 .*: {name} (is|does)") as said:
+  with pytest.warns(RunWarning, match=f"step 3 .*: {name} (is|does)") as caught:
     assert saves.newest() == 2
-  assert len(said) == 1
+  assert len(caught) == 1
   assert (saves.folder / "damaged-3").exists()
   assert saves.restore(2, state(0)).step == 2
   # There is room for another one, and nothing more to warn of.
@@ -106,9 +106,9 @@ def test_every_file_that_is_restored_is_covered(saves):
 def test_all_damaged(saves):
   for step in (1, 2, 3):
     flip_a_bit(files(saves.folder / str(step))[0])
-  with pytest.warns(RunWarning) as said:
+  with pytest.warns(RunWarning) as caught:
     assert saves.newest() is None
-  assert len(said) == 3
+  assert len(caught) == 3
 
 
 @pytest.mark.parametrize("leftover", ["4", "4.orbax-checkpoint-tmp"])
@@ -123,7 +123,7 @@ def test_an_unfinished_checkpoint_is_named(saves, leftover):
   assert saves.newest() == 4
 
 
-def test_a_damaged_step_that_was_asked_for(saves):
+def test_a_damaged_step_that_was_requested(saves):
   flip_a_bit(files(saves.folder / "3")[0])
   with pytest.raises(UserError, match="step 3 .* does not have its checksum"):
     saves.restore_weights(3)

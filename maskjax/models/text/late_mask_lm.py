@@ -39,48 +39,48 @@ class LateMaskLM(nn.Module):
     self.decoder = blocks_like(encoder, self.depth, **own)
     if self.begins_anew:
       init = nn.initializers.normal(0.02)
-      self.places = self.param("positions", init, (encoder.length, encoder.width))
+      self.positions = self.param("positions", init, (encoder.length, encoder.width))
       self.enter_norm = norm_like(encoder)
     if not encoder.options.norm_last:
       self.norm = norm_like(encoder)
     self.head = VocabularyHead(encoder=encoder)
 
   def __call__(self, text: Text, ids: Array, late: Mask | None = None) -> Array:
-    """Logits at the places `ids` alone.
+    """Logits at the positions `ids` alone.
 
     Args:
-      text: [B, N], with mask tokens where tokens are hidden.
+      text: [B, N], with mask tokens where tokens are masked.
       ids: int [B, M], ascending.
       late: masks what the encoder does not see; `ids` when None.
 
     Returns:
       float32 [B, M, V].
     """
-    asked = None
+    num_wanted = None
     if late is None:
-      asked = ids.shape[1]
+      num_wanted = ids.shape[1]
       masked = jax.vmap(lambda row, at: row.at[at].set(True))(
         jnp.zeros(text.token.shape, bool), ids
       )
-      late = Mask.exactly(masked, num_masked=asked)
+      late = Mask.exactly(masked, num_masked=num_wanted)
     # Late tokens stand last, so that the last block need not compute the others.
     order = jnp.concatenate([late.visible_ids, late.masked_ids], axis=1)
-    codes = self.encoder(text.take(late.visible_ids))
-    x = jnp.concatenate([codes, self.enter(text.take(late.masked_ids))], axis=1)
+    features = self.encoder(text.take(late.visible_ids))
+    x = jnp.concatenate([features, self.enter(text.take(late.masked_ids))], axis=1)
     text = text.take(order)
     if self.begins_anew:
-      x = self.enter_norm(x + self.places[text.position].astype(x.dtype))
+      x = self.enter_norm(x + self.positions[text.position].astype(x.dtype))
     inputs = self.encoder.block_inputs(text, windowed=False)
     # Distances are of all tokens to all others, see `Block`.
-    x = self.decoder(x, None if "relative" in inputs else asked, **inputs)[-1]
-    x = x if asked is None else x[:, -asked:]
+    x = self.decoder(x, None if "relative" in inputs else num_wanted, **inputs)[-1]
+    x = x if num_wanted is None else x[:, -num_wanted:]
     x = x if self.encoder.options.norm_last else self.norm(x)
-    if asked is None:
+    if num_wanted is None:
       x = gather(x, jnp.take_along_axis(late.restore_ids, ids, axis=1))
     return self.head(x)
 
   def enter(self, late: Text) -> Array:
-    """What late tokens are as they enter: [B, L] to [B, L, D]."""
+    """Embeddings of the tokens that enter late: [B, L] to [B, L, D]."""
     encoder = self.encoder
     if not self.begins_anew:
       return encoder.embed(late)

@@ -147,7 +147,7 @@ class Capi(PatchObjective):
     )
 
   def teacher_variables(self, variables: Variables) -> Variables:
-    """The variables with the teacher's encoder in the place of the student's."""
+    """The variables with the teacher's encoder instead of the student's."""
     params, extra = variables
     return Variables({**params, **extra["teacher"]}, extra)
 

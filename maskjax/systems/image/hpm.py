@@ -122,7 +122,7 @@ class Hpm(PatchObjective):
     return Variables(params, {**extra, "teacher": teacher})
 
   def teacher_variables(self, variables: Variables) -> Variables:
-    """The variables with the teacher's arrays in the place of the student's."""
+    """The variables with the teacher's arrays instead of the student's."""
     return Variables(variables.extra["teacher"], variables.extra)
 
   def targets(self, batch: Batch) -> Array:

@@ -78,7 +78,7 @@ def attention(p, asking, context, heads, *, bias=None, places=None):
 
 
 def block(p, x, heads=2, *, context=None, bias=None, places=None, context_places=None):
-  """A block; whether it attends to itself or to others its parameters say."""
+  """A block; its parameters decide whether it attends to itself or to others."""
 
   def scale(name):
     return p.get(f"{name}_scale", 1.0)

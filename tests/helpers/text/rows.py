@@ -39,6 +39,6 @@ def row(batch, number):
 
 
 def runs(masked):
-  """The first and the last place of each run of True."""
+  """The first and the last position of each run of True."""
   edges = np.flatnonzero(np.diff(np.pad(np.asarray(masked).astype(int), 1)))
   return [(a, b - 1) for a, b in edges.reshape(-1, 2)]

@@ -210,7 +210,7 @@ def test_what_is_attended_to_most_is_masked():
 
 
 def frozen(spec):
-  """A spec that can be told from others by `functools.cache`."""
+  """A spec that is distinguished from others by `functools.cache`."""
   from flax.core import FrozenDict
 
   return FrozenDict(spec)

@@ -273,7 +273,7 @@ def test_the_teacher_warms_up():
   np.testing.assert_allclose(decays, [1.0, 0.95, 0.9, 0.95, 1.0], rtol=1e-6)
 
 
-def test_the_teacher_is_evaluated_in_the_students_place():
+def test_the_teacher_is_evaluated_instead_of_the_student():
   params, extra, _ = compiled()
   swapped = make().teacher_variables(Variables(params, extra))
   assert swapped.params == {**params, **extra["teacher"]}

@@ -153,7 +153,7 @@ def test_masked_patches_are_not_seen():
 
 
 def test_rotary_positions_are_seen_as_differences_alone():
-  """Of an image of one color they tell no patch from another, as embeddings do."""
+  """Of an image of one color they distinguish no patches, as embeddings do."""
   batch = make_pairs(image=np.ones((4, 6, 8, 1), np.float32))
   rotary, sincos = (outcome(p)[1](batch)["features"] for p in ("rotary", "sincos"))
   assert np.ptp(rotary, axis=1).max() < 1e-5

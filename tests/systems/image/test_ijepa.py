@@ -40,7 +40,7 @@ def make(**more):
 
 
 def without_mechanism(monkeypatch):
-  """Pixels of the patches are predicted in place of a teacher's features."""
+  """Pixels of the patches are predicted instead of a teacher's features."""
 
   def pixels(self, variables, batch):
     return jnp.tile(self.patches(batch), (1, 1, 2))

@@ -192,7 +192,7 @@ def test_loss_falls():
 
 
 @pytest.mark.parametrize(
-  ("encoder_type", "change", "said"),
+  ("encoder_type", "change", "message"),
   [
     ("swim", {"encoder": "B"}, "encoder_type='swim': did you mean 'swin'"),
     ("vit", {"mask_patch_size": 3}, "mask_patch_size=3x3: expected a multiple of"),
@@ -218,7 +218,7 @@ def test_loss_falls():
     ("swin", {"remat": "some"}, "remat='some'"),
   ],
 )
-def test_hyperparameters_that_do_not_fit(encoder_type, change, said):
-  with pytest.raises(UserError, match=said) as caught:
+def test_hyperparameters_that_do_not_fit(encoder_type, change, message):
+  with pytest.raises(UserError, match=message) as caught:
     make(encoder_type, **change)
   assert "\n" not in str(caught.value)

@@ -54,22 +54,22 @@ def spelled():
   source, words = rows(), {}
   columns = {name: column[:4] for name, column in source.columns.items()}
   keys = np.stack([columns["segment"], columns["word"]], axis=-1)
-  for r, places in enumerate(keys):
-    for i, key in enumerate(map(tuple, places)):
-      same = (places == key).all(axis=-1)
+  for r, in_row in enumerate(keys):
+    for i, key in enumerate(map(tuple, in_row)):
+      same = (in_row == key).all(axis=-1)
       words[r, i] = source.vocabulary.decode(columns["token"][r][same]).strip()
   return np.array([[words[r, i] for i in range(keys.shape[1])] for r in range(4)])
 
 
-def test_the_anchor_and_what_is_like_it_are_hidden_most():
+def test_the_anchor_and_similar_words_are_masked_most():
   batch = first()
   draw = jax.jit(jax.vmap(lambda key: OBJECTIVE.mask(batch, Step(key)).masked))
   masked = np.asarray(draw(jax.random.split(KEY, 500))).mean(axis=0)
   words, is_word = spelled(), first()["word"] >= 0
-  places = {word: (words == word) & is_word for word in set(words[is_word])}
-  rate = {word: masked[at].mean() for word, at in places.items()}
+  positions = {word: (words == word) & is_word for word in set(words[is_word])}
+  rate = {word: masked[at].mean() for word, at in positions.items()}
   assert max(rate, key=rate.get) == "cell"
-  score = {word: first()["score"][at][0] for word, at in places.items()}
+  score = {word: first()["score"][at][0] for word, at in positions.items()}
   assert score["cell"] == max(score.values()) > min(score.values())
   assert rate["cell"] > 1.5 * rate[min(score, key=score.get)]
   assert np.corrcoef([rate[w] for w in score], [score[w] for w in score])[0, 1] > 0.6

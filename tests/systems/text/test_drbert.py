@@ -26,18 +26,18 @@ def make(**options):
 def run(params, objective, row, masked, order, ids, unrefined):
   """Logits of one row at `ids` in NumPy."""
   encoder, p = objective.model.encoder, reference.tree(params)
-  codes = reference.encode(p["encoder"], row, encoder)
+  features = reference.encode(p["encoder"], row, encoder)
   sees = []
   for share in objective.model.unmasked:
-    places = np.flatnonzero(masked)
-    places = places[np.argsort(-np.asarray(order)[places])]
+    ids_of_masked = np.flatnonzero(masked)
+    ids_of_masked = ids_of_masked[np.argsort(-np.asarray(order)[ids_of_masked])]
     seen = ~masked
-    seen[places[: round(share * len(places))]] = True
+    seen[ids_of_masked[: round(share * len(ids_of_masked))]] = True
     sees.append(reference.same_document(row) & seen[None])
-  x = reference.blocks(p["decoder"], codes, sees, encoder)
+  x = reference.blocks(p["decoder"], features, sees, encoder)
   if not encoder.options.norm_last:
     x = reference.norm(p["norm"], x, encoder.norm_epsilon)
-  x = np.where(np.asarray(unrefined)[:, None], codes[ids], x[ids])
+  x = np.where(np.asarray(unrefined)[:, None], features[ids], x[ids])
   return reference.vocabulary(p["head"], p["encoder"]["tokens"], x, encoder)
 
 
@@ -65,21 +65,21 @@ def test_loss_of_the_equations(norm_last, unmasked):
   assert_close(loss.sum, errors)
 
 
-def test_what_is_judged_is_the_decoder_s():
+def test_predictions_are_the_decoder_s():
   objective, params = make()
   mask = objective.mask(BATCH, Step(KEY))
   found = objective.predict(
     Variables(params), objective.masking.with_mask_tokens(BATCH, mask), mask
   )
-  place = np.arange(32) * 0.6180339887498949 % 1
+  order = np.arange(32) * 0.6180339887498949 % 1
   row_of = row(
     {**BATCH, "token": objective.masking.with_mask_tokens(BATCH, mask).token}, 0
   )
   ids = np.asarray(mask.masked_ids[0])
   none = np.zeros(len(ids), bool)
   masked = np.asarray(mask.masked[0])
-  assert_close(found[0], run(params, objective, row_of, masked, place, ids, none))
-  # Codes are those of a BERT with the encoder's parameters.
+  assert_close(found[0], run(params, objective, row_of, masked, order, ids, none))
+  # Features are those of a BERT with the encoder's parameters.
   plain = bert(**SHAPE)
   ours, theirs = (o.features(Variables(params), BATCH) for o in (objective, plain))
   np.testing.assert_array_equal(ours, theirs)
@@ -91,7 +91,7 @@ def test_what_is_judged_is_the_decoder_s():
   ).any()
 
 
-def test_hidden_tokens_are_seen_little_by_little():
+def test_masked_tokens_become_visible_step_by_step():
   objective, _ = make(mask_ratio=0.4, unmasked=(0.0, 0.5, 1.0))
   mask = objective.mask(BATCH, Step(KEY))
   order = objective.noise("unmask", BATCH, KEY)

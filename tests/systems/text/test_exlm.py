@@ -26,7 +26,7 @@ SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=16, depth=2, heads=2)
 
 
 def without_mechanism(monkeypatch):
-  """Each masked token by itself, as in BERT, in place of all paths through states."""
+  """Each masked token by itself, as in BERT, instead of by all paths through states."""
   monkeypatch.setattr(ExLm, "loss", MaskedLanguageModel.loss)
 
 

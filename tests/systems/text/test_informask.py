@@ -31,7 +31,7 @@ def rated():
   return {**rows, "index": index, "score": scores}
 
 
-def test_tokens_are_hidden_at_the_rates_of_the_corpus():
+def test_tokens_are_masked_at_the_rates_of_the_corpus():
   objective = informask(**SHAPE, mask_ratio=0.8)
   rows = rated()
   draw = jax.jit(jax.vmap(lambda key: objective.mask(rows, Step(key)).masked))
@@ -72,7 +72,7 @@ def test_rows_without_scores():
   assert OBJECTIVE.batch_shapes(2)["score"].dtype == jnp.float32
 
 
-def test_each_token_is_hidden_at_its_rate():
+def test_each_token_is_masked_at_its_rate():
   rates = np.random.default_rng(0).uniform(0, 0.6, 32)
   text = with_scores(rates)
   is_word = np.asarray(text.is_word)

@@ -28,10 +28,10 @@ PARAMS = jax.tree.map(jnp.asarray, shaken(OBJECTIVE.init(KEY, BATCH).params))
 def run(row):
   """Log-probabilities of what follows each token of a row, in NumPy: [N, V]."""
   encoder, p = OBJECTIVE.model.encoder, reference.tree(PARAMS)
-  places = np.asarray(row.position)
-  sees = reference.same_document(row) & (places[None] <= places[:, None])
+  positions = np.asarray(row.position)
+  sees = reference.same_document(row) & (positions[None] <= positions[:, None])
   x = reference.embed(p["encoder"], row, encoder)
-  how = dict(turn=reference.rotary(places, 10_000.0), activation=reference.silu)
+  how = dict(turn=reference.rotary(positions, 10_000.0), activation=reference.silu)
   x = reference.blocks(p["encoder"]["transformer"], x, sees, encoder, **how)
   x = reference.norm(p["encoder"]["norm"], x, encoder.norm_epsilon)
   return reference.log_softmax(x @ p["head"])
@@ -57,7 +57,7 @@ def test_loss_of_the_equations():
   assert loss.weight == count == filled - np.asarray(BATCH["segment"]).max(axis=1).sum()
 
 
-def test_nothing_is_told_by_what_comes_later():
+def test_no_prediction_depends_on_later_tokens():
   text = OBJECTIVE.rows(BATCH)
   other = text.with_tokens(text.token.at[:, 9].add(1))
   first, second = (
@@ -66,13 +66,13 @@ def test_nothing_is_told_by_what_comes_later():
   )
   np.testing.assert_array_equal(first[:, :9], second[:, :9])
   assert (first[:, 9] != second[:, 9]).any()
-  # Even a token itself does not tell itself.
+  # Not even a token's own prediction depends on it.
   ids = jnp.full((3, 1), 9)
   logits = [OBJECTIVE.model.apply({"params": PARAMS}, t, ids) for t in (text, other)]
   np.testing.assert_array_equal(*logits)
 
 
-def test_hidden_tokens_are_told_by_their_left_neighbor():
+def test_masked_tokens_are_predicted_by_their_left_neighbor():
   mask = OBJECTIVE.mask(BATCH, Step(KEY))
   text = OBJECTIVE.masking.with_mask_tokens(BATCH, mask)
   found = jax.nn.log_softmax(OBJECTIVE.predict(Variables(PARAMS), text, mask))

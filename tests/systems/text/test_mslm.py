@@ -84,7 +84,7 @@ def test_the_loss_weighs_either_kind(counts):
   np.testing.assert_array_equal(found.sums["masked"], kinds)
 
 
-def test_training_counts_what_is_hidden():
+def test_training_counts_masked_terms():
   optimizer = optax.sgd(0.1)
   state = init_state(OBJECTIVE, optimizer, marked(), KEY)
   assert (state.extra["masked"] == 0).all()
@@ -99,7 +99,7 @@ def test_training_counts_what_is_hidden():
   assert (twice.extra["masked"] > 1.2 * once.extra["masked"]).all()
 
 
-def test_terms_are_hidden_whole():
+def test_terms_are_masked_whole():
   rows = marked()
   draw = jax.jit(jax.vmap(lambda key: OBJECTIVE.mask(rows, Step(key)).masked))
   masked = np.asarray(draw(jax.random.split(KEY, 50)))
@@ -112,12 +112,12 @@ def test_terms_are_hidden_whole():
   assert checked > 3
 
 
-def test_terms_are_hidden_whole_beside_other_words():
+def test_terms_are_masked_whole_beside_other_words():
   number = np.zeros(32)
   is_word = np.asarray(row(ROWS, 0).is_word)
-  places = np.flatnonzero(is_word)
+  positions = np.flatnonzero(is_word)
   for term, size in enumerate((1, 3, 2, 2), start=1):
-    number[places[4 * term : 4 * term + size]] = term
+    number[positions[4 * term : 4 * term + size]] = term
   text = with_scores(number)
   masked = draw(terms_and_words, text, 32, term_ratio=0.375, word_ratio=0.2)
   whole = [masked[:, number == term].all(axis=1) for term in (1, 2, 3, 4)]
@@ -135,9 +135,9 @@ def test_terms_are_hidden_whole_beside_other_words():
 
 def test_terms_that_do_not_fit_are_passed_over():
   is_word = np.asarray(row(ROWS, 0).is_word)
-  places = np.flatnonzero(is_word)
+  positions = np.flatnonzero(is_word)
   number = np.zeros(32)
-  number[places[:3]], number[places[3:5]] = 1, 2
+  number[positions[:3]], number[positions[3:5]] = 1, 2
   options = dict(term_ratio=1.0, word_ratio=1.0)
   masked = draw(terms_and_words, with_scores(number), 4, **options)
   assert (masked.sum(axis=1) == 4).all()

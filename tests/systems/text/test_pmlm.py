@@ -18,7 +18,7 @@ from maskjax.systems import bert, pmlm
 
 KEY = jax.random.key(3)
 # A row of a first token, four words and a last token; words are of the tokens 4 to 6.
-WORDS, PLACES = (4, 5, 6), (1, 2, 3, 4)
+WORDS, POSITIONS = (4, 5, 6), (1, 2, 3, 4)
 TOY = pmlm(
   vocab_size=7,
   length=6,
@@ -31,12 +31,12 @@ def toys(words):
   """A batch of rows with these words, int [B, 4]."""
   words = np.atleast_2d(words)
   row = np.pad(words, ((0, 0), (1, 1)), constant_values=((0, 0), (1, 2)))
-  places = np.broadcast_to(np.arange(6), row.shape)
+  positions = np.broadcast_to(np.arange(6), row.shape)
   return {
     "token": jnp.asarray(row, jnp.int32),
     "segment": jnp.ones(row.shape, jnp.int32),
-    "position": jnp.asarray(places, jnp.int32),
-    "word": jnp.where((places > 0) & (places < 5), places, -1),
+    "position": jnp.asarray(positions, jnp.int32),
+    "word": jnp.where((positions > 0) & (positions < 5), positions, -1),
     "index": jnp.arange(len(row)),
   }
 
@@ -44,7 +44,7 @@ def toys(words):
 PARAMS = TOY.init(KEY, toys([4, 5, 6, 4])).params
 PARAMS = jax.tree.map(jnp.asarray, shaken(PARAMS))
 EVERY = np.array(list(itertools.product(WORDS, repeat=4)))  # 81 texts
-ORDERS = np.array(list(itertools.permutations(PLACES)))  # 24 orders
+ORDERS = np.array(list(itertools.permutations(POSITIONS)))  # 24 orders
 
 
 def fill(tokens, ids):
@@ -59,8 +59,8 @@ HOW = dict(mask_id=3, never=(0, 1, 2, 3))
 def likelihoods():
   """Of each text in each order: float [24, 81]."""
   token = toys(EVERY)["token"]
-  judge = jax.jit(lambda order: decoding.log_likelihood(fill, token, order, **HOW))
-  return np.stack([judge(np.tile(order, (81, 1))) for order in ORDERS])
+  score = jax.jit(lambda order: decoding.log_likelihood(fill, token, order, **HOW))
+  return np.stack([score(np.tile(order, (81, 1))) for order in ORDERS])
 
 
 def test_the_likelihood_is_a_distribution_over_all_texts_in_each_order():
@@ -75,16 +75,16 @@ def test_the_likelihood_is_the_product_along_the_order():
   for number, words in ((0, 7), (13, 40), (23, 80)):
     tokens = np.asarray(toys(EVERY[words])["token"])
     seen, expected = tokens.copy(), 0.0
-    seen[:, list(PLACES)] = 3
-    for place in ORDERS[number]:
-      logits = np.asarray(fill(jnp.asarray(seen), jnp.array([[place]])))[0, 0, 4:]
+    seen[:, list(POSITIONS)] = 3
+    for position in ORDERS[number]:
+      logits = np.asarray(fill(jnp.asarray(seen), jnp.array([[position]])))[0, 0, 4:]
       likely = np.exp(np.float64(logits))
-      expected += np.log(likely[tokens[0, place] - 4] / likely.sum())
-      seen[0, place] = tokens[0, place]
+      expected += np.log(likely[tokens[0, position] - 4] / likely.sum())
+      seen[0, position] = tokens[0, position]
     assert_close(likelihoods()[number, words], expected)
 
 
-def test_texts_are_written_as_often_as_they_are_likely():
+def test_texts_are_generated_as_often_as_they_are_likely():
   order = ORDERS[10]
   count = 40_000
   tokens = np.tile(np.asarray(toys(EVERY[0])["token"]), (count, 1))
@@ -108,8 +108,8 @@ def test_what_is_not_in_the_order_is_given():
   # The rest's distribution, given that, sums to one as well.
   rows = EVERY[(EVERY[:, 1] == 5) & (EVERY[:, 3] == 4)]
   at = jnp.tile(order, (9, 1))
-  judged = decoding.log_likelihood(fill, toys(rows)["token"], at, **HOW)
-  np.testing.assert_allclose(np.exp(judged).sum(), 1, rtol=1e-5)
+  scores = decoding.log_likelihood(fill, toys(rows)["token"], at, **HOW)
+  np.testing.assert_allclose(np.exp(scores).sum(), 1, rtol=1e-5)
 
 
 def test_the_loss_is_that_over_all_orders():
@@ -144,7 +144,7 @@ def test_the_loss_is_that_over_all_orders():
   assert abs(losses.mean() - (losses @ sizes) / sizes.sum()) > 1e-4
 
 
-def test_each_number_of_hidden_words_is_equally_likely():
+def test_each_number_of_masked_words_is_equally_likely():
   rows = batch(count=3)
   for highest in (1.0, 0.5):
     objective = pmlm(vocab_size=300, length=32, encoder="Ti", highest=highest)

@@ -51,7 +51,7 @@ def test_the_encoder_is_shorter_by_the_mask_tokens():
       lambda o=objective, p=params: o.loss(Variables(p, ()), BATCH, Step(KEY))
     )
     assert seen == [left], name
-  # What all systems are judged by masks 5 of 32 tokens, and features none.
+  # The mask of all systems' evaluation has 5 of 32 tokens, and that of features none.
   assert lengths_seen(
     lambda: objective.evaluate(Variables(params, ()), BATCH, Step(KEY))
   ) == [27]
@@ -84,7 +84,7 @@ def test_what_is_random_or_stays_is_seen_by_the_encoder(replaced):
 
 
 def run(name, params, objective, text, ids, late):
-  """Logits of one row in NumPy: its places `ids`, while `late` stands out."""
+  """Logits of one row in NumPy: its positions `ids`, while `late` stands out."""
   encoder, p = objective.model.encoder, reference.tree(params)
   late = np.asarray(late)
   seen = np.setdiff1d(np.arange(32), late)
@@ -113,14 +113,11 @@ def test_logits_and_loss_of_the_equations(name, norm_last):
   mask = objective.mask(BATCH, Step(KEY))
   text, late = objective.seen_late(BATCH, mask, KEY)
   late_ids = (mask if late is None else late).masked_ids
-  asked = np.asarray(mask.masked_ids)
-  found = jax.jit(objective.model.apply)({"params": params}, text, asked, late)
+  ids = np.asarray(mask.masked_ids)
+  found = jax.jit(objective.model.apply)({"params": params}, text, ids, late)
   rows = {**BATCH, "token": text.token}
   expected = np.stack(
-    [
-      run(name, params, objective, row(rows, i), asked[i], late_ids[i])
-      for i in range(3)
-    ]
+    [run(name, params, objective, row(rows, i), ids[i], late_ids[i]) for i in range(3)]
   )
   assert_close(found, expected)
   targets = np.asarray(mask.take_masked(BATCH["token"]))[..., None]
@@ -130,11 +127,11 @@ def test_logits_and_loss_of_the_equations(name, norm_last):
   loss = jax.jit(objective.loss)(Variables(params, ()), BATCH, Step(KEY))
   assert_close(loss.sum, errors[where].sum())
   assert loss.weight == where.sum()
-  # Judged, all that is masked is masked and enters late.
-  judged = jax.jit(objective.predict)(
+  # In evaluation all masked tokens are mask tokens and enter late.
+  logits = jax.jit(objective.predict)(
     Variables(params), objective.masking.with_mask_tokens(BATCH, mask), mask
   )
-  ours = token_loss(judged, mask.take_masked(BATCH["token"]), mask.is_masked)
+  ours = token_loss(logits, mask.take_masked(BATCH["token"]), mask.is_masked)
   assert (abs(ours.value() - loss.value()) < 1e-4) == (name == "mae_lm")
 
 
@@ -149,8 +146,8 @@ def test_late_tokens_know_where_they_are(kind):
   assert (np.abs(found[0, 0] - found[0, 1]) > 1e-3).any()
 
 
-def test_mask_tokens_do_not_reach_codes():
-  """The encoder's codes of visible tokens are those without any mask token."""
+def test_mask_tokens_do_not_reach_features():
+  """The encoder's features of visible tokens are those without any mask token."""
   objective, params = make("mae_lm", mask_ratio=0.5)
   mask = objective.mask(BATCH, Step(KEY))
   table = params["encoder"]["tokens"]

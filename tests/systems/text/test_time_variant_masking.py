@@ -73,7 +73,7 @@ def test_weights_by_hand():
   np.testing.assert_allclose(class_weights(jnp.array(errors), 2.0), expected, rtol=1e-5)
 
 
-def test_a_step_hides_whole_words_and_fewer_later():
+def test_a_step_masks_whole_words_and_fewer_later():
   state = Variables(params(), {"errors": jnp.zeros(17)})
   weights = [float(LOSS(state, tagged(), at(step)).weight) for step in (0, 5, 10)]
   filled = (tagged()["segment"] > 0).sum()
@@ -90,15 +90,15 @@ def sampled(weights, count=6, number=0):
 
 
 @pytest.mark.parametrize(("of", "size"), [("words", 1), ("tokens", 5)])
-def test_hard_classes_are_hidden_more_often(of, size):
-  """What is masked alone, as often as the weights of the classes say."""
-  places = jnp.arange(400)
+def test_hard_classes_are_masked_more_often(of, size):
+  """What is masked alone, as often as the weights of the classes demand."""
+  positions = jnp.arange(400)
   text = Text(
-    token=places,
+    token=positions,
     segment=jnp.ones(400, jnp.int32),
-    position=places,
-    word=places // size,
-    score=(places % 3 == 0).astype(jnp.float32),
+    position=positions,
+    word=positions // size,
+    score=(positions % 3 == 0).astype(jnp.float32),
   )
   draw = jax.jit(
     lambda key: by_class(key, text, 20, weights=jnp.array([0.2, 0.9]), of=of)
@@ -111,7 +111,7 @@ def test_hard_classes_are_hidden_more_often(of, size):
   np.testing.assert_allclose(rates[1] / rates[0], 4.5, rtol=0.1)
 
 
-def test_words_of_classes_are_hidden_whole():
+def test_words_of_classes_are_masked_whole():
   text, masked = sampled(jnp.where(jnp.arange(17) == 16, 0.9, 0.2))
   units, is_word = np.asarray(number_words(text)), np.asarray(text.is_word)
   for unit in range(units.max() + 1):

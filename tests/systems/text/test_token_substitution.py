@@ -64,7 +64,7 @@ def test_tokens_are_substituted_and_none_becomes_a_mask(task):
   assert len(np.unique(tokens[masked])) > 10
 
 
-def test_slm_tells_the_originals():
+def test_slm_predicts_the_originals():
   """The mean of the substituted tokens' cross-entropies, of the rows as they are."""
   objective, params = make("slm"), variables("slm").params
   mask, tokens = seen("slm")
@@ -96,8 +96,8 @@ def test_detection_is_a_binary_cross_entropy_of_all_words(task):
   np.testing.assert_allclose(
     found.metrics["found_out"].value(), right[other].mean(), rtol=1e-6
   )
-  judged = objective.evaluate(Variables(params, extra), BATCH, Step(KEY))
-  assert abs(judged.value() - math.log(2)) < 0.5
+  evaluated = objective.evaluate(Variables(params, extra), BATCH, Step(KEY))
+  assert abs(evaluated.value() - math.log(2)) < 0.5
 
 
 def test_substitutes_come_from_clusters_by_their_confusions():
@@ -168,7 +168,7 @@ def test_mutual_information_by_hand():
 
 
 def test_tokens_with_the_same_neighbors_are_alike():
-  """0 and 1 stand in the same places, and so do 2 and 3."""
+  """0 and 1 stand at the same positions, and so do 2 and 3."""
   rng = np.random.default_rng(0)
   pairs = [(rng.integers(0, 2), rng.integers(4, 8)) for _ in range(200)]
   pairs += [(rng.integers(2, 4), rng.integers(8, 12)) for _ in range(200)]

@@ -97,7 +97,7 @@ class AttMask(PatchObjective):
     )
 
   def teacher_variables(self, variables: Variables) -> Variables:
-    """The variables with the teacher's arrays in the place of the student's."""
+    """The variables with the teacher's arrays instead of the student's."""
     return Variables(variables.extra["teacher"], variables.extra)
 
   def masked(self, attention: Array, batch: Batch, step: Step) -> Array:

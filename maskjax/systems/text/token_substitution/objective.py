@@ -42,7 +42,7 @@ class TokenSubstitution:
   Attributes:
     model: predicts of each token whether it was substituted.
     rows: reads a batch.
-    masking: says which tokens are substituted.
+    masking: draws the tokens that are substituted.
     clusters: of C-RTS. Its `extra` holds `confusions`, int32 [K, K]: of each cluster
       and each other, how many substitutes passed, less how many were detected, plus 1.
     beta: see `confusing`.
