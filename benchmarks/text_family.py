@@ -47,10 +47,10 @@ are those of XLA's cost analysis of the compiled training step, and of the whole
 Minutes are of one core. `bert` is the base of all; `three_ml` and `mae_lm` keep mask
 tokens out of most blocks, to reach its bits in fewer operations. They mask 50 % and
 30 % in training, where `bert` masks 15 %: a higher rate helps by itself here, as
-`mask40` shows. `token_substitution` is SLM, the one of its paper's three objectives that
-predicts tokens. The vocabulary has 512 tokens, of which most words take several: what
-papers do with words, `spanbert`, `time_variant_masking`, `dupmae` and `bow_pretrain` do
-with tokens here.
+`mask40` shows. `token_substitution` is SLM, the one of its paper's three objectives
+that predicts tokens. The vocabulary has 512 tokens, of which most words take several:
+what papers do with words, `spanbert`, `time_variant_masking`, `dupmae` and
+`bow_pretrain` do with tokens here.
 
 | system | right | bits per character | GFLOP a step | TFLOP in all | minutes |
 |---|---|---|---|---|---|"""

@@ -6,6 +6,7 @@ on four real examples. Teachers and tokenizers keep random arrays.
 
 import contextlib
 import functools
+import json
 from typing import Any
 
 import jax
@@ -84,8 +85,7 @@ def batch(name: str) -> dict[str, jax.Array]:
   """Four examples of the setting's held-out text, or four digits of its size."""
   config = small(name)
   if FAMILIES[name] == "text":
-    spec = config.data.test.to_dict()
-    rows = _rows(repr(spec), spec)
+    rows = held_out_text(json.dumps(config.data.test.to_dict(), sort_keys=True))
     found = {key: column[:ROWS] for key, column in rows.items()}
   else:
     images, labels = load_digits(return_X_y=True)
@@ -110,8 +110,9 @@ def batch(name: str) -> dict[str, jax.Array]:
 
 
 @functools.cache
-def _rows(_: str, spec: Any = None) -> Any:
-  return resolve.build(data.sources, spec).columns
+def held_out_text(source: str) -> Any:
+  """The columns of a source of text, given as JSON: most settings share one."""
+  return resolve.build(data.sources, json.loads(source)).columns
 
 
 def rows_of(batch: dict[str, jax.Array], where: Any) -> dict[str, jax.Array]:

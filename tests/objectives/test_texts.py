@@ -22,11 +22,6 @@ def make(name=bert, **options):
   return name(**{**SHAPE, **options})
 
 
-def seen(objective, key=KEY):
-  mask = objective.mask(BATCH, Step(key))
-  return mask, np.asarray(objective.masking.replace(BATCH, mask, key).token)
-
-
 @pytest.mark.parametrize(("ratio", "expected"), [(0.15, 5), (0.4, 13)])
 def test_a_share_of_what_is_no_padding_is_masked(ratio, expected):
   mask = make(mask_ratio=ratio).mask(BATCH, Step(KEY))
@@ -44,24 +39,6 @@ def test_a_share_of_what_is_no_padding_is_masked(ratio, expected):
     mask.take_visible(BATCH["token"]), mask.take_masked(BATCH["token"])
   )
   np.testing.assert_array_equal(restored, BATCH["token"])
-
-
-def test_masked_tokens_are_replaced_by_the_shares():
-  as_mask, drawn, kept = 0, 0, 0
-  for key in jax.random.split(KEY, 60):
-    objective = make(mask_ratio=0.5)
-    mask, tokens = seen(objective, key)
-    masked, before = np.asarray(mask.masked), np.asarray(BATCH["token"])
-    assert (tokens == before)[~masked].all()
-    as_mask += (tokens[masked] == 3).sum()
-    kept += (tokens[masked] == before[masked]).sum()
-    other = masked & (tokens != 3) & (tokens != before)
-    drawn += other.sum()
-    assert (tokens[other] > 3).all()
-  total = as_mask + drawn + kept
-  assert abs(as_mask / total - 0.8) < 0.03 and abs(drawn / total - 0.1) < 0.02
-  mask, tokens = seen(make(mask40))
-  assert (tokens[np.asarray(mask.masked)] == 3).all()
 
 
 def test_held_out_text_is_evaluated_alike_for_all():
