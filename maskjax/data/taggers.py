@@ -33,7 +33,7 @@ _LISTS: Mapping[str, str] = {
   "ADP": "about above across after against along among around as at before behind "
   "below beneath beside between beyond by despite down during for from in "
   "inside into like near of off on onto out over per since through throughout "
-  "till toward toward under until up upon via with within without",
+  "till toward towards under until up upon via with within without",
   "ADV": "again almost also always even ever here how just more most never now "
   "often only perhaps quite rather so sometimes soon still then there "
   "therefore thus too very when where why yet",
