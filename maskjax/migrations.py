@@ -6,11 +6,13 @@ from typing import Any
 # What the parts of a config were called before, wherever they are named.
 NAMES = {
   "anchor_likeness": "anchor_similarity",
+  "by_class": "maskjax.systems.text.time_variant_masking:by_class",
   "by_likeness": "maskjax.systems.text.difference_masking:by_similarity",
   "by_rate": "maskjax.systems.text.informask:by_rate",
   "labelled_text": "labeled_text",
   "maskjax.data.word_classes:english": "maskjax.data.taggers:english",
   "mlm": "bert",
+  "terms_and_words": "maskjax.systems.text.mslm:terms_and_words",
 }
 _NAMING_KEYS = ("mask", "name", "statistic", "tagger")
 

@@ -24,6 +24,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from maskjax import distributed, storage
 from maskjax.errors import RunError, RunWarning, UserError
+from maskjax.training import older_extra
 from maskjax.training.step import TrainState
 
 WEIGHTS = ("params", "ema")
@@ -200,14 +201,14 @@ class Checkpoints:
 
     Args:
       step: one of `steps()`.
-      like: arrays or their shapes; returned if the checkpoint holds weights only.
+      like: arrays or their shapes; returned if there are none, or if the checkpoint
+        holds weights only.
 
     Raises:
       UserError: the checkpoint does not hold arrays of these shapes.
     """
-    if not (self.folder / str(step) / "extra").exists():
-      return like
-    return self._read_item(step, "extra", like)
+    kept = jax.tree.leaves(like) and (self.folder / str(step) / "extra").exists()
+    return self._read_item(step, "extra", like) if kept else like
 
   def restore_extra_entries(self, step: int, names: Iterable[str]) -> dict[str, Any]:
     """Reads some entries of the objective's `extra`, as NumPy arrays.
@@ -325,7 +326,14 @@ class Checkpoints:
 
   def _read(self, step: int, items: dict[str, Any]) -> Any:
     try:
-      return self._manager.restore(step, args=ocp.args.Composite(**items))
+      if "extra" not in items:
+        return self._manager.restore(step, args=ocp.args.Composite(**items))
+      like = items["extra"].item
+      stored = self._manager.item_metadata(step)["extra"]
+      older = ocp.args.StandardRestore(older_extra.as_stored(like, stored))
+      args = ocp.args.Composite(**{**items, "extra": older})
+      read = dict(self._manager.restore(step, args=args))
+      return {**read, "extra": older_extra.as_today(like, read["extra"])}
     except Exception as error:
       raise UserError(
         f"{self.folder / str(step)} does not fit this config: {_brief(error)}"

@@ -1,5 +1,6 @@
 """Checkpoints that are damaged or unfinished, and workdirs that are in use."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from helpers.running import (
 
 from maskjax import workdir as workdirs
 from maskjax.errors import RunWarning, UserError
+from maskjax.objectives import Variables
 from maskjax.training import TrainState
 from maskjax.training.checkpoints import Checkpoints
 
@@ -76,6 +78,39 @@ def test_whole_checkpoints_are_read(saves):
   np.testing.assert_array_equal(
     saves.restore(3, state(0)).params["kernel"], state(3).params["kernel"]
   )
+
+
+def test_what_older_versions_kept_is_read_as_todays(tmp_path):
+  """A count of steps, an entry by its older name, a teacher's parameters alone."""
+  old = {
+    "step": jnp.int32(3),
+    "hidden": jnp.arange(4.0),
+    "teacher": {"kernel": jnp.arange(6.0)},
+  }
+  today = {"masked": old["hidden"], "teacher": Variables(old["teacher"], {})}
+  like = jax.tree.map(jnp.zeros_like, today)
+  for folder, kept in (("old", old), ("new", today)):
+    checkpoints = Checkpoints(tmp_path / folder, keep=1)
+    checkpoints.save(1, dataclasses.replace(state(1), extra=kept), {})
+    checkpoints.wait()
+    read = checkpoints.restore(1, dataclasses.replace(state(0), extra=like))
+    for found in (checkpoints.restore_extra(1, like), read.extra):
+      assert jax.tree.structure(found) == jax.tree.structure(today)
+      jax.tree.map(np.testing.assert_array_equal, found, today)
+    with pytest.raises(UserError, match="does not fit this config"):
+      checkpoints.restore_extra(1, {**like, "queue": jnp.zeros(3)})
+    checkpoints.close()
+
+
+def test_an_objective_that_keeps_nothing_today_needs_nothing(tmp_path):
+  checkpoints = Checkpoints(tmp_path, keep=1)
+  old = dataclasses.replace(state(1), extra={"step": jnp.int32(1)})
+  checkpoints.save(1, old, {})
+  checkpoints.wait()
+  assert checkpoints.restore_extra(1, ()) == ()
+  today = dataclasses.replace(state(0), extra=())
+  assert checkpoints.restore(1, today).extra == ()
+  checkpoints.close()
 
 
 @pytest.mark.parametrize("harm", [flip_a_bit, truncate, os.unlink])
