@@ -60,8 +60,8 @@ WRONG = {
     ["--config.objective.mask_rati", "did you mean 'objective.mask_ratio'?"],
   ),
   "misspelt_group": (
-    ["--config.optimizer.learning_rate=0.5"],
-    ["--config.optimizer.learning_rate", "'optimizer.learning_rate'"],
+    ["--config.optimzer.learning_rate=0.5"],
+    ["--config.optimzer.learning_rate", "'optimizer.learning_rate'"],
   ),
   "key_below_a_value": (
     ["--config.num_steps.more=1"],
@@ -173,7 +173,7 @@ WRONG = {
   ),
   "init_from": (
     ["--config.init_from=/no/such/run"],
-    ["/no/such/run", "expected", "checkpoint"],
+    ["/no/such/run", "expected a workdir with a config.json"],
   ),
 }
 
@@ -196,7 +196,7 @@ def test_a_small_mask_ratio_masks_one_patch() -> None:
   # 0.01 of 16 patches is rounded as MAE rounds it: up, to one.
   config = tiny_config()
   config.objective.mask_ratio = 0.01
-  assert experiment.prepare(config).objective.num_masked == 1
+  assert experiment.prepare(config).objective.masking.num_masked == 1
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_weights_alone_are_not_a_run(refused: Refused, tmp_path: Path) -> None:
     checkpoints.close()
   before = listing(workdir)
   line = refused("train", "--config", DIGITS, "--workdir", workdir, *TINY)
-  assert str(workdir) in line and "weights alone" in line and "init_from" in line
+  assert str(workdir) in line and "weights only" in line and "init_from" in line
   assert listing(workdir) == before
 
 

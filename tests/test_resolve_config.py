@@ -120,7 +120,7 @@ def test_shipped_settings_name_parts_there_are(setting):
   config = configs.load(f"configs/image/mae.py:{setting}").copy_and_resolve_references()
   assert set(configs.defaults()) <= set(config)
   assert config.num_steps > config.optimizer.warmup_steps > 0
-  assert resolve.build(objectives, config.objective).num_masked > 0
+  assert resolve.build(objectives, config.objective).masking.num_masked > 0
   resolve.build(optimizers, config.optimizer, num_steps=config.num_steps)
 
 
@@ -317,7 +317,7 @@ def test_imagenet_is_the_papers_table_8():
   assert (config.optimizer.b1, config.optimizer.b2) == (0.9, 0.95)
   assert config.optimizer.weight_decay == 0.05
   objective = resolve.build(objectives, config.objective)
-  assert (objective.grid, objective.num_masked) == ((14, 14), 147)
+  assert (objective.patches.grid, objective.masking.num_masked) == ((14, 14), 147)
   encoder, decoder = objective.model.encoder, objective.model.decoder
   assert (encoder.width, encoder.depth, encoder.heads) == (1024, 24, 16)
   assert (decoder.width, decoder.depth, decoder.heads) == (512, 8, 16)
