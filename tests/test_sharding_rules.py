@@ -22,20 +22,9 @@ SMALL = ("small", "digits", "fashion_mnist")
 LARGE = 2**20  # bytes
 
 
-def settings(file: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def settings(file: str) -> list[str]:
   """The names of the settings of a config file that are not small."""
-  found: list[str] = []
-  choose = configs.setting
-
-  def spy(name: Any, options: Any) -> ConfigDict:
-    if not found:  # a file may load settings of others
-      found.extend(options)
-    return choose(name, options)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(configs, "setting", spy)
-    configs.load(file)
-  return [name for name in found if not name.startswith(SMALL)]
+  return [name for name in configs.settings(file) if not name.startswith(SMALL)]
 
 
 def scanned(config: ConfigDict) -> ConfigDict:
@@ -70,8 +59,8 @@ def large(tree: Any) -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_rule_names_every_large_array(file, monkeypatch):
-  for name in settings(file, monkeypatch):
+def test_a_rule_names_every_large_array(file):
+  for name in settings(file):
     config = configs.load(f"{file}:{name}")
     try:
       variables = shapes(scanned(config))
