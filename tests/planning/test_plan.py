@@ -13,7 +13,7 @@ from helpers.running import DIGITS, ROOT, check_refusal
 from maskjax import config as configs
 from maskjax import planning, sharding
 from maskjax.errors import UserError
-from maskjax.objectives import classification
+from maskjax.objectives import Step, classification
 from maskjax.planning import compiler, estimate
 from maskjax.planning.flops import matmul_flops, training_flops
 from maskjax.systems import mae
@@ -305,11 +305,18 @@ def test_shapes_of_batches_need_no_data():
     assert set(shapes) == {"image", "index"} | more
     assert shapes["image"].shape == (6, 8, 4, 3)
     variables = jax.eval_shape(objective.init, jax.random.key(0), shapes)
-    jax.eval_shape(objective.loss, *variables, shapes, jax.random.key(0))
+    jax.eval_shape(objective.loss, variables, shapes, Step(jax.random.key(0)))
 
 
 def test_without_its_word_an_objective_is_planned_by_the_data():
-  shapes = compiler.batch_shapes(small_config(), object())
+  class Custom:
+    def init(self, key, batch):
+      pass
+
+    def loss(self, variables, batch, step):
+      pass
+
+  shapes = compiler.batch_shapes(small_config(), Custom())
   assert shapes["image"].shape == (64, 8, 8, 1)
   assert shapes["label"].shape == shapes["index"].shape == (64,)
 
