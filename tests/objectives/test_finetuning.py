@@ -142,7 +142,7 @@ def test_logits_and_losses_are_those_of_transformers(task):
   )
   with torch.no_grad():
     found = model(**given)
-  logits = np.asarray(objective.logits(params, Text.of(batch), {}))
+  logits = np.asarray(objective.logits(Variables(params), Text.of(batch), {}))
   where = np.asarray(batch["segment"] == 1)
   if task == "sequence":
     assert_close(logits, found.logits.numpy())
