@@ -193,7 +193,7 @@ def test_tpu_pod_stops_after_a_mistake(tool, tmp_path):
   )
   done = script("tpu_pod.sh", "run", bin=tmp_path / "bin", PAUSE="0.01", SOURCE="x")
   assert done.returncode == 2
-  assert "a mistake in the command" in done.stderr
+  assert "an error in the command" in done.stderr
 
 
 def test_tpu_pod_prints_its_usage():
