@@ -350,6 +350,11 @@ def test_numbers_that_cannot_be(name, options, message):
     getattr(statistics, name)(**given, **options)
 
 
+def test_both_spellings_of_a_preposition_have_its_class():
+  for word in ("toward", "towards"):
+    assert english(["He", "ran", word, "it"])[2] == "ADP"
+
+
 def test_taggers_and_vectors_that_do_not_fit(tmp_path):
   options = dict(rows=columns(), vocabulary=source().vocabulary)
   with pytest.raises(UserError, match="returned the class 'NN' for [0-9]+ words"):

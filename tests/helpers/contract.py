@@ -202,6 +202,8 @@ def check_bfloat16_is_finite_and_near(name: str) -> None:
   loss = jax.jit(objective.loss)(variables(name), batch(name), STEP)
   assert np.isfinite(float(loss.sum))
   assert all(leaf.dtype == jnp.float32 for leaf in (loss.sum, loss.weight))
+  # Each rounding to 8 bits errs by up to 0.4 %, and a loss of four examples hardly
+  # averages what dozens of them in a row add up to.
   np.testing.assert_allclose(loss.value(), exact.value(), rtol=0.1, atol=0.05)
 
 
