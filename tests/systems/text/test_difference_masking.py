@@ -118,6 +118,6 @@ def test_similarity_weighs_tokens_by_the_rank_of_their_word():
 
 def test_mistakes():
   with pytest.raises(UserError, match="no 'by_similarities' in maskjax.masking.words"):
-    difference_masking(**SHAPE, mask="by_likenes")
+    difference_masking(**SHAPE, mask="by_similarities")
   with pytest.raises(UserError, match="mask_ratio=1.5: expected a number between"):
     difference_masking(**SHAPE, mask_ratio=1.5)

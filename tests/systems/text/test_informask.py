@@ -46,7 +46,7 @@ def test_tokens_are_masked_at_the_rates_of_the_corpus():
 def test_the_loss_is_of_what_the_rates_hide():
   params = jax.jit(OBJECTIVE.init)(KEY, rated()).params
   loss = jax.jit(OBJECTIVE.loss)
-  found = loss(params, (), rated(), KEY)
+  found = loss(Variables(params), rated(), Step(KEY))
   mask = OBJECTIVE.mask(rated(), Step(KEY))
   text = OBJECTIVE.masking.replace(rated(), mask, KEY)
   assert (np.asarray(text.token)[np.asarray(mask.masked)] == 3).all()
@@ -62,7 +62,7 @@ def test_the_loss_is_of_what_the_rates_hide():
   np.testing.assert_allclose(found.sum, errors[where].sum(), rtol=1e-5)
   # Nothing is ever masked where the rates are 0.
   never = {**rated(), "score": np.zeros_like(rated()["score"])}
-  assert loss(params, (), never, KEY).weight == 0
+  assert loss(Variables(params), never, Step(KEY)).weight == 0
 
 
 def test_rows_without_scores():

@@ -84,9 +84,10 @@ def test_masked_tokens_are_predicted_by_their_left_neighbor():
 
 def test_masks_enhance():
   """Without masks the loss is that of ordinary prediction of the next token."""
-  plain = dataclasses.replace(
-    OBJECTIVE, sampler=lambda key, text, count: text.word < -1
+  nothing = dataclasses.replace(
+    OBJECTIVE.masking, sampler=lambda key, text, count: text.word < -1
   )
+  plain = dataclasses.replace(OBJECTIVE, masking=nothing)
   ids = jnp.broadcast_to(jnp.arange(1, 32), (3, 31))
   text = OBJECTIVE.rows(BATCH)
   logits = OBJECTIVE.model.apply({"params": PARAMS}, text, ids)
