@@ -119,7 +119,12 @@ def load(spec: str) -> ConfigDict:
     module = _module(file)
     if hasattr(module, "get_config"):
       arguments = (name,) if name else ()
-      inspect.signature(module.get_config).bind(*arguments)
+      signature = inspect.signature(module.get_config)
+      if name and not signature.parameters:
+        raise UserError(
+          f"get_config takes no setting, but {name!r} is named: expected {path}"
+        )
+      signature.bind(*arguments)
       return complete(module.get_config(*arguments))
     functions = _functions(module)
     if not name:

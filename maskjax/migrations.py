@@ -14,6 +14,11 @@ NAMES = {
   "mlm": "bert",
   "terms_and_words": "maskjax.systems.text.mslm:terms_and_words",
 }
+# Masks that older configs wrote out and today's leave to their system.
+_DEFAULT_MASKS = {
+  "difference_masking": NAMES["by_likeness"],
+  "informask": NAMES["by_rate"],
+}
 _NAMING_KEYS = ("mask", "name", "statistic", "tagger")
 
 # What text systems took for the ids that a config left out. Today a run's config has
@@ -25,7 +30,8 @@ def migrate(config: Mapping[str, Any]) -> dict[str, Any]:
   """Brings a run's config to today's names.
 
   A config of today comes back as it is, except that ids of tokens which it leaves out
-  are added. Two configs should thus be compared when both are migrated.
+  are added, and a mask that is its system's default is left out. Two configs should
+  thus be compared when both are migrated.
 
   Args:
     config: as `config.json` has it, see `maskjax.config.plain`.
@@ -36,11 +42,17 @@ def migrate(config: Mapping[str, Any]) -> dict[str, Any]:
     {'name': 'bert', 'mask': 'whole_words'}
   """
   found = _renamed(config)
+  optimizer = found.get("optimizer")
+  if isinstance(optimizer, dict) and "falls" in optimizer:
+    falls = optimizer.pop("falls")
+    optimizer["schedule"] = {"line": "linear"}.get(falls, falls)
   objective = found.get("objective")
   if not isinstance(objective, dict):
     return found
   # Objectives are given the run's number of steps with each step.
   objective = _without_num_steps(objective, found.get("num_steps"))
+  if objective.get("mask", "") == _DEFAULT_MASKS.get(str(objective.get("name"))):
+    del objective["mask"]
   # A system from elsewhere may have a vocab_size, and know nothing of the others.
   if "vocab_size" in objective and ":" not in str(objective.get("name")):
     objective = {**_IDS, **objective}

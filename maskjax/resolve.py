@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
 from maskjax.errors import UserError, did_you_mean
+from maskjax.migrations import NAMES
 
 
 def find(room: ModuleType, name: str) -> Callable[..., Any]:
@@ -39,7 +40,10 @@ def find(room: ModuleType, name: str) -> Callable[..., Any]:
       systems = importlib.import_module("maskjax.systems")
       if name in systems.names():
         return systems.find(name)
-      names += systems.names()
+      # What finds abilities is public there, but no part of a config.
+      names = [n for n in names if n != "abilities_of"] + systems.names()
+    if name in NAMES:
+      raise UserError(f"no {name!r} in {room.__name__}: it is {NAMES[name]!r} now")
     if name not in names:
       raise UserError(
         f"no {name!r} in {room.__name__}: {did_you_mean(name, names)}; "

@@ -1,12 +1,13 @@
 """Numbers that change over a run: mask ratios, weights, temperatures, decays, rates.
 
-All take the share of the way that is done, from 0 to 1, so that none counts steps. The
-share itself is `Step.progress`, or `ramp` of a part of the run.
+The shapes take the share of the way that is done, from 0 to 1, so that none counts
+steps. The share itself is `Step.progress`, or `ramp` of a part of the run.
 """
 
 from collections.abc import Callable
 
 import jax.numpy as jnp
+import optax
 from jax import Array
 
 from maskjax.errors import UserError, did_you_mean
@@ -75,3 +76,94 @@ def find(key: str, shape: str) -> Schedule:
   if shape not in SHAPES:
     raise UserError(f"{key}={shape!r}: {did_you_mean(str(shape), SHAPES)}")
   return SHAPES[shape]
+
+
+def learning_rates(
+  *,
+  learning_rate: float,
+  num_steps: int,
+  warmup_steps: int = 0,
+  initial_learning_rate: float = 0.0,
+  final_learning_rate: float = 0.0,
+  schedule: str = "cosine",
+  drop_at: int = 0,
+  cycles: int = 1,
+) -> optax.Schedule:
+  """Learning rates of an optimizer: a linear warm-up, then a schedule to the end.
+
+  Args:
+    learning_rate: the peak, after the warm-up.
+    num_steps: steps until the end.
+    warmup_steps: steps of the warm-up.
+    initial_learning_rate: where the warm-up starts.
+    final_learning_rate: where the schedule ends.
+    schedule: a name in `SHAPES`, of the way from the peak to the end.
+    drop_at: step from which the rate is a tenth of its peak, constant before and
+      after it, instead of following a schedule; 0 for none.
+    cycles: how often all this is run through, for systems that begin anew; divides
+      `num_steps`, and `warmup_steps` and `drop_at` are of each.
+
+  Raises:
+    UserError: names the hyperparameter that is out of range.
+
+  Example:
+    >>> rate = learning_rates(learning_rate=1.0, num_steps=8, warmup_steps=2)
+    >>> [round(float(rate(step)), 2) for step in (0, 1, 2, 5, 8)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+  """
+  if cycles < 1 or num_steps % cycles:
+    raise UserError(
+      f"optimizer.cycles={cycles}: expected a divisor of num_steps={num_steps}"
+    )
+  period = num_steps // cycles
+  if period < 1 or not 0 <= warmup_steps < period:
+    raise UserError(
+      f"optimizer.warmup_steps={warmup_steps}: expected at least 0 and fewer than "
+      f"num_steps={num_steps}" + (f" / cycles={cycles}" if cycles > 1 else "")
+    )
+  if drop_at and not warmup_steps <= drop_at < period:
+    raise UserError(
+      f"optimizer.drop_at={drop_at}: expected 0, or at least warmup_steps="
+      f"{warmup_steps} and less than num_steps={period}"
+    )
+  shape = find("optimizer.schedule", schedule)
+  check_sizes(
+    learning_rate=learning_rate,
+    initial_learning_rate=initial_learning_rate,
+    final_learning_rate=final_learning_rate,
+  )
+
+  def rate(step: Array | int) -> Array:
+    step = step % period if cycles > 1 else step
+    warm = linear(initial_learning_rate, learning_rate, ramp(step, warmup_steps))
+    if drop_at:
+      after = learning_rate * jnp.where(step < drop_at, 1.0, 0.1)
+    else:
+      done = ramp(step, period - warmup_steps, start=warmup_steps)
+      after = shape(learning_rate, final_learning_rate, done)
+    return jnp.where(step < warmup_steps, warm, after)
+
+  return rate
+
+
+def weight_decays(
+  first: float, last: float | None, num_steps: int
+) -> float | optax.Schedule:
+  """A decay that is constant, or goes up or down along a cosine to `last`.
+
+  Example:
+    >>> rising = weight_decays(0.04, 0.4, 10)
+    >>> [round(float(rising(step)), 2) for step in (0, 5, 10, 11)]
+    [0.04, 0.22, 0.4, 0.4]
+  """
+  check_sizes(weight_decay=first, final_weight_decay=first if last is None else last)
+  if last is None:
+    return first
+  return lambda step: cosine(first, last, ramp(step, num_steps))
+
+
+def check_sizes(**sizes: float) -> None:
+  """Raises a `UserError` for a hyperparameter of an optimizer that is below 0."""
+  for key, value in sizes.items():
+    if value < 0:
+      raise UserError(f"optimizer.{key}={value}: expected at least 0")

@@ -67,6 +67,11 @@ def test_the_runs_number_of_steps_is_dropped():
   assert migrate(config) == {"num_steps": 100, "objective": expected}
 
 
+def test_how_a_learning_rate_falls_is_its_schedule():
+  old = {"optimizer": {"name": "adamw", "falls": "line"}}
+  assert migrate(old) == {"optimizer": {"name": "adamw", "schedule": "linear"}}
+
+
 def test_a_workdir_of_an_older_version_is_read_and_stays_its_own(tmp_path):
   config = configs.load("configs/text/bert.py:small").copy_and_resolve_references()
   config.objective.vocab_size = 512  # as it was spelled before
@@ -98,3 +103,10 @@ def test_a_curve_of_an_older_version(tmp_path):
   stored = {"small": {"config": OLD, "curve": {"eval/loss": column}}}
   (tmp_path / "own.curves.json").write_text(json.dumps(stored))
   assert curves.ends(str(tmp_path / "own.py")) == ("small", {"eval/loss": (1.5, 0.2)})
+
+
+def test_a_mask_that_is_the_system_s_default_is_dropped():
+  default = migrate({"objective": {"name": "informask", "mask": "by_rate"}})
+  assert default["objective"] == {"name": "informask"}
+  other = migrate({"objective": {"name": "bert", "mask": "by_rate"}})
+  assert other["objective"]["mask"].endswith("informask:by_rate")

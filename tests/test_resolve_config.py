@@ -58,6 +58,14 @@ def test_find_of_no_such_path_names_it(name):
     resolve.find(ROOM, name)
 
 
+def test_find_of_an_older_name_gives_today_s():
+  with pytest.raises(UserError, match="no 'mlm' in .*objectives: it is 'bert' now"):
+    resolve.find(objectives, "mlm")
+  with pytest.raises(UserError, match="no 'abilities_of' in .*: there are: ") as error:
+    resolve.find(objectives, "abilities_of")
+  assert "abilities_of," not in str(error.value)
+
+
 def test_find_of_what_cannot_be_called():
   with pytest.raises(UserError, match="math:pi"):
     resolve.build(ROOM, "math:pi")
@@ -154,7 +162,7 @@ def load_text(folder, text, argument=""):
     ("def get_config(:", "", "SyntaxError"),
     ("import no_such_module", "", "ModuleNotFoundError: .*no_such_module"),
     ("def get_config(): return 1 / 0", "", "ZeroDivisionError: division by zero"),
-    ("def get_config(): return 1", ":small", "TypeError: too many positional"),
+    ("def get_config(): return 1", ":small", "takes no setting, but 'small'"),
     ("def get_config(size): return 1", "", "TypeError: missing .* 'size'"),
     ("def get_config(): return {}", "", ".* type dict: expected a ConfigDict"),
     (CONFIG + "  del config.mesh, config.seed\n  return config", "", ".* lacks "),

@@ -27,7 +27,7 @@ def paper():
     b2=0.999,
     weight_decay=0.01,
     clip_norm=1.0,
-    falls="line",
+    schedule="linear",
   )
   config.objective.update(
     name="bert",

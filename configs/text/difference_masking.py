@@ -74,6 +74,6 @@ def paper():
     b1=0.9,
     b2=0.98,
     weight_decay=0.01,
-    falls="line",
+    schedule="linear",
   )
   return config

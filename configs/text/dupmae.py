@@ -39,7 +39,7 @@ def paper():
     b2=0.999,
     weight_decay=0.01,
     no_decay=NO_DECAY,
-    falls="line",
+    schedule="linear",
   )
   config.objective.update(
     name="dupmae",

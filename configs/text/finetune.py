@@ -35,7 +35,7 @@ def classes():
     b2=0.999,
     weight_decay=0.01,
     clip_norm=1.0,
-    falls="line",
+    schedule="linear",
   )
   for split in ("train", "test"):
     config.data[split] = dict(

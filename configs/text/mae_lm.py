@@ -30,7 +30,7 @@ def paper():
     b2=0.98,
     weight_decay=0.01,
     clip_norm=2.0,
-    falls="line",
+    schedule="linear",
   )
   config.objective.update(
     name="mae_lm",

@@ -28,7 +28,7 @@ def paper():
     b1=0.9,
     b2=0.98,
     weight_decay=0.02,  # 1e-5 a step, which does not scale with the learning rate
-    falls="line",
+    schedule="linear",
   )
   config.objective.update(
     name="masking_rate_schedule",

@@ -70,6 +70,6 @@ def paper():
     b1=0.9,
     b2=0.999,
     weight_decay=0.0,
-    falls="line",
+    schedule="linear",
   )
   return config

@@ -34,7 +34,7 @@ def paper():
     b1=0.9,
     b2=0.999,
     weight_decay=0.01,
-    falls="line",
+    schedule="linear",
   )
   config.objective.update(
     name="spanbert",

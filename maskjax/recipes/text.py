@@ -104,7 +104,7 @@ def bert_paper(
     num_steps: of training.
     learning_rate: of AdamW, the highest.
     warmup_steps: in which it rises; it falls along a cosine after them, or along a line
-      with `falls="line"`.
+      with `schedule="linear"`.
     **optimizer: further keywords of AdamW.
 
   Returns:

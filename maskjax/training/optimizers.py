@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from maskjax.errors import UserError
+from maskjax.schedules import check_sizes, learning_rates, weight_decays
 from maskjax.sharding import path_name
-from maskjax.training.schedules import check_sizes, learning_rates, weight_decays
 
 __all__ = ["adamw", "lamb", "sgd"]
 
@@ -38,7 +38,7 @@ def adamw(
   warmup_steps: int = 0,
   initial_learning_rate: float = 0.0,
   final_learning_rate: float = 0.0,
-  falls: str = "cosine",
+  schedule: str = "cosine",
   drop_at: int = 0,
   cycles: int = 1,
 ) -> optax.GradientTransformation:
@@ -46,7 +46,7 @@ def adamw(
 
   Args:
     learning_rate: peak of the schedule, see
-      `maskjax.training.schedules.learning_rates`.
+      `maskjax.schedules.learning_rates`.
     num_steps: steps of the whole run.
     b1: decay of the first moment.
     b2: decay of the second moment.
@@ -63,7 +63,7 @@ def adamw(
     warmup_steps: see `learning_rates`.
     initial_learning_rate: see `learning_rates`.
     final_learning_rate: see `learning_rates`.
-    falls: see `learning_rates`.
+    schedule: see `learning_rates`.
     drop_at: see `learning_rates`.
     cycles: see `learning_rates`.
 
@@ -80,7 +80,7 @@ def adamw(
     warmup_steps=warmup_steps,
     initial_learning_rate=initial_learning_rate,
     final_learning_rate=final_learning_rate,
-    falls=falls,
+    schedule=schedule,
     drop_at=drop_at,
     cycles=cycles,
   )
@@ -131,7 +131,7 @@ def lamb(
     final_weight_decay: at the end of a cosine schedule; None keeps it constant.
     no_decay: regular expression, found in the paths of parameters without decay.
     clip_norm: largest global norm of the gradient; 0 does not clip.
-    warmup_steps: see `maskjax.training.schedules.learning_rates`.
+    warmup_steps: see `maskjax.schedules.learning_rates`.
     final_learning_rate: see `learning_rates`.
 
   Raises:
@@ -176,7 +176,7 @@ def sgd(
     weight_decay: factor of a parameter that is added to its gradient.
     no_decay: regular expression, found in the paths of parameters without decay.
     clip_norm: largest global norm of the gradient; 0 does not clip.
-    warmup_steps: see `maskjax.training.schedules.learning_rates`.
+    warmup_steps: see `maskjax.schedules.learning_rates`.
     final_learning_rate: see `learning_rates`.
 
   Raises:

@@ -4,15 +4,14 @@ Each system's small setting is built with two blocks, without dropped paths, and
 on four real examples. Teachers and tokenizers keep random arrays.
 """
 
-import contextlib
 import functools
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from sklearn.datasets import load_digits
 
@@ -22,7 +21,6 @@ from maskjax.data.configured import bind_transform
 from maskjax.errors import UserError
 from maskjax.models import stack_blocks
 from maskjax.objectives import Step, Variables, abilities_of
-from maskjax.training import optimizers
 
 ROWS = 4
 KEY = jax.random.key(11)
@@ -57,22 +55,29 @@ def small(name: str, **changes: Any) -> Any:
     if FAMILIES[name] == "text":
       changes = {"vocab_size": config.data.test.tokenizer.size, **changes}
     objective.update(changes)
-  if "depth" in objective.encoder and objective.encoder.depth > 2:
-    fewer = config.copy_and_resolve_references()
-    fewer.objective.encoder.depth = 2
-    with contextlib.suppress(UserError):  # it needs a block that is not there
-      resolve.build(objectives, fewer.objective)
-      return fewer
+  for part in nested(objective):
+    if part.get("encoder", {}).get("depth", 0) > 2:
+      depth, part.encoder.depth = part.encoder.depth, 2
+      try:
+        resolve.build(objectives, objective)
+      except UserError:  # it needs a block that is not there
+        part.encoder.depth = depth
   return config
+
+
+def nested(config: Any) -> Iterator[Any]:
+  """A config and those inside it."""
+  yield config
+  for value in config.values():
+    if isinstance(value, configs.ConfigDict):
+      yield from nested(value)
 
 
 def random_teachers(objective: Any) -> None:
   """Leaves the teachers and tokenizers of an objective as they are made."""
-  for key, value in objective.items():
-    if isinstance(value, configs.ConfigDict):
-      random_teachers(value)
-    elif key == "workdir":
-      objective[key] = ""
+  for part in nested(objective):
+    if "workdir" in part:
+      part.workdir = ""
 
 
 @functools.cache
@@ -121,14 +126,25 @@ def rows_of(batch: dict[str, jax.Array], where: Any) -> dict[str, jax.Array]:
 
 @functools.cache
 def variables(name: str) -> Variables:
-  """Fresh variables, moved off their first values, where a branch may be silent."""
-  made = jax.jit(build(name).init)(KEY, batch(name))
+  """Variables of the shapes of fresh ones, drawn at random: no branch is silent.
+
+  In NumPy, since compiling an `init` takes longer than compiling a gradient.
+  """
+  shapes = jax.eval_shape(build(name).init, KEY, batch(name))
   rng = np.random.default_rng(0)
 
-  def shaken(leaf: jax.Array) -> jax.Array:
-    return leaf + jnp.asarray(0.02 * rng.normal(size=leaf.shape), leaf.dtype)
+  def drawn(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      return KEY
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+      return jnp.zeros(leaf.shape, leaf.dtype)
+    # Scales of normalizations and variances are near 1, all else is near 0.
+    mean = 1.0 if getattr(path[-1], "key", "") in ("scale", "var") else 0.0
+    fan_in = np.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 2500
+    std = min(0.2, fan_in**-0.5)
+    return jnp.asarray(mean + rng.normal(0, std, leaf.shape), leaf.dtype)
 
-  return Variables(jax.tree.map(shaken, made.params), made.extra)
+  return jax.tree_util.tree_map_with_path(drawn, shapes)
 
 
 def gradient_of(objective: Any) -> Any:
@@ -167,9 +183,9 @@ def check_parts_add_up(name: str) -> None:
   run, whole = gradient(name), batch(name)
   slope, loss = run(variables(name), whole)
   parts = [run(variables(name), rows_of(whole, slice(i, None, 2))) for i in range(2)]
-  total = jax.tree.map(jnp.add, *[(part.sum, part.weight) for _, part in parts])
+  total = jax.tree.map(np.add, *[(part.sum, part.weight) for _, part in parts])
   close(total, (loss.sum, loss.weight))
-  close(jax.tree.map(jnp.add, *[grads for grads, _ in parts]), slope)
+  close(jax.tree.map(np.add, *[grads for grads, _ in parts]), slope)
 
 
 def check_padding_does_not_count(name: str) -> None:
@@ -214,7 +230,10 @@ def check_scan_and_remat_change_nothing(name: str) -> None:
   try:
     objective = build(name, scan=True, remat="full")
   except UserError as error:
-    pytest.skip(str(error))
+    # Other blocks than the first may differ, or be made one by one.
+    if not str(error).startswith("scan=True: expected"):
+      raise
+    objective = build(name, remat="full")
   slope, loss = gradient(name)(variables(name), batch(name))
   like = jax.eval_shape(objective.init, KEY, batch(name))
   params, extra = variables(name)
@@ -264,22 +283,22 @@ def check_abilities_fit_each_other(name: str) -> None:
 
 
 def check_a_step_is_taken(name: str) -> None:
-  """The setting's optimizer moves the parameters; the held-out loss is a number."""
-  config, objective = small(name), build(name)
-  config.optimizer.warmup_steps = 0
-  optimizer = resolve.build(optimizers, config.optimizer, num_steps=config.num_steps)
+  """A step against the gradient, the update after it, and the held-out loss."""
+  objective, whole = build(name), batch(name)
   params, extra = variables(name)
-  slope, loss = gradient(name)(variables(name), batch(name))
-  slope = jax.tree.map(lambda leaf: leaf / jnp.maximum(loss.weight, 1), slope)
-  updates, _ = jax.jit(optimizer.update)(slope, optimizer.init(params), params)
-  moved = optax.apply_updates(params, updates)
-  norm = optax.tree.norm(jax.tree.map(jnp.subtract, moved, params))
-  assert 0 < float(norm) < np.inf and np.isfinite(float(loss.value()))
+  slope, loss = gradient(name)(variables(name), whole)
+  scale = 1e-3 / max(float(loss.weight), 1.0)
+  moved = jax.tree.map(lambda p, s: p - scale * s, *jax.device_get((params, slope)))
+  steps = [np.abs(leaf).max() for leaf in jax.tree.leaves(slope)]
+  assert 0 < max(steps) < np.inf and np.isfinite(float(loss.value()))
   offered, state = abilities_of(objective), Variables(moved, extra)
   if offered.update is not None:
-    state = offered.update(state, batch(name), STEP, loss.sums)
+    state = jax.jit(offered.update)(state, whole, STEP, loss.sums)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
-  held_out = jax.jit(offered.evaluate)(state, batch(name), STEP)
+  if offered.evaluate == offered.loss:
+    _, held_out = gradient(name)(state, whole)  # which is compiled
+  else:
+    held_out = jax.jit(offered.evaluate)(state, whole, STEP)
   assert np.isfinite(float(held_out.value()))
   if "bits_per_character" in held_out.metrics:
     assert 0 < held_out.metrics["bits_per_character"].value() < 20

@@ -64,11 +64,11 @@ def test_schedule(warmup, final):
 
 def test_schedule_along_a_line():
   keywords = dict(learning_rate=0.5, num_steps=12, warmup_steps=4)
-  found = rates(14, **keywords, final_learning_rate=0.1, falls="line")
+  found = rates(14, **keywords, final_learning_rate=0.1, schedule="linear")
   expected = np.interp(range(14), [0, 4, 12], [0, 0.5, 0.1])
   np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-9)
-  with pytest.raises(UserError, match="optimizer.falls='lines': did you mean 'line'"):
-    adamw(**keywords, falls="lines")
+  with pytest.raises(UserError, match="schedule='linea': did you mean 'linear'"):
+    adamw(**keywords, schedule="linea")
 
 
 def test_schedule_with_a_step():
