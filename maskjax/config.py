@@ -122,7 +122,7 @@ def load(spec: str) -> ConfigDict:
       signature = inspect.signature(module.get_config)
       if name and not signature.parameters:
         raise UserError(
-          f"get_config takes no setting, but {name!r} is named: expected {path}"
+          f"get_config takes no setting: expected no ':{name}' after the file"
         )
       signature.bind(*arguments)
       return complete(module.get_config(*arguments))

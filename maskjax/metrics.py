@@ -1,10 +1,11 @@
 """Writers of metrics: terminal, JSON lines, TensorBoard, Weights & Biases."""
 
+import contextlib
 import importlib.util
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -154,8 +155,9 @@ class TensorBoard:
   """
 
   def __init__(self, folder: str | Path, *, resume_step: int = 0):
-    from tensorboardX import event_file_writer, summary
-    from tensorboardX.proto import event_pb2
+    with _hidden("torch"):
+      from tensorboardX import event_file_writer, summary
+      from tensorboardX.proto import event_pb2
 
     # Not its SummaryWriter: that one writes in a thread, which keeps events in memory
     # and prints its own traceback when the disk is full.
@@ -188,6 +190,23 @@ class TensorBoard:
 
   def _add(self, step: int, **what: Any) -> None:
     self._file.write_event(self._event(wall_time=time.time(), step=step, **what))
+
+
+@contextlib.contextmanager
+def _hidden(package: str) -> Iterator[None]:
+  """Keeps a package from being imported meanwhile, unless it already is.
+
+  tensorboardX imports PyTorch wherever it is installed: seconds and hundreds of MB that
+  nothing here needs.
+  """
+  if package in sys.modules:
+    yield
+    return
+  sys.modules[package] = None  # type: ignore[assignment]
+  try:
+    yield
+  finally:
+    del sys.modules[package]
 
 
 class WeightsAndBiases:

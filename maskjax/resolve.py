@@ -41,7 +41,7 @@ def find(room: ModuleType, name: str) -> Callable[..., Any]:
       if name in systems.names():
         return systems.find(name)
       # What finds abilities is public there, but no part of a config.
-      names = [n for n in names if n != "abilities_of"] + systems.names()
+      names = [n for n in names if n != "abilities_of"] + list(systems.names())
     if name in NAMES:
       raise UserError(f"no {name!r} in {room.__name__}: it is {NAMES[name]!r} now")
     if name not in names:

@@ -26,6 +26,8 @@ from maskjax import main
 
 def pytest_configure(config: pytest.Config) -> None:
   """What one process has compiled the others need not: tests start many."""
+  # Tracing makes many objects and little garbage.
+  gc.set_threshold(100_000, 20, 20)
   if not hasattr(config, "workerinput"):  # of pytest-xdist, which copy the environment
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="maskjax-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"

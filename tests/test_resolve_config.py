@@ -162,7 +162,7 @@ def load_text(folder, text, argument=""):
     ("def get_config(:", "", "SyntaxError"),
     ("import no_such_module", "", "ModuleNotFoundError: .*no_such_module"),
     ("def get_config(): return 1 / 0", "", "ZeroDivisionError: division by zero"),
-    ("def get_config(): return 1", ":small", "takes no setting, but 'small'"),
+    ("def get_config(): return 1", ":small", "get_config takes no setting"),
     ("def get_config(size): return 1", "", "TypeError: missing .* 'size'"),
     ("def get_config(): return {}", "", ".* type dict: expected a ConfigDict"),
     (CONFIG + "  del config.mesh, config.seed\n  return config", "", ".* lacks "),

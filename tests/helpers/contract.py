@@ -34,6 +34,8 @@ SHARED = {
   "selfie": "normalization by the batch",
   "spark": "normalization by the batch",
 }
+# Arrays that are not drawn around 0: of normalizations, and of codebooks.
+NEAR_ONE = ("scale", "variance", "counts")
 FAMILIES = systems.families()
 
 
@@ -138,8 +140,7 @@ def variables(name: str) -> Variables:
       return KEY
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
       return jnp.zeros(leaf.shape, leaf.dtype)
-    # Scales of normalizations and variances are near 1, all else is near 0.
-    mean = 1.0 if getattr(path[-1], "key", "") in ("scale", "var") else 0.0
+    mean = 1.0 if getattr(path[-1], "key", "") in NEAR_ONE else 0.0
     fan_in = np.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 2500
     std = min(0.2, fan_in**-0.5)
     return jnp.asarray(mean + rng.normal(0, std, leaf.shape), leaf.dtype)

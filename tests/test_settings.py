@@ -1,5 +1,7 @@
-"""Every large array of every shipped system has a sharding rule that names it."""
+"""Every shipped setting can be built, and its large arrays have sharding rules."""
 
+import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,24 +15,52 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from maskjax import config as configs
-from maskjax import experiment, sharding
+from maskjax import experiment, objectives, resolve, sharding
 from maskjax.errors import UserError
+from maskjax.objectives import Step, Variables, abilities_of
+from maskjax.training import optimizers
 
 FILES = sorted(str(file.relative_to(ROOT)) for file in ROOT.glob("configs/*/*.py"))
 # Settings whose arrays are small, so that replicating them costs nothing.
 SMALL = ("small", "digits", "fashion_mnist")
 LARGE = 2**20  # bytes
+KEY = jax.eval_shape(lambda: jax.random.key(0))
 
 
-def settings(file: str) -> list[str]:
-  """The names of the settings of a config file that are not small."""
-  return [name for name in configs.settings(file) if not name.startswith(SMALL)]
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """A setting of a config file, and the shapes of what it makes."""
+
+  config: ConfigDict
+  objective: Any
+  batch: Any
+  variables: Variables
+
+
+@functools.cache
+def settings(file: str) -> dict[str, Setting]:
+  """The settings of a config file by name; computes no arrays."""
+  found = {}
+  for name in configs.settings(file):
+    config = configs.load(f"{file}:{name}")
+    assert configs.plain(config)
+    if name.startswith("small"):
+      config.data.train = config.data.test  # of the same vocabulary, and shorter
+    config, _ = experiment.with_vocabulary(config)
+    try:
+      objective = resolve.build(objectives, scanned(config))
+    except UserError:  # its layers differ
+      objective = resolve.build(objectives, config.objective)
+    batch = objective.batch_shapes(64)
+    variables = jax.eval_shape(objective.init, KEY, batch)
+    found[name] = Setting(config, objective, batch, variables)
+  return found
 
 
 def scanned(config: ConfigDict) -> ConfigDict:
-  """A copy with loops over layers, which are traced in a fraction of the time."""
-  copy = config.copy_and_resolve_references()
-  for part in nested(copy.objective):
+  """An objective with loops over layers, which are traced in a fraction of the time."""
+  copy = config.copy_and_resolve_references().objective
+  for part in nested(copy):
     if "name" in part and part.name != "frozen":
       part.scan = True
   return copy
@@ -43,14 +73,6 @@ def nested(config: ConfigDict) -> Iterator[ConfigDict]:
       yield from nested(value)
 
 
-def shapes(config: ConfigDict) -> Any:
-  """The shapes of an objective's variables; computes no arrays."""
-  objective, _, _ = experiment.build_system(config, learns=False)
-  batch = objective.batch_shapes(config.batch_size)
-  found = jax.eval_shape(objective.init, jax.random.key(0), batch)
-  return {"params": found.params, "extra": found.extra}
-
-
 def large(tree: Any) -> Iterator[tuple[str, Any]]:
   for path, leaf in jax.tree.leaves_with_path(tree):
     key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
@@ -59,14 +81,24 @@ def large(tree: Any) -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("file", FILES)
+def test_every_setting_makes_an_objective_and_an_optimizer(file):
+  for made in settings(file).values():
+    resolve.build(optimizers, made.config.optimizer, num_steps=made.config.num_steps)
+    if abilities_of(made.objective).loss is None:  # a teacher
+      features = jax.eval_shape(made.objective.features, made.variables, made.batch)
+      assert features.ndim == 3
+      continue
+    step = Step(KEY, num_steps=made.config.num_steps)
+    loss = jax.eval_shape(made.objective.loss, made.variables, made.batch, step)
+    assert (loss.sum.shape, loss.sum.dtype) == ((), jnp.float32)
+
+
+@pytest.mark.parametrize("file", FILES)
 def test_a_rule_names_every_large_array(file):
-  for name in settings(file):
-    config = configs.load(f"{file}:{name}")
-    try:
-      variables = shapes(scanned(config))
-    except UserError:  # its layers differ
-      variables = shapes(config)
-    found = dict(large(variables))
+  for name, made in settings(file).items():
+    if name.startswith(SMALL):
+      continue
+    found = dict(large(made.variables._asdict()))
     assert found, name
     unnamed = {
       path: leaf.shape
