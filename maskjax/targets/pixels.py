@@ -1,6 +1,7 @@
 """Pixels as targets."""
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 from jax import Array
@@ -17,11 +18,11 @@ class Pixels:
   """The pixels themselves, a `maskjax.targets.Target`.
 
   Attributes:
-    patch_size: (height, width) in pixels.
+    patch_size: sides of a patch, of images (height, width) in pixels.
     channels: values a pixel.
     normalized: take `normalized_pixels`.
-    cell_size: of parts of a patch, (height, width) in pixels, that stand one after the
-      other and are normalized each by itself; the whole patch when None.
+    cell_size: sides of parts of a patch that stand one after the other and are
+      normalized each by itself; the whole patch when None.
   """
 
   patch_size: tuple[int, ...]
@@ -33,18 +34,18 @@ class Pixels:
 
   def __post_init__(self) -> None:
     """Refuses patches of one value, which have no std."""
-    rows, columns = self._cell
-    if self.normalized and rows * columns * self.channels < 2:
+    values = math.prod(self._cell) * self.channels
+    if self.normalized and values < 2:
+      sides = "x".join(map(str, self._cell))
       raise UserError(
         "norm_pix_loss=True: expected patches of at least 2 values, "
-        f"patch_size={rows}x{columns} with channels={self.channels} has "
-        f"{rows * columns * self.channels}"
+        f"patch_size={sides} with channels={self.channels} has {values}"
       )
 
   @property
   def size(self) -> int:
     """Values in a patch."""
-    return self.patch_size[0] * self.patch_size[1] * self.channels
+    return math.prod(self.patch_size) * self.channels
 
   @property
   def _cell(self) -> tuple[int, ...]:
@@ -52,28 +53,28 @@ class Pixels:
 
   @property
   def _cells(self) -> tuple[int, ...]:
-    """Rows and columns of cells in a patch."""
-    (p, q), (rows, columns) = self.patch_size, self._cell
-    return p // rows, q // columns
+    """How many cells lie along each side of a patch."""
+    sides = zip(self.patch_size, self._cell, strict=True)
+    return tuple(patch // cell for patch, cell in sides)
 
   def __call__(self, images: Array) -> Array:
-    """float32 [B, H, W, C] to [B, N, P]."""
+    """float32 [B, ..., C], for example [B, H, W, C], to [B, N, P]."""
     cells = patchify(images, self._cell)
     cells = normalized_pixels(cells) if self.normalized else cells
-    rows, columns = grid_of(images.shape[1:3], self._cell)
-    # [B, R * S, T] -> [B, R, S, T] -> [B, N, P]
-    return patchify(cells.reshape(-1, rows, columns, cells.shape[-1]), self._cells)
+    grid = grid_of(images.shape[1:-1], self._cell)
+    # Of images: [B, R * S, T] -> [B, R, S, T] -> [B, N, P]
+    return patchify(cells.reshape(-1, *grid, cells.shape[-1]), self._cells)
 
   def draw(self, values: Array, images: Array) -> Array:
-    """Gives normalized patches their own mean and std back: [B, H, W, C]."""
-    grid = grid_of(images.shape[1:3], self.patch_size)
+    """Gives normalized patches their own mean and std back: [B, ..., C]."""
+    grid = grid_of(images.shape[1:-1], self.patch_size)
     cells = unpatchify(values, grid=grid, patch_size=self._cells)
-    # [B, R, S, T] -> [B, R * S, T]
+    # Of images: [B, R, S, T] -> [B, R * S, T]
     cells = cells.reshape(len(cells), -1, cells.shape[-1])
     if self.normalized:
       mean, std = patch_statistics(patchify(images, self._cell))
       cells = cells * std + mean
-    grid = grid_of(images.shape[1:3], self._cell)
+    grid = grid_of(images.shape[1:-1], self._cell)
     return unpatchify(cells, grid=grid, patch_size=self._cell)
 
 

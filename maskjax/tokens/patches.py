@@ -27,9 +27,11 @@ def per_side(size: int | Sequence[int], rank: int = 2) -> tuple[int, ...]:
   """
   if isinstance(size, int):
     return (size,) * rank
-  if len(size) != rank:
+  whole = isinstance(size, Sequence) and all(isinstance(side, int) for side in size)
+  if not whole or len(size) != rank:
     expected = "or (height, width)" if rank == 2 else f"or {rank}"
-    raise UserError(f"size {tuple(size)}: expected one number, {expected}")
+    found = tuple(size) if isinstance(size, Sequence) else size
+    raise UserError(f"size {found}: expected one number, {expected}")
   return tuple(size)
 
 
@@ -54,8 +56,10 @@ def grid_of(
   """
   if rank is None:
     sizes = (image_size, patch_size)
-    rank = max(2 if isinstance(size, int) else len(size) for size in sizes)
+    rank = max(len(size) if isinstance(size, Sequence) else 2 for size in sizes)
   whole, part = per_side(image_size, rank), per_side(patch_size, rank)
+  if min(whole) < 1:
+    raise UserError(f"image_size={_by(whole)}: expected at least 1")
   if min(part) < 1 or any(n % p for n, p in zip(whole, part, strict=True)):
     every = "both sides" if rank == 2 else "every side"
     raise UserError(
@@ -186,17 +190,19 @@ def patches_of(
     image_size: see `grid_of`.
     patch_size: see `grid_of`.
     channels: values a pixel.
-    rank: number of sides: 2 for images, 3 for clips.
+    rank: number of sides: 2 for images and spectrograms, 3 for clips and volumes.
     name: the batch's entry that is cut.
 
   Raises:
-    UserError: the patch size does not divide the image size.
+    UserError: the patch size does not divide the image size, or there are no channels.
 
   Example:
     >>> patches_of(8, 2, channels=1).grid
     (4, 4)
   """
   grid = grid_of(image_size, patch_size, rank)
+  if channels < 1:
+    raise UserError(f"channels={channels}: expected at least 1")
   return Patches(
     size=per_side(patch_size, rank), grid=grid, channels=channels, name=name
   )

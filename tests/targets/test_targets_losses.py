@@ -48,6 +48,20 @@ def test_pixels_are_drawn_as_they_were(normalized):
   np.testing.assert_allclose(target.draw(values, images), images, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("cell_size", [None, (1, 2, 3)])
+def test_pixels_may_have_any_number_of_sides(cell_size):
+  clips = random(2, 4, 4, 6, 1)
+  target = targets.Pixels(
+    patch_size=(2, 2, 3), channels=1, normalized=True, cell_size=cell_size
+  )
+  values = target(clips)
+  assert values.shape == (2, 8, target.size) and target.size == 12
+  cell = clips[1, 2 : 2 + (cell_size or target.patch_size)[0], 2:4, 3:6].reshape(-1)
+  expected = (cell - cell.mean()) / np.sqrt(cell.var(ddof=1) + 1e-6)
+  np.testing.assert_allclose(values[1, 7, : cell.size], expected, rtol=0, atol=1e-5)
+  np.testing.assert_allclose(target.draw(values, clips), clips, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("split", [[1, 2, 4], [5, 1, 1]])
 def test_means_of_uneven_parts_add_up(split):
   values = random(7, 3) + 5 * np.arange(7)[:, None].astype(np.float32)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskjax.errors import UserError
-from maskjax.tokens import grid_of, patchify, sincos, unpatchify
+from maskjax.tokens import grid_of, patches_of, patchify, sincos, unpatchify
 
 SIDES = st.integers(1, 4)
 
@@ -79,6 +79,10 @@ def test_grid_of():
     ((8, 10), 4, "patch_size=4x4 does not divide image_size=8x10"),
     ((10, 8), 4, "patch_size=4x4 does not divide image_size=10x8"),
     (8, 0, "patch_size=0x0"),
+    (0, 2, "image_size=0x0: expected at least 1"),
+    (-8, 2, "image_size=-8x-8: expected at least 1"),
+    (8.0, 2, "size 8.0: expected one number, or"),
+    ((8.0, 8), 2, r"size \(8.0, 8\): expected one number, or"),
     (8, (4, -2), "patch_size=4x-2"),
     ((3, 8, 8), (2, 4, 4), "patch_size=2x4x4 does not divide image_size=3x8x8"),
     ((4, 8, 8), (4, 4), r"size \(4, 4\): expected one number, or 3"),
@@ -87,6 +91,11 @@ def test_grid_of():
 def test_patches_that_do_not_fit(image_size, patch_size, message):
   with pytest.raises(UserError, match=message):
     grid_of(image_size, patch_size)
+
+
+def test_patches_without_channels():
+  with pytest.raises(UserError, match="channels=0: expected at least 1"):
+    patches_of(8, 2, channels=0)
 
 
 def test_images_that_do_not_fit():
