@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from maskjax.errors import UserError
 from maskjax.normalization import unit
 
 
@@ -77,6 +78,20 @@ class Loss:
   def value(self) -> Array:
     """The loss itself, for use outside a training step."""
     return Mean(self.sum, self.weight).value()
+
+  def means(self) -> dict[str, Mean]:
+    """All that is reported of it: `loss`, and the metrics by name.
+
+    Raises:
+      UserError: a metric has a name that a step reports itself.
+    """
+    for name in ("loss", "grad_norm"):
+      if name in self.metrics:
+        raise UserError(
+          f"a metric is called {name!r}: expected another name, since a step reports "
+          "that itself"
+        )
+    return {"loss": Mean(self.sum, self.weight), **self.metrics}
 
 
 def squared_error(predictions: Array, targets: Array) -> Array:

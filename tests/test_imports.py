@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).parent.parent / "maskjax"
 
 # Rooms and single modules, lowest first: each imports from levels below its own.
 LEVELS = (
-  ("errors",),
+  ("errors", "migrations"),
   ("resolve",),
-  ("config", "distributed", "keys", "libtpu", "migrations", "normalization"),
+  ("config", "distributed", "keys", "libtpu", "normalization"),
   ("schedules",),
   ("plots", "recipes", "sharding", "storage"),
   ("metrics",),

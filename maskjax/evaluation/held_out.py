@@ -42,8 +42,7 @@ def held_out_loss(
   def means(
     variables: Variables, batch: Mapping[str, Array], step: Step
   ) -> dict[str, Mean]:
-    loss = evaluate(variables, batch, step)
-    return {"loss": Mean(loss.sum, loss.weight), **loss.metrics}
+    return evaluate(variables, batch, step).means()
 
   compute = jax.jit(means)
   step = evaluation_step(step)

@@ -140,9 +140,8 @@ def train_step(
   if ema is not None:
     ema = optax.incremental_update(params, ema, 1 - ema_decay)
   metrics = {
-    "loss": Mean(loss.sum, loss.weight),
+    **loss.means(),
     "grad_norm": Mean(optax.tree.norm(grads), jnp.float32(1)),
-    **loss.metrics,
   }
   return (
     TrainState(

@@ -38,6 +38,9 @@ SHARED = {
 NEAR_ONE = ("scale", "variance", "counts")
 FAMILIES = systems.families()
 
+# Checks go system by system, and what one has compiled is of no use to the next.
+recent = functools.lru_cache(maxsize=4)
+
 
 def names(family: str) -> list[str]:
   return [name for name, its in FAMILIES.items() if its == family]
@@ -82,12 +85,12 @@ def random_teachers(objective: Any) -> None:
       part.workdir = ""
 
 
-@functools.cache
+@recent
 def build(name: str, **changes: Any) -> Any:
   return resolve.build(objectives, small(name, **changes).objective)
 
 
-@functools.cache
+@recent
 def batch(name: str) -> dict[str, jax.Array]:
   """Four examples of the setting's held-out text, or four digits of its size."""
   config = small(name)
@@ -126,7 +129,7 @@ def rows_of(batch: dict[str, jax.Array], where: Any) -> dict[str, jax.Array]:
   return {name: rows[where] for name, rows in batch.items()}
 
 
-@functools.cache
+@recent
 def variables(name: str) -> Variables:
   """Variables of the shapes of fresh ones, drawn at random: no branch is silent.
 
@@ -162,7 +165,7 @@ def gradient_of(objective: Any) -> Any:
   return run
 
 
-@functools.cache
+@recent
 def gradient(name: str) -> Any:
   return gradient_of(build(name))
 

@@ -9,9 +9,18 @@ import optax
 import pytest
 
 from maskjax import keys
+from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean
 from maskjax.objectives import Variables
 from maskjax.training import init_state, train_step
+
+
+def test_a_metric_has_a_name_of_its_own():
+  mean = Mean.of(jnp.ones(3))
+  assert list(Loss.of(mean, patches=mean).means()) == ["loss", "patches"]
+  for name in ("loss", "grad_norm"):
+    with pytest.raises(UserError, match=f"a metric is called '{name}': expected"):
+      Loss.of(mean, **{name: mean}).means()
 
 
 def random(*shape, seed=0):
