@@ -126,24 +126,25 @@ def learning_rates(
       f"optimizer.drop_at={drop_at}: expected 0, or at least warmup_steps="
       f"{warmup_steps} and less than num_steps={period}"
     )
-  shape = find("optimizer.schedule", schedule)
+  find("optimizer.schedule", schedule)
   check_sizes(
     learning_rate=learning_rate,
     initial_learning_rate=initial_learning_rate,
     final_learning_rate=final_learning_rate,
   )
-
-  def rate(step: Array | int) -> Array:
-    step = step % period if cycles > 1 else step
-    warm = linear(initial_learning_rate, learning_rate, ramp(step, warmup_steps))
-    if drop_at:
-      after = learning_rate * jnp.where(step < drop_at, 1.0, 0.1)
-    else:
-      done = ramp(step, period - warmup_steps, start=warmup_steps)
-      after = shape(learning_rate, final_learning_rate, done)
-    return jnp.where(step < warmup_steps, warm, after)
-
-  return rate
+  fall = period - warmup_steps
+  share = final_learning_rate / learning_rate if learning_rate else 0.0
+  after = {
+    "constant": optax.constant_schedule(learning_rate),
+    "cosine": optax.cosine_decay_schedule(learning_rate, fall, share),
+    "linear": optax.linear_schedule(learning_rate, final_learning_rate, fall),
+  }[schedule]
+  if drop_at:
+    levels = [optax.constant_schedule(x) for x in (learning_rate, learning_rate / 10)]
+    after = optax.join_schedules(levels, [drop_at - warmup_steps])
+  warm = optax.linear_schedule(initial_learning_rate, learning_rate, warmup_steps)
+  cycle = optax.join_schedules([warm, after], [warmup_steps])
+  return cycle if cycles == 1 else lambda step: cycle(step % period)
 
 
 def weight_decays(
@@ -159,7 +160,8 @@ def weight_decays(
   check_sizes(weight_decay=first, final_weight_decay=first if last is None else last)
   if last is None:
     return first
-  return lambda step: cosine(first, last, ramp(step, num_steps))
+  share = optax.cosine_decay_schedule(1.0, num_steps)
+  return lambda step: last + (first - last) * share(step)
 
 
 def check_sizes(**sizes: float) -> None:
