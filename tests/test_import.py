@@ -1,10 +1,12 @@
 """What importing the package brings along, and what it does not."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
+from helpers.running import ROOT
 
 import maskjax
 
@@ -55,3 +57,11 @@ def test_every_public_name_is_there():
   assert maskjax.UserError.__module__ == "maskjax.errors"
   with pytest.raises(AttributeError, match="'maskjax' has no attribute 'fitt'"):
     _ = maskjax.fitt
+
+
+def test_what_pages_and_tests_use_is_public():
+  files = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/**/*.py")]
+  used = {
+    name for f in files for name in re.findall(r"\bmj\.([a-z]\w+)", f.read_text())
+  }
+  assert used and used <= {*maskjax.__all__}
