@@ -42,9 +42,9 @@ def find(room: ModuleType, name: str) -> Callable[..., Any]:
         return systems.find(name)
       # What finds abilities is public there, but no part of a config.
       names = [n for n in names if n != "abilities_of"] + list(systems.names())
-    if name in NAMES:
-      raise UserError(f"no {name!r} in {room.__name__}: it is {NAMES[name]!r} now")
     if name not in names:
+      if name in NAMES:
+        raise UserError(f"no {name!r} in {room.__name__}: it is {NAMES[name]!r} now")
       raise UserError(
         f"no {name!r} in {room.__name__}: {did_you_mean(name, names)}; "
         "or give an import path like 'my_lab.module:name'"

@@ -133,6 +133,7 @@ def learning_rates(
     final_learning_rate=final_learning_rate,
   )
   fall = period - warmup_steps
+  # By optax, so that the rates of runs that go on are the same bit for bit.
   share = final_learning_rate / learning_rate if learning_rate else 0.0
   after = {
     "constant": optax.constant_schedule(learning_rate),
