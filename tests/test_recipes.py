@@ -1,28 +1,16 @@
 """The numbers of the papers' settings stand in recipes.tsv with where they are from."""
 
-import csv
 import inspect
 import json
-from pathlib import Path
 
 import pytest
+from helpers import recipes
 
 from maskjax import config as configs
 from maskjax import systems
 from maskjax.training import optimizers
 
-FILE = Path(__file__).with_name("recipes.tsv")
-COLUMNS = ["system", "setting", "key", "value", "source"]
-
-
-def rows():
-  with FILE.open(newline="") as opened:
-    reader = csv.DictReader(opened, delimiter="\t", quoting=csv.QUOTE_NONE)
-    assert reader.fieldnames == COLUMNS
-    return list(reader)
-
-
-ROWS = rows()
+ROWS = [row for row in recipes.rows() if row["key"] != recipes.PARAMETERS]
 SETTINGS = sorted({(row["system"], row["setting"]) for row in ROWS})
 
 
@@ -48,8 +36,8 @@ def test_the_config_has_the_papers_numbers(system, setting):
   for row in ROWS:
     if (row["system"], row["setting"]) != (system, setting):
       continue
-    found, expected = values.get(row["key"], "nothing"), json.loads(row["value"])
-    found = list(found) if isinstance(found, tuple) else found
+    found = json.loads(json.dumps(values.get(row["key"], "nothing")))
+    expected = json.loads(row["value"])
     is_number = isinstance(found, float) and isinstance(expected, float)
     if found != (pytest.approx(expected, rel=1e-6) if is_number else expected):
       wrong.append(f"{row['key']} is {found}: {row['source']} has {expected}")

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers import recipes
 from helpers.running import ROOT
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
@@ -91,6 +92,15 @@ def test_every_setting_makes_an_objective_and_an_optimizer(file):
     step = Step(KEY, num_steps=made.config.num_steps)
     loss = jax.eval_shape(made.objective.loss, made.variables, made.batch, step)
     assert (loss.sum.shape, loss.sum.dtype) == ((), jnp.float32)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_papers_settings_have_the_papers_number_of_parameters(file):
+  for row in recipes.rows():
+    if row["key"] == recipes.PARAMETERS and row["system"] == Path(file).stem:
+      params = settings(file)[row["setting"]].variables.params
+      found = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+      assert found == pytest.approx(float(row["value"]), rel=0.01), row["source"]
 
 
 @pytest.mark.parametrize("file", FILES)

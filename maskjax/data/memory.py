@@ -2,8 +2,10 @@
 
 import dataclasses
 import gzip
+import importlib.util
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -72,8 +74,6 @@ def digits(*, split: str = "train") -> Arrays:
   Raises:
     UserError: no such split.
   """
-  from sklearn.datasets import load_digits
-
   # The images come in runs by writer and digit, hence a shuffled split. The
   # legacy generator is the one whose stream NumPy promises never to change.
   order = np.random.RandomState(0).permutation(1797)
@@ -81,10 +81,23 @@ def digits(*, split: str = "train") -> Arrays:
   if split not in splits:
     raise UserError(f"digits has no split {split!r}: {did_you_mean(split, splits)}")
   chosen = splits[split]
-  data = load_digits()
-  image = np.round(data.images[chosen] * (255 / 16)).astype(np.uint8)
-  columns = {"image": image[..., None], "label": data.target[chosen]}
+  table = _table_of_digits()[chosen]
+  image = np.round(table[:, :64] * (255 / 16)).astype(np.uint8)
+  columns = {"image": image.reshape(-1, 8, 8, 1), "label": table[:, 64]}
   return _arrays(columns, f"digits(split={split!r})")
+
+
+def _table_of_digits() -> np.ndarray:
+  """Rows `[1797, 65]` of 64 gray levels and a label.
+
+  The file is read where it lies: to import scikit-learn takes two seconds.
+  """
+  package = importlib.util.find_spec("sklearn")
+  if package is None or not package.submodule_search_locations:
+    raise UserError("the digits need scikit-learn: pip install scikit-learn")
+  file = Path(package.submodule_search_locations[0], "datasets/data/digits.csv.gz")
+  with gzip.open(file) as lines:
+    return np.loadtxt(lines, np.int32, delimiter=",")
 
 
 def idx(*, root: str, split: str = "train") -> Arrays:
