@@ -75,7 +75,9 @@ def imagenet_clip():
   config.objective.update(
     name="dbot",
     teacher=recipes.frozen(
-      "configs/image/teacher.py:clip_b16", workdir="runs/clip_b16"
+      "configs/image/teacher.py:clip_b16_projected",
+      workdir="runs/clip_b16_projected",
+      batch_colors=recipes.COLORS,
     ),
     encoder=dict(size="B"),
     masked_patches="token",

@@ -19,12 +19,13 @@ from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax import Array
 
 from maskjax import keys
 from maskjax.errors import UserError, did_you_mean, positive
 from maskjax.losses import Loss, Mean, cosine_error, smooth_l1
-from maskjax.masking import masking_of
+from maskjax.masking import Mask, masking_of
 from maskjax.models import (
   MaskedAutoencoder,
   MaskedEncoder,
@@ -32,13 +33,15 @@ from maskjax.models import (
   decoder_of,
   vit_encoder,
 )
+from maskjax.models.decoder import TokenDecoder
+from maskjax.models.dense import Dense
 from maskjax.objectives import teachers
 from maskjax.objectives.objective import Batch, Step, Variables, valid
 from maskjax.objectives.patches import PatchObjective
 from maskjax.objectives.teachers import Bootstrap, Teacher
 from maskjax.systems.system import System
 from maskjax.targets import normalized_pixels
-from maskjax.tokens import patches_of
+from maskjax.tokens import patches_of, sincos
 
 SYSTEM = System(
   name="dbot",
@@ -58,6 +61,44 @@ SYSTEM = System(
 
 TARGETS = ("block", "features")
 ERRORS = ("smooth_l1", "cosine")
+
+
+class ClassTokenDecoder(TokenDecoder, kw_only=True):
+  """MAE's decoder, but for a prediction of the class token before those of patches.
+
+  Attributes:
+    size: length T of a prediction.
+  """
+
+  size: int
+
+  @nn.compact
+  def __call__(self, encoded: Array, mask: Mask, visible_too: bool = False) -> Array:
+    """Predicts the class token and the masked patches.
+
+    Args:
+      encoded: [B, 1 + V, E] from the encoder.
+      mask: the mask under which it was encoded.
+      visible_too: predict the visible patches as well.
+
+    Returns:
+      float32 [B, 1 + M, T], or [B, 1 + N, T] when `visible_too`, in order of position.
+    """
+    table = jnp.asarray(sincos(self.grid, self.width), self.dtype)
+    x = Dense(self.width, dtype=self.dtype, name="embed")(encoded)
+    of_class, visible = x[:, :1], x[:, 1:] + table[mask.visible_ids]
+    masked = self.mask_tokens() + table[mask.masked_ids]
+    # Attention does not depend on the order of tokens: what is predicted stands last,
+    # and no other is computed by the last block. [B, 1 + V + M, D]
+    x = jnp.concatenate([visible, of_class, masked], axis=1)
+    num_visible, num_masked = visible.shape[1], masked.shape[1]
+    x = self.transform(x, None if visible_too else 1 + num_masked)
+    x = self.predict(x, self.size)
+    if not visible_too:
+      return x
+    of_class = x[:, num_visible : num_visible + 1]
+    patches = mask.restore(x[:, :num_visible], x[:, num_visible + 1 :])
+    return jnp.concatenate([of_class, patches], axis=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,7 +226,7 @@ def dbot(
     ...   teacher={"name": "bootstrap", "stages": 2},
     ...   image_size=8, channels=1, patch_size=2, encoder="Ti",
     ... )
-    >>> system.model.decoder.patch_dim
+    >>> system.model.decoder.size
     192
   """
   positive(beta=beta)
@@ -227,9 +268,13 @@ def dbot(
   model: Any
   if symmetric:
     model = MaskedEncoder(encoder=vit, size=size)
-  else:
-    predicting = decoder_of(vit, decoder, patch_dim=size, class_too=first == 1)
+  elif first:
+    predicting = decoder_of(vit, decoder, kind=ClassTokenDecoder, size=size)
     model = MaskedAutoencoder(encoder=vit, decoder=predicting)
+  else:
+    model = MaskedAutoencoder(
+      encoder=vit, decoder=decoder_of(vit, decoder, patch_dim=size)
+    )
   return DBot(
     model=model,
     patches=patches,
