@@ -42,8 +42,8 @@ SYSTEM = System(
   config="configs/image/croco.py",
   agrees_with="equations in torch",
   differs=(
-    "Views are cropped and jittered alone, as in the released code; the first paper also "
-    "has homographies and rotations, which its authors found of no use.",
+    "Views are cropped and jittered alone, as in the released code; the first paper "
+    "has homographies and rotations besides.",
   ),
 )
 

@@ -50,12 +50,12 @@ SYSTEM = System(
   config="configs/image/dbot.py",
   agrees_with="transformers ViTModel and PyTorch",
   differs=(
-    "A student that begins anew has the bias of its patch embedding drawn anew too; the "
-    "authors' keeps it from the stage before.",
-    "The first teacher of a ViT-L or ViT-H has all of its blocks; the authors' has none "
-    "and gives embedded patches.",
-    "Rectangles of the symmetric student's masks are filled up to the number of masked "
-    "patches; the authors' code may mask a few fewer.",
+    "The bias of the patch embedding is drawn anew with a new student; the authors' "
+    "stays.",
+    "The first teacher of a ViT-L or ViT-H has all of its blocks; the authors' has "
+    "none.",
+    "The symmetric student's masks have one number of patches; the authors' may have "
+    "a few fewer.",
   ),
 )
 

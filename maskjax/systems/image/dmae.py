@@ -40,8 +40,8 @@ SYSTEM = System(
   config="configs/image/dmae.py",
   agrees_with="transformers ViTModel and PyTorch",
   differs=(
-    "The teacher runs no further than its aligned block, as in the paper; the authors' "
-    "code runs it to its predictions, which it does not read.",
+    "The teacher stops at its aligned block, as in the paper; the authors' code runs "
+    "all of it.",
   ),
 )
 

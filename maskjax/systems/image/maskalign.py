@@ -39,10 +39,10 @@ SYSTEM = System(
   config="configs/image/maskalign.py",
   agrees_with="transformers ViTModel and PyTorch",
   differs=(
-    "The error is the smooth L1 of the paper; the authors' code doubles it, which makes "
-    "no difference to AdamW.",
-    "Weights and linear layers are made for the aligned blocks alone; the authors' code "
-    "has them for all of the teacher's.",
+    "The error is the paper's smooth L1; the authors' code doubles it, which AdamW "
+    "does not see.",
+    "Blocks that are not aligned have no weights and heads; the authors' have unused "
+    "ones.",
   ),
 )
 

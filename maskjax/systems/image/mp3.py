@@ -28,7 +28,7 @@ SYSTEM = System(
   config="configs/image/mp3.py",
   agrees_with="equations in torch",
   differs=(
-    "The authors published no code: what the paper leaves open is as in MAE.",
+    "No code was published: what the paper leaves open is as in MAE.",
     "The class token, which the paper's algorithm leaves out for simplicity, is an "
     "option, on in the paper's setting.",
   ),
