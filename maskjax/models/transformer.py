@@ -208,12 +208,15 @@ class Transformer(nn.Module):
     heads: number of attention heads.
     options: see `BlockOptions`.
     attends: see `Block`.
+    drop_paths: probability of each block that an example skips a branch; when None,
+      they rise from 0 to that of the options.
   """
 
   depth: int
   heads: int
   options: BlockOptions = BlockOptions()
   attends: str = "self"
+  drop_paths: tuple[float, ...] | None = None
 
   @nn.compact
   def __call__(
@@ -249,7 +252,10 @@ class Transformer(nn.Module):
       attends=self.attends,
       num_keys=num_keys,
     )
-    rates = jnp.linspace(0.0, options.drop_path, self.depth)
+    if self.drop_paths is None:
+      rates = jnp.linspace(0.0, options.drop_path, self.depth)
+    else:
+      rates = jnp.float32(self.drop_paths)
     # Each block's own, and the same for all.
     own: dict[str, Any] = {k: v for k, v in inputs.items() if isinstance(v, list)}
     shared: dict[str, Any] = {k: v for k, v in inputs.items() if k not in own}
@@ -311,7 +317,12 @@ def remat_of(block: type[nn.Module], remat: str, *, scan: bool = False) -> Any:
 
 
 def blocks_like(
-  network: HasBlocks, depth: int, *, name: str | None = None, **changes: Any
+  network: HasBlocks,
+  depth: int,
+  *,
+  name: str | None = None,
+  drop_paths: tuple[float, ...] | None = None,
+  **changes: Any,
 ) -> Transformer:
   """Further blocks with the options of a network's own.
 
@@ -319,11 +330,18 @@ def blocks_like(
     network: the network, for example an encoder of images or of text.
     depth: number of blocks.
     name: of the module, where it is made in a compact method.
+    drop_paths: see `Transformer`.
     **changes: fields of `BlockOptions` in which the blocks differ. `norm_first` is True
       unless it is among them: it is for blocks that read tokens as they are embedded.
   """
   options = network.options.replace(**{"norm_first": True, **changes})
-  return Transformer(depth=depth, heads=network.heads, options=options, name=name)
+  return Transformer(
+    depth=depth,
+    heads=network.heads,
+    options=options,
+    drop_paths=drop_paths,
+    name=name,
+  )
 
 
 def norm_like(network: HasOptions, **fields: Any) -> nn.LayerNorm:
