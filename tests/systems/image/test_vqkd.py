@@ -155,16 +155,24 @@ def test_gradients_pass_the_lookup_unchanged():
 
 
 def test_the_codebook_begins_as_the_centers_of_vectors():
+  """One that no vector is nearest to stays where it is, like a second of the same."""
   rng = np.random.default_rng(0)
   vectors = rng.normal(size=(40, 3))
   vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
   grouped = np.float32(vectors).reshape(4, 10, 3)
-  ours = jax.jit(codebook.clustered)(grouped, np.arange(4))
-  centers = vectors[:4]
+  first = np.array([0, 1, 2, 3, 0])
+  ours = jax.jit(codebook.clustered)(grouped, first)
+  centers, empty = vectors[first], 0
   for _ in range(10):
     nearest = (vectors @ centers.T).argmax(axis=1)
-    centers = np.stack([vectors[nearest == k].sum(axis=0) for k in range(4)])
-    centers /= np.linalg.norm(centers, axis=-1, keepdims=True)
+    found = [nearest == k for k in range(5)]
+    empty += sum(not mine.any() for mine in found)
+    sums = [
+      vectors[mine].sum(axis=0) if mine.any() else center
+      for mine, center in zip(found, centers, strict=True)
+    ]
+    centers = sums / np.linalg.norm(sums, axis=-1, keepdims=True)
+  assert empty
   assert_close(ours["vectors"], centers)
 
 
