@@ -46,10 +46,11 @@ def imagenet():
     weight_decay=0.04,
     final_weight_decay=0.4,
     scale=(0.3, 1.0),
+    method="bilinear",
   )
-  # The authors mirror no images, and leave the filter to torchvision's default.
-  crop, _, *rest = config.data.train_transforms
-  config.data.train_transforms = (dict(crop, method="bilinear"), *rest)
+  # The authors mirror no images.
+  transforms = config.data.train_transforms
+  config.data.train_transforms = tuple(t for t in transforms if t != "random_flip")
   config.objective.update(
     name="dmt_jepa",
     encoder=dict(size="B"),

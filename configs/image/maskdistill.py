@@ -57,7 +57,7 @@ def imagenet():
     ),
     encoder=dict(size="B"),
     mask=dict(name="blockwise", min_patches=16),
-    mask_ratio=0.398,  # 78 of 196 patches
+    mask_ratio=0.4,  # 78 of 196 patches
     layer_scale=0.1,
     drop_path=0.1,
   )

@@ -252,10 +252,7 @@ class Transformer(nn.Module):
       attends=self.attends,
       num_keys=num_keys,
     )
-    if self.drop_paths is None:
-      rates = jnp.linspace(0.0, options.drop_path, self.depth)
-    else:
-      rates = jnp.float32(self.drop_paths)
+    rates = jnp.linspace(0.0, options.drop_path, self.depth)
     # Each block's own, and the same for all.
     own: dict[str, Any] = {k: v for k, v in inputs.items() if isinstance(v, list)}
     shared: dict[str, Any] = {k: v for k, v in inputs.items() if k not in own}
@@ -264,6 +261,8 @@ class Transformer(nn.Module):
       own["rotary_base"] = [jnp.float32(next(turns)) for _ in range(self.depth)]
     else:
       shared["rotary_base"] = options.rotary_bases[0]
+    if self.drop_paths is not None:
+      rates = jnp.float32(self.drop_paths)
     if not options.scan:
       outputs = []
       for i in range(self.depth):

@@ -123,7 +123,7 @@ def maskdistill(
     patch_size: side, or (height, width), in pixels.
     encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
     mask: name of a sampler of `maskjax.masking`, or an import path.
-    mask_ratio: share of the patches that is masked.
+    mask_ratio: share of the patches that is masked, rounded down.
     beta: difference at which the error turns from squared to absolute.
     last_norm: take the teacher's features after its last normalization; False takes
       those before it.
@@ -140,7 +140,7 @@ def maskdistill(
     ...   teacher="ema", image_size=8, channels=1, patch_size=2, encoder="Ti"
     ... )
     >>> system.masking.num_masked, system.model.size
-    (7, 192)
+    (6, 192)
   """
   positive(beta=beta)
   patches = patches_of(image_size, patch_size, channels=channels)
@@ -161,7 +161,7 @@ def maskdistill(
   return MaskDistill(
     model=MaskedEncoder(encoder=vit, size=size),
     patches=patches,
-    masking=masking_of(patches.grid, mask, mask_ratio),
+    masking=masking_of(patches.grid, mask, mask_ratio, rounding="down"),
     teacher=built,
     error=functools.partial(smooth_l1, beta=beta),
     last_norm=last_norm,

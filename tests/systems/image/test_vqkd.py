@@ -1,6 +1,8 @@
 """VQ-KD: lookup, straight-through gradients, codes that follow their vectors."""
 
+import ast
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,9 @@ import numpy as np
 import pytest
 from helpers.arrays import assert_close, shaken
 from helpers.image.codes import KEY, MAE, VQKD, make_batch, train
+from helpers.running import ROOT
 
+from maskjax import config as configs
 from maskjax.errors import UserError
 from maskjax.losses import cosine_error
 from maskjax.objectives import Step, Variables
@@ -213,6 +217,21 @@ def test_the_teacher_decides_what_is_predicted():
   assert objective.model.size == 12
   assert objective.pretrained == {"teacher": "runs/wide"}
   assert vqkd(**{**VQKD, "teacher": "ema"}).model.size == 8
+
+
+@pytest.mark.parametrize(
+  "name, part", [("vqkd", "teacher"), ("beit_v2", "tokenizer"), ("cae", "tokenizer")]
+)
+def test_the_commands_of_a_config_make_what_its_settings_begin_with(name, part):
+  """In order: the convert of a teacher, the tokenizer, and what learns from it."""
+  file = f"configs/image/{name}.py"
+  text = ast.get_docstring(ast.parse((ROOT / file).read_text())).replace("\\\n", " ")
+  commands = re.findall(r"--config (\S+)\s+--workdir (\S+)", text)
+  for setting in configs.settings(file):
+    spec = configs.load(f"{file}:{setting}").objective[part]
+    order = [made for made, _ in commands].index(f"{file}:{setting}")
+    (maker,) = {c for c, workdir in commands[:order] if workdir == spec.workdir}
+    assert spec.objective == configs.load(maker).objective
 
 
 @pytest.mark.parametrize(
