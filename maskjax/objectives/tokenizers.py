@@ -16,6 +16,7 @@ from maskjax.errors import UserError
 from maskjax.losses import Mean, cross_entropy
 from maskjax.objectives.abilities import RANDOM, abilities_of
 from maskjax.objectives.objective import Batch, Variables
+from maskjax.objectives.recolor import Colors, Recolor, recolor
 from maskjax.tokens import Patches
 
 __all__ = ["frozen"]
@@ -51,10 +52,12 @@ class Frozen:
     objective: has codes, see `maskjax.objectives.abilities.HasCodes`, which depend on
       its parameters and on the entry `codebook` of its `extra`.
     workdir: see `frozen`.
+    recolor: gives it images as it was trained with.
   """
 
   objective: Any
   workdir: str
+  recolor: Recolor
 
   @property
   def pretrained(self) -> Mapping[str, str]:
@@ -73,12 +76,13 @@ class Frozen:
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Fresh variables, which those of `workdir` replace."""
-    params, extra = self.objective.init(keys.named(key, "tokenizer"), batch)
+    named = keys.named(key, "tokenizer")
+    params, extra = self.objective.init(named, self.recolor(batch))
     return Variables(params, {"codebook": extra["codebook"]})
 
   def codes(self, state: Variables, batch: Batch) -> Array:
     """See `Tokenizer`."""
-    return jax.lax.stop_gradient(self.objective.codes(state, batch))
+    return jax.lax.stop_gradient(self.objective.codes(state, self.recolor(batch)))
 
 
 def build(spec: str | Mapping[str, Any], patches: Patches) -> Tokenizer:
@@ -103,7 +107,13 @@ def build(spec: str | Mapping[str, Any], patches: Patches) -> Tokenizer:
   return tokenizer
 
 
-def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
+def frozen(
+  *,
+  objective: Mapping[str, Any],
+  workdir: str = "",
+  colors: Colors | None = None,
+  batch_colors: Colors | None = None,
+) -> Frozen:
   """Makes a tokenizer that does not learn.
 
   Args:
@@ -111,9 +121,11 @@ def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
       it is given the examples of the system.
     workdir: of its run; a run without one does not start. "random" leaves its
       variables as they are made.
+    colors: see `maskjax.objectives.teachers.frozen`.
+    batch_colors: likewise.
 
   Raises:
-    UserError: the objective gives no codes.
+    UserError: the objective gives no codes, or colors that do not fit.
   """
   from maskjax import objectives
 
@@ -123,7 +135,9 @@ def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
       f"tokenizer.objective.name={objective['name']!r} gives no codes: expected one "
       "that does, like 'vqkd'"
     )
-  return Frozen(objective=tokenizer, workdir=workdir)
+  return Frozen(
+    objective=tokenizer, workdir=workdir, recolor=recolor(colors, batch_colors)
+  )
 
 
 def code_cross_entropy(logits: Array, codes: Array) -> Array:
