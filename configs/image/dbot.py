@@ -7,8 +7,12 @@ small: 60,000 real images of 28x28 pixels, see maskjax/recipes; two stages,
 imagenet: the paper's ViT-B/16, two stages of 800 epochs.
   maskjax train --config configs/image/dbot.py:imagenet --workdir runs/dbot
 
-imagenet_clip: the paper's ViT-B/16 for 1600 epochs with CLIP's ViT-B/16 as teacher, see
-  configs/image/teacher.py; the student is symmetric, as in BEiT.
+imagenet_clip: the paper's ViT-B/16 for 1600 epochs with CLIP's ViT-B/16 as teacher,
+  whose weights stand in CLIP_DIR, a CLIPModel in the Hugging Face layout; the student
+  is symmetric, as in BEiT.
+  maskjax convert --from_hf CLIP_DIR \
+    --config configs/image/teacher.py:clip_b16_projected \
+    --workdir runs/clip_b16_projected
   maskjax train --config configs/image/dbot.py:imagenet_clip --workdir runs/dbot_clip
 """
 
@@ -19,7 +23,7 @@ def small():
   config = recipes.small_image(
     num_steps=1900,
     warmup_steps=120,
-    cycles=2,  # as many as stages,
+    cycles=2,  # as many as stages
   )
   config.objective.update(
     name="dbot",

@@ -5,7 +5,7 @@ small: 60,000 real images of 28x28 pixels, see maskjax/recipes; the teacher is a
   maskjax train --config configs/image/dmae.py --workdir runs/dmae
 
 imagenet: the paper's ViT-B/16 for 100 epochs; the teacher is MAE's ViT-L/16 that
-  predicts pixels as they are, trained by the first command or imported as it by
+  predicts pixels as they are, trained by the first command or imported by
   `maskjax convert`.
   maskjax train --config configs/image/dmae.py:teacher --workdir runs/mae_pixels
   maskjax train --config configs/image/dmae.py:imagenet --workdir runs/dmae
