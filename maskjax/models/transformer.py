@@ -208,12 +208,15 @@ class Transformer(nn.Module):
     heads: number of attention heads.
     options: see `BlockOptions`.
     attends: see `Block`.
+    drop_paths: probability of each block that an example skips a branch; when None,
+      they rise from 0 to that of the options.
   """
 
   depth: int
   heads: int
   options: BlockOptions = BlockOptions()
   attends: str = "self"
+  drop_paths: tuple[float, ...] | None = None
 
   @nn.compact
   def __call__(
@@ -258,6 +261,8 @@ class Transformer(nn.Module):
       own["rotary_base"] = [jnp.float32(next(turns)) for _ in range(self.depth)]
     else:
       shared["rotary_base"] = options.rotary_bases[0]
+    if self.drop_paths is not None:
+      rates = jnp.float32(self.drop_paths)
     if not options.scan:
       outputs = []
       for i in range(self.depth):
@@ -311,7 +316,12 @@ def remat_of(block: type[nn.Module], remat: str, *, scan: bool = False) -> Any:
 
 
 def blocks_like(
-  network: HasBlocks, depth: int, *, name: str | None = None, **changes: Any
+  network: HasBlocks,
+  depth: int,
+  *,
+  name: str | None = None,
+  drop_paths: tuple[float, ...] | None = None,
+  **changes: Any,
 ) -> Transformer:
   """Further blocks with the options of a network's own.
 
@@ -319,11 +329,18 @@ def blocks_like(
     network: the network, for example an encoder of images or of text.
     depth: number of blocks.
     name: of the module, where it is made in a compact method.
+    drop_paths: see `Transformer`.
     **changes: fields of `BlockOptions` in which the blocks differ. `norm_first` is True
       unless it is among them: it is for blocks that read tokens as they are embedded.
   """
   options = network.options.replace(**{"norm_first": True, **changes})
-  return Transformer(depth=depth, heads=network.heads, options=options, name=name)
+  return Transformer(
+    depth=depth,
+    heads=network.heads,
+    options=options,
+    drop_paths=drop_paths,
+    name=name,
+  )
 
 
 def norm_like(network: HasOptions, **fields: Any) -> nn.LayerNorm:

@@ -10,8 +10,10 @@ from ml_collections import ConfigDict
 
 from maskjax import config as configs
 
-# Means and stds of red, green and blue: of ImageNet, and those of CLIP's inputs.
+# Means and stds of red, green and blue: of ImageNet, of networks that see pixels from
+# -1 to 1, and of CLIP's inputs.
 COLORS = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+SIGNED_COLORS = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # from -1 to 1
 CLIP_COLORS = dict(
   mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
 )
@@ -43,6 +45,7 @@ def imagenet(
   scale: Sequence[float] = (0.2, 1.0),
   size: int = 224,
   colors: Mapping[str, Sequence[float]] = COLORS,
+  method: str = "bicubic",
 ) -> ConfigDict:
   """ImageNet-1k through TFDS: square crops, mirrored half of the time.
 
@@ -50,12 +53,14 @@ def imagenet(
     scale: least and largest share of an image that a crop takes.
     size: side of the crops in pixels; whole images are shrunk to 8/7 of it.
     colors: `mean` and `std` of each channel, to normalize by.
+    method: how crops are resized, see `maskjax.data.transforms.random_resized_crop`.
   """
   config = configs.defaults()
   config.data.train = dict(name="tfds", dataset="imagenet2012", split="train")
   config.data.test = dict(name="tfds", dataset="imagenet2012", split="validation")
+  crop = dict(name="random_resized_crop", size=size, scale=tuple(scale))
   config.data.train_transforms = (
-    dict(name="random_resized_crop", size=size, scale=tuple(scale)),
+    crop if method == "bicubic" else {**crop, "method": method},
     "random_flip",
     "to_float",
     dict(name="normalize", **colors),
@@ -142,6 +147,7 @@ def imagenet_vit(
   patch_size: int | None = 16,
   scale: Sequence[float] = (0.2, 1.0),
   colors: Mapping[str, Sequence[float]] = COLORS,
+  method: str = "bicubic",
   **optimizer: Any,
 ) -> ConfigDict:
   """A paper's pretraining of a ViT on ImageNet-1k, 224x224 pixels, in bfloat16.
@@ -158,6 +164,7 @@ def imagenet_vit(
     patch_size: height and width of the patches in pixels.
     scale: least and largest share of an image that a training crop takes.
     colors: see `imagenet`.
+    method: see `imagenet`.
     **optimizer: further keywords of AdamW.
 
   Returns:
@@ -171,7 +178,7 @@ def imagenet_vit(
     >>> config.num_steps, config.optimizer.learning_rate
     (249600, 0.0024)
   """
-  config = imagenet(scale=scale, colors=colors)
+  config = imagenet(scale=scale, colors=colors, method=method)
   config.batch_size = batch_size
   steps = epoch(config)
   config.num_steps = epochs * steps
@@ -197,14 +204,30 @@ def imagenet_vit(
   return config
 
 
-def frozen(config: str, *, workdir: str) -> dict[str, Any]:
+def frozen(
+  config: str,
+  *,
+  workdir: str,
+  batch_colors: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
   """A teacher or tokenizer that was trained before, and trains no more.
 
   Args:
     config: `FILE:NAME` of the setting that it was trained by.
-    workdir: of its run.
+    workdir: of its run, or "random", see `maskjax.objectives.teachers.frozen`.
+    batch_colors: `mean` and `std` that the student's images are normalized by; to be
+      given where the setting normalizes by others, which the teacher then sees.
 
   Returns:
     What an objective takes as `teacher` or `tokenizer`.
   """
-  return dict(name="frozen", objective=configs.load(config).objective, workdir=workdir)
+  loaded = configs.load(config)
+  found = dict(name="frozen", objective=loaded.objective, workdir=workdir)
+  if batch_colors is None:
+    return found
+  (colors,) = (
+    dict(mean=transform["mean"], std=transform["std"])
+    for transform in loaded.data.test_transforms
+    if not isinstance(transform, str) and transform["name"] == "normalize"
+  )
+  return {**found, "colors": colors, "batch_colors": dict(batch_colors)}
