@@ -51,6 +51,16 @@ def variables():
   return Variables(shaken(params), {**extra, "teacher": shaken(params, seed=1)})
 
 
+def predicting_errors(params):
+  """Of a network those parameters that MAE's would have, to predict the errors."""
+  decoder = params["decoder"]
+  shared = {name: decoder[name] for name in ("embed", "mask_token")}
+  return {
+    "encoder": params["encoder"],
+    "decoder": {**shared, **decoder["predictor"]},
+  }
+
+
 @functools.cache
 def compiled():
   objective, plain = make(), mae(**SMALL, norm_pix_loss=False)
@@ -71,6 +81,8 @@ def compiled():
       return objective.loss(Variables(params, extra), batch, step)
 
     def reconstruction(params):
+      decoder = {k: v for k, v in params["decoder"].items() if k != "predictor"}
+      params = {"encoder": params["encoder"], "decoder": decoder}
       return plain.loss_of_mask(Variables(params), batch, mask)
 
     return {
@@ -80,8 +92,9 @@ def compiled():
       "mask": mask,
       "mined": objective.mined_mask(variables, batch, step),
       "scores": scores,
-      "predicted": objective.model.apply(
-        {"params": params}, objective.patches(batch), mask, method="with_difficulty"
+      "predicted": objective.apply(Variables(params), objective.patches(batch), mask),
+      "as_mae": plain.apply(
+        Variables(predicting_errors(params)), plain.patches(batch), mask
       ),
       "evaluated": objective.evaluate(variables, batch, step),
     }
@@ -165,20 +178,30 @@ def test_the_teacher_sees_all_and_the_student_does_not():
   assert (abs(after["scores"][0] - out["scores"][0]) > 0).all()
 
 
-def test_the_predicted_order_leaves_the_decoder_alone():
+def test_errors_are_predicted_by_a_decoder_that_shares_its_tokens():
+  """Its blocks are its own, and the mean of its outputs is the error of a patch."""
+  out = run()
+  assert out["as_mae"].shape == (4, NUM_MASKED, 4)
+  assert_close(out["predicted"][1], out["as_mae"].mean(axis=-1), 1e-5)
+
+
+def test_the_predicted_order_leaves_the_decoders_blocks_alone():
   out = run()
   ours, theirs = out["gradient"], out["reconstruction"]
-  assert_close(ours["decoder"], theirs["decoder"], 1e-5)
-  size = jax.tree.map(lambda leaf: abs(leaf).max(), ours["predictor"])
+  for name in ("transformer", "norm", "head"):
+    assert_close(ours["decoder"][name], theirs["decoder"][name], 1e-5)
+  size = jax.tree.map(lambda leaf: abs(leaf).max(), ours["decoder"]["predictor"])
   assert size["head"]["kernel"] > 1e-3
-  # But it teaches the encoder too.
-  change = ours["encoder"]["embed"]["kernel"] - theirs["encoder"]["embed"]["kernel"]
-  assert abs(change).max() > 1e-4
+  # But it teaches the encoder too, and what both decoders share.
+  for network in ("encoder", "decoder"):
+    both = (tree[network]["embed"]["kernel"] for tree in (ours, theirs))
+    assert abs(np.subtract(*both)).max() > 1e-4
 
 
 def test_held_out_it_is_mae():
   params, _ = variables()
-  params = {name: params[name] for name in ("encoder", "decoder")}
+  decoder = {k: v for k, v in params["decoder"].items() if k != "predictor"}
+  params = {"encoder": params["encoder"], "decoder": decoder}
   loss = jax.jit(mae(**SMALL, norm_pix_loss=False).loss)
   theirs = loss(Variables(params), BATCH, Step(KEY))
   np.testing.assert_allclose(run()["evaluated"].value(), theirs.value(), rtol=1e-6)
