@@ -38,6 +38,12 @@ SYSTEM = System(
   paper="arXiv:2303.05251",
   config="configs/image/localmim.py",
   agrees_with="transformers ViTMAEForPreTraining with layers of torch",
+  differs=(
+    "Of the authors' encoders the ViT alone; the bias of the histograms' filters, which "
+    "their ViT-L has, is left out.",
+    "The error of each image counts alike, however much of its larger regions is "
+    "masked, which is the same of all.",
+  ),
 )
 
 
