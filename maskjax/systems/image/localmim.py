@@ -39,10 +39,8 @@ SYSTEM = System(
   config="configs/image/localmim.py",
   agrees_with="transformers ViTMAEForPreTraining with layers of torch",
   differs=(
-    "Of the authors' encoders the ViT alone; the bias of the histograms' filters, which "
-    "their ViT-L has, is left out.",
-    "The error of each image counts alike, however much of its larger regions is "
-    "masked, which is the same of all.",
+    "Of the authors' encoders the ViT alone.",
+    "Histograms without the bias that the filters of the authors' ViT-L have.",
   ),
 )
 

@@ -4,8 +4,8 @@ Masks frequencies of the image instead of patches: all above a radius of the shi
 spectrum, or all below it, drawn at random for each image. What is left is an image
 again, cut off at black and white, which the encoder, a ViT or a CNN, sees without any
 mask token; a linear layer predicts the whole image, and the loss is the distance of its
-spectrum from the true one at the masked frequencies (https://arxiv.org/abs/2206.07706). Config:
-`configs/image/mfm.py`.
+spectrum from the true one at the masked frequencies
+(https://arxiv.org/abs/2206.07706). Config: `configs/image/mfm.py`.
 """
 
 import dataclasses
