@@ -25,7 +25,6 @@ SYSTEM = System(
   agrees_with="transformers ViTMAEForPreTraining",
   differs=(
     "Computation in bfloat16; the authors' is in float16, with a scaled loss.",
-    "The last block of the decoder computes the masked patches alone.",
   ),
 )
 
