@@ -45,7 +45,7 @@ def small():
 def imagenet():
   config = recipes.imagenet(scale=(0.67, 1.0))
   config.batch_size = 4096
-  epoch = -(-1281167 // config.get_ref("batch_size"))  # the last batch is filled up
+  epoch = recipes.epoch(config, filled_up=True)
   config.num_steps = 1600 * epoch
   config.objective = dict(
     name="spark",

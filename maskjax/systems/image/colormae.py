@@ -23,7 +23,6 @@ SYSTEM = System(
   differs=(
     "The noise of each mask is drawn from the example's key; the authors crop and "
     "mirror windows of noise images that they made before training.",
-    "An epoch has 312 steps; the authors' has 313, the last one filled up.",
   ),
 )
 
