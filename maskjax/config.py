@@ -28,6 +28,9 @@ FREE_KEYS = (
   "wandb_project",
 )
 
+# Keys that configs of older runs do not have, and what they meant by that.
+OLDER = {"initialization": "xavier"}
+
 
 def defaults() -> ConfigDict:
   """The keys that every config has beside its own, with their usual values."""
@@ -294,6 +297,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     Texts like `optimizer.learning_rate: 0.1, now 0.2`.
   """
   old, new = flat(old), flat(new)
+  for one, other in ((old, new), (new, old)):
+    for key, value in other.items():
+      if OLDER.get(key.rpartition(".")[2]) == value:
+        one.setdefault(key, value)
   return [
     f"{key}: {old.get(key)!r}, now {new.get(key)!r}"
     for key in sorted({**old, **new})

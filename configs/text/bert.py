@@ -65,6 +65,7 @@ def modernbert():
     attention_dropout=0.0,
   )
   config.objective.encoder = dict(kind="modernbert", width=768, depth=22, heads=12)
+  config.objective.initialization = "modernbert"
   del config.objective.scan  # its first block differs
   config.optimizer.update(
     learning_rate=8e-4, warmup_steps=650, b2=0.98, weight_decay=1e-5, clip_norm=0.0

@@ -1,5 +1,6 @@
 """Attention: one function for every model."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from jax.typing import DTypeLike
 from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout
 from maskjax.models.heads import DenseFromHeads, DenseToHeads
+from maskjax.models.initialization import LayerInit
 from maskjax.models.relative import Relative, disentangled
 from maskjax.models.rotary import BASE, rotate
 from maskjax.normalization import unit
@@ -178,6 +180,8 @@ class Attention(nn.Module):
       3.2).
     dropout: share of the weights that is dropped at random, where there is a `dropout`
       generator.
+    drawn: how the layers `query`, `key`, `value` and `out` are, at first; those that
+      are left out by Xavier's distribution.
     dtype: type of the computation.
   """
 
@@ -186,6 +190,7 @@ class Attention(nn.Module):
   key_bias: bool = True
   cosine: bool = False
   dropout: float = 0.0
+  drawn: Mapping[str, LayerInit] = dataclasses.field(default_factory=dict)
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -238,7 +243,13 @@ class Attention(nn.Module):
     width = queries.shape[-1]
 
     layers = {
-      name: Dense(width, use_bias=self._has_bias(name), dtype=self.dtype, name=name)
+      name: Dense(
+        width,
+        use_bias=self._has_bias(name),
+        **self._drawn(name)._asdict(),
+        dtype=self.dtype,
+        name=name,
+      )
       for name in ("query", "key", "value")
     }
 
@@ -275,7 +286,17 @@ class Attention(nn.Module):
     y = weighted_sum(dropout(self, weights, self.dropout), project(values, "value"))
     # [B, heads, N, D / heads] -> [B, N, D]
     y = y.swapaxes(1, 2).reshape(queries.shape)
-    return Dense(width, use_bias=self.use_bias, dtype=self.dtype, name="out")(y)
+    out = Dense(
+      width,
+      use_bias=self.use_bias,
+      **self._drawn("out")._asdict(),
+      dtype=self.dtype,
+      name="out",
+    )
+    return out(y)
+
+  def _drawn(self, name: str) -> LayerInit:
+    return self.drawn.get(name, LayerInit())
 
   def _has_bias(self, name: str) -> bool:
     return self.use_bias and (self.key_bias or name != "key")
@@ -293,6 +314,7 @@ class Attention(nn.Module):
         heads=self.heads // group,
         use_bias=self._has_bias(name),
         tokens_last=last,
+        drawn=self._drawn(name),
         dtype=self.dtype,
         name=name,
       )(tokens)
@@ -304,6 +326,10 @@ class Attention(nn.Module):
     else:
       y = attend_by_groups(query, key, value, group)
     out = DenseFromHeads(
-      use_bias=self.use_bias, tokens_last=last, dtype=self.dtype, name="out"
+      use_bias=self.use_bias,
+      tokens_last=last,
+      drawn=self._drawn("out"),
+      dtype=self.dtype,
+      name="out",
     )
     return out(y)

@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from maskjax.errors import UserError, did_you_mean
 from maskjax.models.checks import check_dtype
 from maskjax.models.gelu import ACTIVATIONS
+from maskjax.models.initialization import SCHEMES, Initialization
 from maskjax.models.rotary import BASE
 
 # What the backward pass of a block finds in memory; it computes the rest again. The
@@ -50,6 +51,8 @@ class BlockOptions:
       the first on.
     drop_path: probability that an example skips a branch of the last block, where there
       is a `drop_path` generator; those of earlier blocks rise from 0 to it.
+    initialization: how parameters are drawn at first, a name in
+      `maskjax.models.initialization.SCHEMES`.
     scan: compile one block and loop over it: parameters are stacked under `blocks`
       instead of standing under `block_0`, `block_1`, ...
     remat: which activations of each block the backward pass computes again: `none`;
@@ -81,6 +84,7 @@ class BlockOptions:
   layer_scale: float | None = None
   rotary_bases: tuple[float, ...] = (BASE,)
   drop_path: float = 0.0
+  initialization: str = "xavier"
   scan: bool = False
   remat: str = "none"
   dtype: DTypeLike = jnp.float32
@@ -97,12 +101,25 @@ class BlockOptions:
     if self.activation not in ACTIVATIONS:
       hint = did_you_mean(str(self.activation), ACTIVATIONS)
       raise UserError(f"activation={self.activation!r}: {hint}")
+    if self.initialization not in SCHEMES:
+      hint = did_you_mean(str(self.initialization), SCHEMES)
+      raise UserError(f"initialization={self.initialization!r}: {hint}")
     if not self.rotary_bases:
       raise UserError("rotary_bases=(): expected at least one base")
     if self.scan and not self.norm_first:
       raise UserError(
         "scan=True: expected norm_first=True, so that all blocks are alike"
       )
+
+  @property
+  def drawn(self) -> Initialization:
+    """How parameters are, at first."""
+    return SCHEMES[self.initialization]
+
+  @property
+  def further(self) -> "BlockOptions":
+    """The options of blocks that are added to these."""
+    return self.replace(initialization=self.drawn.further or self.initialization)
 
   def replace(self, **changes: Any) -> "BlockOptions":
     """These options with some changed.

@@ -11,9 +11,8 @@ from jax.typing import DTypeLike
 from maskjax.masking import Mask
 from maskjax.models.block_options import BlockOptions
 from maskjax.models.checks import check_shape
-from maskjax.models.dense import Dense
 from maskjax.models.rotary import pad_first
-from maskjax.models.transformer import Transformer, norm_like
+from maskjax.models.transformer import Transformer, dense_like, norm_like
 from maskjax.models.vit import VisionEncoder
 from maskjax.tokens import grid_positions, sincos
 
@@ -47,7 +46,7 @@ class TokenDecoder(nn.Module):
 
   def mask_tokens(self, count: int = 1) -> Array:
     """Learned tokens, [1, count, D]."""
-    init = nn.initializers.normal(0.02)
+    init = self.options.drawn.mask_token
     return self.param("mask_token", init, (1, count, self.width)).astype(self.dtype)
 
   def transform(
@@ -81,7 +80,9 @@ class TokenDecoder(nn.Module):
 
   def predict(self, x: Array, size: int) -> Array:
     """A linear layer: [B, M, D] to float32 [B, M, size]."""
-    return Dense(size, dtype=self.dtype, name="head")(x).astype(jnp.float32)
+    return cast(Array, dense_like(self, size, "head", name="head")(x)).astype(
+      jnp.float32
+    )
 
 
 class Decoder(TokenDecoder, kw_only=True):
@@ -116,7 +117,7 @@ class Decoder(TokenDecoder, kw_only=True):
       table = jnp.asarray(sincos(self.grid, self.width), self.dtype)
     else:
       table = jnp.zeros((mask.masked.shape[1], self.width), self.dtype)
-    embed = Dense(self.width, dtype=self.dtype, name="embed")
+    embed = dense_like(self, self.width, name="embed")
     x = embed(encoded)
     # Attention does not depend on the order of tokens: the masked ones stand last, and
     # no token need be put back in order. [B, 1 + V + M, D]

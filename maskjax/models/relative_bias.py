@@ -7,6 +7,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
+from maskjax.models.initialization import ZEROS
 from maskjax.tokens import grid_positions
 
 
@@ -20,11 +21,13 @@ class RelativeBias(nn.Module):
     heads: number of heads H.
     class_token: whether a token without a position stands first; it has biases of its
       own: to all positions, from them, and to itself.
+    init_table: draws the biases at first.
   """
 
   grid: tuple[int, ...]
   heads: int
   class_token: bool = True
+  init_table: nn.initializers.Initializer = ZEROS
 
   @nn.compact
   def __call__(self) -> Array:
@@ -35,7 +38,7 @@ class RelativeBias(nn.Module):
       ids = np.pad(ids, ((1, 0), (1, 0)))
       ids[0, :], ids[:, 0], ids[0, 0] = count, count + 1, count + 2
       count += 3
-    table = self.param("table", nn.initializers.zeros_init(), (count, self.heads))
+    table = self.param("table", self.init_table, (count, self.heads))
     return table[ids].transpose(2, 0, 1)
 
 

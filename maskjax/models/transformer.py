@@ -16,6 +16,7 @@ from maskjax.models.block_options import REMAT, BlockOptions
 from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout, stochastic_depth
 from maskjax.models.gelu import ACTIVATIONS
+from maskjax.models.initialization import LayerInit
 from maskjax.models.relative import Relative
 from maskjax.models.rotary import BASE
 from maskjax.sharding import constrain_batch
@@ -50,6 +51,8 @@ class Mlp(nn.Module):
     gated: multiply the activation by a third layer's output
       (https://arxiv.org/abs/2002.05202).
     use_bias: give the layers biases.
+    drawn: how the layers are, at first.
+    end_drawn: how the last of them is; as the others when None.
     dtype: type of the computation.
   """
 
@@ -57,6 +60,8 @@ class Mlp(nn.Module):
   activation: str = "gelu"
   gated: bool = False
   use_bias: bool = True
+  drawn: LayerInit = LayerInit()
+  end_drawn: LayerInit | None = None
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -65,13 +70,19 @@ class Mlp(nn.Module):
     width = x.shape[-1]
     hidden = round(width * self.ratio)
 
-    def dense(features: int, name: str) -> Dense:
-      return Dense(features, use_bias=self.use_bias, dtype=self.dtype, name=name)
+    def dense(features: int, name: str, drawn: LayerInit | None = None) -> Dense:
+      return Dense(
+        features,
+        use_bias=self.use_bias,
+        **(drawn or self.drawn)._asdict(),
+        dtype=self.dtype,
+        name=name,
+      )
 
     y = ACTIVATIONS[self.activation](dense(hidden, "up")(x))
     if self.gated:
       y = y * dense(hidden, "gate")(x)
-    return dense(width, "down")(y)
+    return dense(width, "down", self.end_drawn)(y)
 
 
 class Block(nn.Module):
@@ -83,6 +94,7 @@ class Block(nn.Module):
       `drop_path`, `scan` and `remat`, which are of a stack, are not read.
     attends: to what: `self`; `context`, to other tokens in place of these; or `both`,
       first to these and then to the others.
+    depth: of how many blocks it is one, for `initialization`.
     num_queries: compute only this many of the last tokens; all when None.
     num_keys: attend only to this many of the first tokens; to all when None.
   """
@@ -90,6 +102,7 @@ class Block(nn.Module):
   heads: int
   options: BlockOptions = BlockOptions()
   attends: str = "self"
+  depth: int = 1
   num_queries: int | None = None
   num_keys: int | None = None
 
@@ -99,6 +112,7 @@ class Block(nn.Module):
     x: Array,
     drop_path: Array | float = 0.0,
     *,
+    number: Array | int = 1,
     context: Array | None = None,
     bias: Array | None = None,
     positions: Array | None = None,
@@ -112,6 +126,7 @@ class Block(nn.Module):
       x: [B, N, D].
       drop_path: probability that an example skips a branch, where there is a
         `drop_path` generator.
+      number: of the block, from 1, for `initialization`.
       context: [B, K, E], for `attends` other than `self`.
       bias: of the attention to `x`, see `maskjax.models.attention.attend`.
       positions: of `x`, for rotary positions: [B, N, A] or [N, A].
@@ -124,6 +139,7 @@ class Block(nn.Module):
     """
     options, x = self.options, constrain_batch(x)
     norm = functools.partial(norm_like, self)
+    drawn = options.drawn
 
     def before(name: str, tokens: Array) -> Array:
       return tokens if options.norm_last else norm(name=f"{name}_norm")(tokens)
@@ -134,6 +150,7 @@ class Block(nn.Module):
         use_bias=options.use_bias,
         key_bias=options.key_bias,
         dropout=options.attention_dropout,
+        drawn=drawn.attention(number, self.depth, to_others=name != "attention"),
         dtype=options.dtype,
         name=name,
       )
@@ -182,6 +199,8 @@ class Block(nn.Module):
       activation=options.activation,
       gated=options.gated,
       use_bias=options.use_bias,
+      drawn=drawn.inner,
+      end_drawn=drawn.end(number, self.depth),
       dtype=options.dtype,
       name="mlp",
     )
@@ -208,12 +227,14 @@ class Transformer(nn.Module):
     heads: number of attention heads.
     options: see `BlockOptions`.
     attends: see `Block`.
+    before: how many blocks of another stack stand before these, for `initialization`.
   """
 
   depth: int
   heads: int
   options: BlockOptions = BlockOptions()
   attends: str = "self"
+  before: int = 0
 
   @nn.compact
   def __call__(
@@ -247,6 +268,7 @@ class Transformer(nn.Module):
       remat_of(Block, options.remat, scan=options.scan),
       heads=self.heads,
       attends=self.attends,
+      depth=self.before + self.depth,
       num_keys=num_keys,
     )
     rates = jnp.linspace(0.0, options.drop_path, self.depth)
@@ -268,15 +290,16 @@ class Transformer(nn.Module):
           num_queries=num_queries if i == self.depth - 1 else None,
           name=f"block_{i}",
         )
-        x = layer(x, rates[i], **shared, **{k: v[i] for k, v in own.items()})
+        of_block = {k: v[i] for k, v in own.items()}
+        x = layer(x, rates[i], number=self.before + i + 1, **shared, **of_block)
         outputs.append(x)
       return outputs
 
     def body(layer: Any, tokens: Array, given: Any) -> tuple[Array, Array]:
-      rate, changes, of_block = given
+      rate, number, changes, of_block = given
       if change is not None:
         tokens = jnp.where(changes, change.apply(tokens), tokens)
-      tokens = layer(tokens, rate, **shared, **of_block)
+      tokens = layer(tokens, rate, number=number, **shared, **of_block)
       return tokens, tokens
 
     layers = nn.scan(
@@ -287,7 +310,9 @@ class Transformer(nn.Module):
     )
     own = {name: jnp.stack(arrays) for name, arrays in own.items()}
     changes = None if change is None else jnp.arange(self.depth) == change.layer
-    x, after = layers(block(options=options, name="blocks"), x, (rates, changes, own))
+    numbers = self.before + 1 + jnp.arange(self.depth)
+    given = (rates, numbers, changes, own)
+    x, after = layers(block(options=options, name="blocks"), x, given)
     return [
       *(after[i] for i in range(self.depth - 1)),
       x if num_queries is None else x[:, -num_queries:],
@@ -311,19 +336,44 @@ def remat_of(block: type[nn.Module], remat: str, *, scan: bool = False) -> Any:
 
 
 def blocks_like(
-  network: HasBlocks, depth: int, *, name: str | None = None, **changes: Any
+  network: HasBlocks,
+  depth: int,
+  *,
+  before: int = 0,
+  name: str | None = None,
+  **changes: Any,
 ) -> Transformer:
   """Further blocks with the options of a network's own.
 
   Args:
     network: the network, for example an encoder of images or of text.
     depth: number of blocks.
+    before: see `Transformer`.
     name: of the module, where it is made in a compact method.
     **changes: fields of `BlockOptions` in which the blocks differ. `norm_first` is True
       unless it is among them: it is for blocks that read tokens as they are embedded.
   """
-  options = network.options.replace(**{"norm_first": True, **changes})
-  return Transformer(depth=depth, heads=network.heads, options=options, name=name)
+  options = network.options.further.replace(**{"norm_first": True, **changes})
+  return Transformer(
+    depth=depth, heads=network.heads, options=options, before=before, name=name
+  )
+
+
+def dense_like(
+  network: HasOptions, features: int, role: str = "inner", **fields: Any
+) -> Dense:
+  """A dense layer with the options of a network's blocks.
+
+  Args:
+    network: the network.
+    features: number of outputs.
+    role: `inner`, or `head` for the last one, which predicts; or `patches`, for their
+      embedding: see `maskjax.models.initialization.Initialization`.
+    **fields: further fields of the layer, for example `name`.
+  """
+  options = network.options
+  drawn = options.drawn.layer(role)._asdict()
+  return Dense(features, **{"dtype": options.dtype, **drawn, **fields})
 
 
 def norm_like(network: HasOptions, **fields: Any) -> nn.LayerNorm:
@@ -338,6 +388,7 @@ def norm_like(network: HasOptions, **fields: Any) -> nn.LayerNorm:
     **{
       "epsilon": options.norm_epsilon,
       "use_bias": options.use_bias,
+      "bias_init": options.drawn.norm_bias,
       "dtype": options.dtype,
       **fields,
     }

@@ -15,10 +15,9 @@ from maskjax.errors import UserError, did_you_mean
 from maskjax.masking import Mask, gather
 from maskjax.models.block_options import BlockOptions, split_options
 from maskjax.models.checks import check_rotary, check_shape
-from maskjax.models.dense import Dense
 from maskjax.models.relative_bias import RelativeBias
 from maskjax.models.rotary import pad_first
-from maskjax.models.transformer import Change, Transformer, norm_like
+from maskjax.models.transformer import Change, Transformer, dense_like, norm_like
 from maskjax.tokens import grid_positions, sincos
 
 # Widths, depths and heads: https://arxiv.org/abs/2010.11929, table 1, and for
@@ -123,7 +122,10 @@ class VisionEncoder(nn.Module):
     """Makes the bias of relative positions, which further blocks may share."""
     if self.positions == "relative":
       self.relative = RelativeBias(
-        grid=self.grid, heads=self.heads, class_token=self.class_token
+        grid=self.grid,
+        heads=self.heads,
+        class_token=self.class_token,
+        init_table=self.options.drawn.relative,
       )
 
   @nn.compact
@@ -153,11 +155,13 @@ class VisionEncoder(nn.Module):
       num_keys = self.num_first + mask.visible_ids.shape[1]
     if ids is not None:
       patches = gather(patches, ids)
-    embed = Dense(self.width, use_bias=self.embed_bias, dtype=self.dtype, name="embed")
+    embed = dense_like(
+      self, self.width, "patches", use_bias=self.embed_bias, name="embed"
+    )
     x = embed(patches)
     change = None
     if self.masked_patches == "token":
-      token = self.param("mask_token", nn.initializers.normal(0.02), (self.width,))
+      token = self.param("mask_token", self.options.drawn.mask_token, (self.width,))
       if mask is not None:
         enter = functools.partial(
           self._replaced, token=token.astype(self.dtype), masked=mask.masked
@@ -225,7 +229,7 @@ class VisionEncoder(nn.Module):
     """Embeddings of all positions: [N, D]."""
     if self.positions == "sincos":
       return jnp.asarray(sincos(self.grid, self.width), self.dtype)
-    init = nn.initializers.truncated_normal(0.02)
+    init = self.options.drawn.positions
     shape = (math.prod(self.grid), self.width)
     return self.param("positions", init, shape).astype(self.dtype)
 
@@ -235,7 +239,7 @@ class VisionEncoder(nn.Module):
 
   def _learned(self, name: str, count: int) -> Array:
     """Learned tokens: [1, count, D]."""
-    init = nn.initializers.normal(0.02)
+    init = self.options.drawn.tokens
     return self.param(name, init, (1, count, self.width)).astype(self.dtype)
 
 
@@ -246,6 +250,8 @@ class Network(TypedDict, total=False):
     dtype: `float32` or `bfloat16`, type of the computation; parameters are float32.
     mlp_ratio: hidden width of the MLPs over the width of the tokens; 4 when left out.
     norm_epsilon: added to the variance in layer normalization; 1e-6 when left out.
+    initialization: how parameters are drawn at first, a name in
+      `maskjax.models.initialization.SCHEMES`; the authors' when left out.
     scan: compile one block and loop over it, see `maskjax.models.BlockOptions`.
     remat: `none`, `dots` or `full`: which activations are computed again in the
       backward pass, see `maskjax.models.BlockOptions`.
@@ -254,6 +260,7 @@ class Network(TypedDict, total=False):
   dtype: str
   mlp_ratio: float
   norm_epsilon: float
+  initialization: str
   scan: bool
   remat: str
 

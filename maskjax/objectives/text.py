@@ -44,6 +44,8 @@ class TextKeywords(TypedDict, total=False):
     dtype: `float32` or `bfloat16`, type of the computation; parameters are float32.
     mlp_ratio: hidden width of the blocks' networks by their width.
     norm_epsilon: added to the variance in layer normalization.
+    initialization: how parameters are drawn at first, a name in
+      `maskjax.models.initialization.SCHEMES`; the authors' when left out.
     scan: compile one block and loop over it, see `maskjax.models.BlockOptions`.
     remat: `none`, `dots` or `full`: which activations are computed again in the
       backward pass, see `maskjax.models.BlockOptions`.
@@ -61,6 +63,7 @@ class TextKeywords(TypedDict, total=False):
   dtype: str
   mlp_ratio: float
   norm_epsilon: float
+  initialization: str
   scan: bool
   remat: str
 
@@ -277,6 +280,7 @@ def text_parts(
   length: int = 512,
   encoder: Mapping[str, Any] | str = "B",
   needs_score: bool = False,
+  initialization: str = "normal",
   **text: Any,
 ) -> tuple[TextEncoder, TextRows]:
   """Makes an encoder, and how it reads rows.
@@ -285,6 +289,7 @@ def text_parts(
     length: see `TextKeywords`.
     encoder: see `TextKeywords`.
     needs_score: see `TextRows`.
+    initialization: see `TextKeywords`.
     **text: the rest of `TextKeywords`.
 
   Raises:
@@ -307,6 +312,7 @@ def text_parts(
         f"pad_id, mask_id or special_ids has {token}: expected tokens below vocab_size="
         f"{size}"
       )
+  text["initialization"] = initialization
   return (
     text_encoder(vocab_size=size, length=length, encoder=encoder, **text),
     TextRows(

@@ -73,6 +73,7 @@ def small_text(**objective: Any) -> ConfigDict:
     length=128,
     encoder=dict(kind="modernbert", width=128, depth=3, heads=4, windows=(0,)),
     dropout=0.0,
+    initialization="xavier",
     dtype="float32",
   )
   config.objective.update(objective)

@@ -11,10 +11,9 @@ from jax.typing import DTypeLike
 from maskjax.errors import UserError, did_you_mean
 from maskjax.models.block_options import BlockOptions, split_options
 from maskjax.models.checks import check_rotary, check_shape
-from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout
 from maskjax.models.relative import Relative, buckets
-from maskjax.models.transformer import Transformer, norm_like
+from maskjax.models.transformer import Transformer, dense_like, norm_like
 from maskjax.tokens import Text
 
 # https://arxiv.org/abs/1810.04805, section 3, and for the smaller ones
@@ -66,8 +65,6 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
 }
 
 POSITIONS = ("disentangled", "learned", "rotary")
-
-_NORMAL = nn.initializers.normal(0.02)
 
 
 class TextEncoder(nn.Module):
@@ -121,19 +118,20 @@ class TextEncoder(nn.Module):
   def setup(self) -> None:
     """Makes the table of tokens, which heads read as well, and the rest."""
     embed_width = self.embed_width or self.width
-    self.table = self.param("tokens", _NORMAL, (self.vocab_size, embed_width))
+    init = self.options.drawn.tables
+    self.table = self.param("tokens", init, (self.vocab_size, embed_width))
     if self.positions == "learned":
-      self.position_table = self.param("positions", _NORMAL, (self.length, embed_width))
+      self.position_table = self.param("positions", init, (self.length, embed_width))
     if self.positions == "disentangled":
       distances = 2 * (self.buckets or self.length)
-      self.relative = self.param("relative", _NORMAL, (distances, self.width))
+      self.relative = self.param("relative", init, (distances, self.width))
       self.relative_norm = norm_like(self)
     if self.types:
-      self.type_table = self.param("types", _NORMAL, (self.types, embed_width))
+      self.type_table = self.param("types", init, (self.types, embed_width))
     if self.norm_embedded:
       self.embed_norm = norm_like(self)
     if embed_width != self.width:
-      self.embed_up = Dense(self.width, dtype=self.dtype)
+      self.embed_up = dense_like(self, self.width)
     self.transformer = Transformer(
       depth=self.depth, heads=self.heads, options=self.options
     )

@@ -38,7 +38,7 @@ class LateMaskLM(nn.Module):
       own = {"dropout": self.dropout, "attention_dropout": self.dropout}
     self.decoder = blocks_like(encoder, self.depth, **own)
     if self.begins_anew:
-      init = nn.initializers.normal(0.02)
+      init = encoder.options.drawn.tables
       self.positions = self.param("positions", init, (encoder.length, encoder.width))
       self.enter_norm = norm_like(encoder)
     if not encoder.options.norm_last:

@@ -240,7 +240,7 @@ def capi(
     >>> capi(image_size=28, patch_size=4, encoder="Ti").num_predicted
     1
   """
-  network = {"norm_epsilon": 1e-5, **network}
+  network = {"norm_epsilon": 1e-5, "initialization": "capi", **network}
   patches = patches_of(image_size, patch_size, channels=channels)
   vit = vit_encoder(
     grid=patches.grid,

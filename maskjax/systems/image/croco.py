@@ -210,6 +210,7 @@ def croco(
   if positions not in ("sincos", "rotary"):
     raise UserError(f"positions={positions!r}: expected 'sincos' or 'rotary'")
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "mae", **network}
   vit = vit_encoder(
     grid=patches.grid,
     encoder=encoder,

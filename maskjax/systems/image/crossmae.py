@@ -134,6 +134,7 @@ def crossmae(
     )
   patches = patches_of(image_size, patch_size, channels=channels)
   # The decoder's own blocks normalize what they attend to.
+  network = {"initialization": "crossmae", **network}
   vit = vit_encoder(grid=patches.grid, encoder=encoder, final_norm=False, **network)
   target = Pixels(patch_size=patches.size, channels=channels, normalized=norm_pix_loss)
   return Reconstruction(

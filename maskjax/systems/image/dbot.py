@@ -145,6 +145,7 @@ def dbot(
   """
   positive(beta=beta)
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "mae", **network}
   vit = vit_encoder(grid=patches.grid, encoder=encoder, drop_path=drop_path, **network)
   built = teachers.build(teacher)
   size = teachers.features_width(built, vit, patches)

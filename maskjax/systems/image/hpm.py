@@ -248,6 +248,7 @@ def hpm(
   first, last = hard_ratio
   rising = dict(name="ema", decay=0.999, last=0.9999, shape="linear", share=0.5)
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "mae", **network}
   vit = vit_encoder(grid=patches.grid, encoder=encoder, **network)
   target = Pixels(patch_size=patches.size, channels=channels, normalized=norm_pix_loss)
   return Hpm(

@@ -77,6 +77,7 @@ def ijepa(
     37
   """
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "normal", **network}
   vit, predicts = context_networks(
     patches, encoder=encoder, predictor=predictor, predictor_depth=12, **network
   )

@@ -64,6 +64,7 @@ def maskfeat(
     108
   """
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "maskfeat", **network}
   vit = vit_encoder(
     grid=patches.grid,
     encoder=encoder,

@@ -47,6 +47,7 @@ def bert(
     >>> bert(vocab_size=30522, mask_id=103).masking.ids.mask
     103
   """
+  text.setdefault("initialization", "bert")
   encoder, rows = text_parts(**text)
   return MaskedLanguageModel(
     model=MaskedLM(encoder=encoder),

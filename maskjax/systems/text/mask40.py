@@ -34,6 +34,7 @@ def mask40(
     >>> mask40(vocab_size=30522).masking.ratio
     0.4
   """
+  text.setdefault("initialization", "normal")
   return bert(
     mask=mask,
     mask_ratio=mask_ratio,

@@ -65,7 +65,7 @@ class CausalLM(nn.Module):
   def setup(self) -> None:
     """Makes the output layer, which is not tied to the token table."""
     shape = (self.encoder.width, self.encoder.vocab_size)
-    self.head = self.param("head", nn.initializers.normal(0.02), shape)
+    self.head = self.param("head", self.encoder.options.drawn.tables, shape)
 
   def __call__(self, text: Text, ids: Array) -> Array:
     """Logits of the tokens at the positions `ids`, from what is left of them.
@@ -112,6 +112,7 @@ def meap(
     UserError: a share, a token or a shape that cannot be; names it.
   """
   text.setdefault("encoder", {"kind": "llama", "size": "B"})
+  text.setdefault("initialization", "llama")
   encoder, rows = text_parts(**text)
   return Meap(
     model=CausalLM(encoder=encoder),

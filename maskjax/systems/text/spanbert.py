@@ -20,10 +20,9 @@ from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean
 from maskjax.masking import Mask, gather
 from maskjax.masking.text_policy import text_masking
-from maskjax.models.dense import Dense
 from maskjax.models.gelu import gelu
 from maskjax.models.text import TextEncoder, VocabularyHead
-from maskjax.models.transformer import LayerNorm
+from maskjax.models.transformer import LayerNorm, dense_like
 from maskjax.objectives.objective import Batch, Step, Variables
 from maskjax.objectives.text import (
   MaskedTextObjective,
@@ -133,14 +132,14 @@ class BoundaryHead(nn.Module):
       position: int [...], how many tokens of the span stand before the predicted one.
     """
     encoder = self.encoder
-    init = nn.initializers.normal(0.02)
+    init = encoder.options.drawn.tables
     table = self.param("places", init, (self.longest, self.position_width))
     x = jnp.concatenate([left, right, table[position].astype(left.dtype)], axis=-1)
     for name, width in (
       ("first", encoder.width),
       ("second", encoder.embed_width or encoder.width),
     ):
-      x = gelu(Dense(width, dtype=encoder.dtype, name=f"{name}_dense")(x))
+      x = gelu(dense_like(encoder, width, name=f"{name}_dense")(x))
       x = LayerNorm(
         epsilon=encoder.norm_epsilon, dtype=encoder.dtype, name=f"{name}_norm"
       )(x)

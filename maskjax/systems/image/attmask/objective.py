@@ -262,6 +262,7 @@ def attmask(
     8192
   """
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "dino", **network}
   vit = vit_encoder(
     grid=patches.grid,
     encoder=encoder,

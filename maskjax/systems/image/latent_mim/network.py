@@ -11,7 +11,7 @@ from maskjax.models.decoder import TokenDecoder
 from maskjax.models.dense import Dense
 from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.gelu import gelu
-from maskjax.models.transformer import LayerNorm
+from maskjax.models.transformer import LayerNorm, dense_like
 from maskjax.tokens import sincos
 
 
@@ -73,7 +73,7 @@ class CueDecoder(TokenDecoder, kw_only=True):
     """
     table = jnp.asarray(sincos(self.grid, self.width), self.dtype)
     visible, masked = table[mask.visible_ids], table[mask.masked_ids]
-    x = Dense(self.width, dtype=self.dtype, name="embed")(features)
+    x = dense_like(self, self.width, name="embed")(features)
     class_token, mask_token = jnp.split(self.mask_tokens(2), 2, axis=1)
     queries = mask_token + visual_cues(masked, visible, x[:, 1:]) + masked
     class_token = jnp.broadcast_to(class_token, (len(x), 1, self.width))

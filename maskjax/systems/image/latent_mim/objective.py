@@ -181,6 +181,7 @@ def latent_mim(
   if len(similarity) != 2 or not all(-1 <= value <= 1 for value in similarity):
     raise UserError(f"similarity={tuple(similarity)}: expected two cosines")
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "latent_mim", **network}
   vit = vit_encoder(grid=patches.grid, encoder=encoder, **network)
   policy = masking_of(patches.grid, mask, mask_ratio)
   if policy.num_masked < 2:

@@ -21,8 +21,8 @@ from maskjax import keys
 from maskjax.errors import UserError, positive
 from maskjax.losses import Loss, Mean
 from maskjax.models import Network, conv_encoder, is_cnn, vit_encoder
-from maskjax.models.dense import Dense
 from maskjax.models.encoder_model import EncoderModel
+from maskjax.models.transformer import dense_like
 from maskjax.objectives import batch_statistics
 from maskjax.objectives.objective import Batch, Step, Variables, valid
 from maskjax.objectives.patches import PatchObjective
@@ -60,7 +60,7 @@ class LinearDecoder(EncoderModel):
   def __call__(self, patches: Array) -> Array:
     """Predicts all patches: [B, N, P] to float32 [B, N, T]."""
     x = self.encoder.patch_tokens(self.encoder(patches))
-    head = Dense(self.size, dtype=self.encoder.dtype, name="head")
+    head = dense_like(self.encoder, self.size, "head", name="head")
     return head(x).astype(jnp.float32)
 
 
@@ -216,6 +216,7 @@ def mfm(
     patches = patches_of(
       image_size, 16 if patch_size is None else patch_size, channels=channels
     )
+    network = {"initialization": "simmim", **network}
     vision = vit_encoder(grid=patches.grid, encoder=encoder, **network)
   _check(image_size, radius, low_pass, gamma, focal)
   return Mfm(

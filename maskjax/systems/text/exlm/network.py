@@ -8,12 +8,10 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.masking.mask import gather
-from maskjax.models.dense import Dense
 from maskjax.models.text import TextEncoder, VocabularyHead, attention_bias
+from maskjax.models.transformer import dense_like
 from maskjax.systems.text.exlm.alignment import NEVER, occupancy
 from maskjax.tokens import Text
-
-_NORMAL = nn.initializers.normal(0.02)
 
 
 class ExpandedLM(nn.Module):
@@ -38,10 +36,11 @@ class ExpandedLM(nn.Module):
     encoder = self.encoder
     self.head = VocabularyHead(encoder=encoder)
     shape = (encoder.length * self.states, encoder.width)
-    self.link_positions = self.param("link_positions", _NORMAL, shape)
-    self.link_query = Dense(encoder.width, dtype=encoder.dtype)
-    self.link_key = Dense(encoder.width, dtype=encoder.dtype)
-    self.link_gate = Dense(encoder.heads, dtype=encoder.dtype)
+    init = encoder.options.drawn.tables
+    self.link_positions = self.param("link_positions", init, shape)
+    self.link_query = dense_like(encoder, encoder.width)
+    self.link_key = dense_like(encoder, encoder.width)
+    self.link_gate = dense_like(encoder, encoder.heads)
 
   def __call__(self, text: Text, ids: Array) -> Array:
     """Logarithms of each token's probability at `ids`, by all paths of the states.

@@ -1,5 +1,6 @@
 """StructFormer: an unsupervised parser, and attention along the trees that it finds."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from maskjax.masking.mask import gather
 from maskjax.models.attention import weighted_sum
 from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout
+from maskjax.models.initialization import LayerInit
 from maskjax.models.text import TextEncoder
 from maskjax.models.transformer import Mlp, blocks_like, norm_like, remat_of
 from maskjax.sharding import constrain_batch
@@ -94,12 +96,14 @@ class TreeAttention(nn.Module):
     heads: number of heads.
     use_bias: give all layers biases.
     dropout: see `maskjax.models.attention.Attention`.
+    drawn: likewise.
     dtype: type of the computation.
   """
 
   heads: int
   use_bias: bool
   dropout: float
+  drawn: Mapping[str, LayerInit]
   dtype: Any
 
   @nn.compact
@@ -107,7 +111,13 @@ class TreeAttention(nn.Module):
     """[B, N, D] and float32 [B, H, N, N] to [B, N, D]."""
 
     def dense(name: str) -> Dense:
-      return Dense(x.shape[-1], use_bias=self.use_bias, dtype=self.dtype, name=name)
+      return Dense(
+        x.shape[-1],
+        use_bias=self.use_bias,
+        **self.drawn[name]._asdict(),
+        dtype=self.dtype,
+        name=name,
+      )
 
     def into(name: str) -> Array:
       # [B, N, D] -> [B, H, N, D / H]
@@ -147,6 +157,7 @@ class TreeBlock(nn.Module):
     attention = TreeAttention(
       heads=encoder.heads,
       dropout=options.attention_dropout,
+      drawn=options.drawn.attention(),
       **like,
       name="attention",
     )
@@ -154,6 +165,7 @@ class TreeBlock(nn.Module):
       ratio=options.mlp_ratio,
       activation=options.activation,
       gated=options.gated,
+      drawn=options.drawn.inner,
       **like,
       name="mlp",
     )

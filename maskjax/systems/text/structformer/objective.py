@@ -52,6 +52,7 @@ def structformer(
   given = text.get("encoder", "B")
   own = {"size": given} if isinstance(given, str) else given
   text["encoder"] = {**ENCODER, **own}
+  text.setdefault("initialization", "structformer")
   encoder, rows = text_parts(**text)
   if not 0 <= context_depth < encoder.depth:
     raise UserError(
