@@ -10,7 +10,8 @@ from maskjax import config as configs
 from maskjax import systems
 from maskjax.training import optimizers
 
-ROWS = [row for row in recipes.rows() if row["key"] != recipes.PARAMETERS]
+OF_BUILT = (recipes.PARAMETERS, recipes.INITIALIZATION)
+ROWS = [row for row in recipes.rows() if row["key"] not in OF_BUILT]
 SETTINGS = sorted({(row["system"], row["setting"]) for row in ROWS})
 
 

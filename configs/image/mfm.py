@@ -41,7 +41,6 @@ def small_resnet():
     stem_stride=1,
     stem_width=16,
   )
-  del config.objective.initialization  # of vision transformers
   config.objective.low_pass = 0.3
   return config
 
@@ -74,6 +73,5 @@ def imagenet_resnet50():
   config = imagenet()
   config.objective.encoder = dict(size="resnet50")
   del config.objective.scan, config.objective.remat  # of vision transformers
-  del config.objective.initialization  # of vision transformers
   config.objective.low_pass = 0.3
   return config

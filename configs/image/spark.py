@@ -30,6 +30,7 @@ def small():
     decoder_width=32,
     mask_ratio=0.6,
     norm_pix_loss=False,
+    initialization="xavier",
     dtype="float32",
   )
   config.optimizer = dict(

@@ -46,6 +46,7 @@ def roberta():
   config.num_steps = 500_000
   config.objective.vocabulary = "roberta-base"
   config.objective.encoder = dict(kind="roberta", size="B")
+  config.objective.initialization = "normal"
   config.optimizer.update(
     learning_rate=6e-4, warmup_steps=24_000, b2=0.98, clip_norm=0.0
   )

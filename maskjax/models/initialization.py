@@ -156,10 +156,12 @@ class Initialization:
       of attention of tokens to themselves, and to others.
     tokens: class tokens and registers.
     mask_token: learned tokens in place of masked ones.
-    positions: learned positions of patches.
+    positions: learned positions of patches, and convolutions but those of ResNets.
     relative: tables of relative positions.
     tables: tokens, positions and types of text.
     norm_bias: biases of normalizations.
+    ends_at_0: the last normalization of each residual block of a ResNet begins with
+      scales of 0, and so the block as nothing.
     further: the scheme of what is added to a network's own blocks; the same when None.
   """
 
@@ -176,6 +178,7 @@ class Initialization:
   relative: Initializer = ZEROS
   tables: Initializer = NORMAL
   norm_bias: Initializer = ZEROS
+  ends_at_0: bool = False
   further: str | None = None
 
   def layer(self, role: str) -> LayerInit:
@@ -266,6 +269,9 @@ SCHEMES: Mapping[str, Initialization] = {
   "simmim": dataclasses.replace(_BEIT, head=_TORCH),
   # As `normal`, with torch's own convolutions for patches and as head. Of Swins.
   "swin": dataclasses.replace(_NORMAL, patches=_TORCH, head=_TORCH, relative=NORMAL),
+  # As `normal`, with torch's own convolutions as heads; mask tokens are BEiT's. timm's
+  # ResNets and ConvNeXts.
+  "cnn": dataclasses.replace(_NORMAL, head=_TORCH, mask_token=_CUT, ends_at_0=True),
   # As `normal`, with torch's own convolution for patches, scaled as BEiT is.
   "vqkd": dataclasses.replace(_NORMAL, patches=_TORCH, ends=by_number(NORMAL)),
   # As `normal`, with torch's own convolution for patches, and mask tokens that are 0.

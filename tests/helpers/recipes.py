@@ -7,6 +7,8 @@ FILE = Path(__file__).parents[1] / "recipes.tsv"
 COLUMNS = ["system", "setting", "key", "value", "source"]
 # Of `Variables.params`, within a hundredth, since papers round; see test_settings.py.
 PARAMETERS = "parameters"
+# A system's default is not in its factory's signature; see test_settings.py.
+INITIALIZATION = "objective.initialization"
 
 
 def rows() -> list[dict[str, str]]:

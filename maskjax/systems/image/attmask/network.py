@@ -14,6 +14,7 @@ from maskjax.models import CosineHead
 from maskjax.models.dense import Dense
 from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.gelu import gelu
+from maskjax.models.initialization import NORMAL
 
 
 class PrototypeHead(nn.Module):
@@ -26,6 +27,7 @@ class PrototypeHead(nn.Module):
     hidden: width of the first two layers.
     bottleneck: width of the third.
     fixed_length: see `CosineHead`.
+    kernel_init: of the dense layers.
     dtype: type of the computation.
   """
 
@@ -33,12 +35,13 @@ class PrototypeHead(nn.Module):
   hidden: int = 2048
   bottleneck: int = 256
   fixed_length: bool = False
+  kernel_init: nn.initializers.Initializer = NORMAL
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array, fixed: Array | bool = False) -> Array:
     """Logits of tokens: [B, N, D] to float32 [B, N, K], see `CosineHead`."""
-    init = nn.initializers.truncated_normal(0.02)
+    init = self.kernel_init
     for name, width in (("up", self.hidden), ("middle", self.hidden)):
       x = gelu(Dense(width, kernel_init=init, dtype=self.dtype, name=name)(x))
     x = Dense(self.bottleneck, kernel_init=init, dtype=self.dtype, name="down")(x)
@@ -50,12 +53,17 @@ class PrototypeHead(nn.Module):
     )(x, fixed)
 
 
-def prototype_head(fields: Mapping[str, Any], dtype: DTypeLike) -> PrototypeHead:
+def prototype_head(
+  fields: Mapping[str, Any],
+  dtype: DTypeLike,
+  kernel_init: nn.initializers.Initializer = NORMAL,
+) -> PrototypeHead:
   """Makes a head from hyperparameters, and checks them.
 
   Args:
     fields: of `PrototypeHead`.
     dtype: type of the computation.
+    kernel_init: see `PrototypeHead`.
 
   Raises:
     UserError: a field that there is not, or a count below 1; names it.
@@ -66,7 +74,7 @@ def prototype_head(fields: Mapping[str, Any], dtype: DTypeLike) -> PrototypeHead
       raise UserError(f"head.{key}: {did_you_mean(key, known)}")
     if key != "fixed_length":
       at_least_one(**{f"head.{key}": value})
-  return PrototypeHead(**fields, dtype=dtype)
+  return PrototypeHead(**fields, kernel_init=kernel_init, dtype=dtype)
 
 
 class DistilledEncoder(EncoderModel):

@@ -288,7 +288,9 @@ def attmask(
   return AttMask(
     model=DistilledEncoder(
       encoder=vit,
-      head=prototype_head(head or {}, dtype=vit.dtype),
+      head=prototype_head(
+        head or {}, dtype=vit.dtype, kernel_init=vit.options.drawn.positions
+      ),
     ),
     patches=patches,
     teacher=teachers.build_ema(teacher or slower),

@@ -185,7 +185,8 @@ def mfm(
       for a CNN the authors take 0.3.
     gamma: exponent of the distance of two frequencies.
     focal: exponent of the weights of hard frequencies; 0 weighs all the same.
-    **network: see `maskjax.models.Network`; a CNN has its `dtype` alone.
+    **network: see `maskjax.models.Network`; a CNN has its `initialization` and `dtype`
+      alone.
 
   Raises:
     UserError: sizes that do not divide, or an exponent, a shape or a radius out of
@@ -197,13 +198,14 @@ def mfm(
     (4, 4)
   """
   if is_cnn(encoder):
-    vision_only = [key for key in network if key != "dtype"]
+    vision_only = [key for key in network if key not in ("dtype", "initialization")]
     if vision_only:
       raise UserError(f"{vision_only[0]}: expected none, the encoder is no ViT")
     vision: Any = conv_encoder(
       image_size=image_size,
       patch_size=patch_size,
       encoder=encoder,
+      initialization=network.get("initialization", "cnn"),
       dtype=network.get("dtype", "float32"),
     )
     patches = patches_of(image_size, vision.patch_size, channels=channels)
