@@ -56,7 +56,7 @@ def assert_uniform(array, limit):
 
 
 @functools.cache
-def vit(scheme, scan=False):
+def vit(scheme, scan=True):
   """Parameters of a ViT with a mask token, learned positions and a head."""
   encoder = vit_encoder(
     grid=(4, 4),
