@@ -53,10 +53,21 @@ def migrate(config: Mapping[str, Any]) -> dict[str, Any]:
   objective = _without_num_steps(objective, found.get("num_steps"))
   if objective.get("mask", "") == _DEFAULT_MASKS.get(str(objective.get("name"))):
     del objective["mask"]
+  if objective.get("name") == "mfm" and "mean" not in objective:
+    objective = _older_mfm(objective)
   # A system from elsewhere may have a vocab_size, and know nothing of the others.
   if "vocab_size" in objective and ":" not in str(objective.get("name")):
     objective = {**_IDS, **objective}
   return {**found, "objective": objective}
+
+
+def _older_mfm(objective: Mapping[str, Any]) -> dict[str, Any]:
+  """MFM's hyperparameters before it cut off images, and had the paper's positions."""
+  encoder = objective.get("encoder", "B")
+  shape = {"size": encoder} if isinstance(encoder, str) else dict(encoder)
+  if "name" not in shape and not str(shape.get("size")).startswith(("res", "conv")):
+    shape = {"positions": "sincos", "key_bias": True, **shape}
+  return {**objective, "mean": None, "std": None, "encoder": shape}
 
 
 def migrate_curves(stored: Mapping[str, Any]) -> dict[str, Any]:

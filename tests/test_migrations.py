@@ -110,3 +110,16 @@ def test_a_mask_that_is_the_system_s_default_is_dropped():
   assert default["objective"] == {"name": "informask"}
   other = migrate({"objective": {"name": "bert", "mask": "by_rate"}})
   assert other["objective"]["mask"].endswith("informask:by_rate")
+
+
+def test_an_older_mfm_keeps_its_images_and_its_positions():
+  vit = {"width": 64, "depth": 4, "heads": 2}
+  for old, new in (
+    (vit, {**vit, "positions": "sincos", "key_bias": True}),
+    ("B", {"size": "B", "positions": "sincos", "key_bias": True}),
+    ("resnet50", {"size": "resnet50"}),
+  ):
+    found = migrate({"objective": {"name": "mfm", "encoder": old, "radius": 3.0}})
+    expected = {"name": "mfm", "mean": None, "std": None, "radius": 3.0}
+    assert found["objective"] == {**expected, "encoder": new}
+    assert migrate(found) == found

@@ -38,7 +38,11 @@ def imagenet():
     b1=0.9,
     b2=0.95,
     weight_decay=0.05,
+    no_decay=r"(bias|scale|cls|mask_token)$",
+    filled_up=True,
   )
+  rate = config.optimizer.get_ref("learning_rate")
+  config.optimizer.initial_learning_rate = rate * 1e-4
   config.objective.update(
     name="colormae",
     encoder=dict(size="B"),

@@ -27,11 +27,13 @@ def small():
 
 
 def imagenet():
+  mask_ratio, prediction_ratio = 0.75, 0.25
   config = recipes.imagenet_vit(
     epochs=800,
     warmup_epochs=40,
     batch_size=4096,
-    learning_rate=1.5e-4,
+    # The authors scale it by the share of the masked patches that is predicted.
+    learning_rate=1.5e-4 * prediction_ratio / mask_ratio,
     base_batch=256,
     b1=0.9,
     b2=0.95,
@@ -41,8 +43,8 @@ def imagenet():
     name="crossmae",
     encoder=dict(size="B"),
     decoder=dict(width=512, depth=12, heads=16),
-    mask_ratio=0.75,
-    prediction_ratio=0.25,
+    mask_ratio=mask_ratio,
+    prediction_ratio=prediction_ratio,
     norm_pix_loss=True,
   )
   return config

@@ -40,6 +40,7 @@ def imagenet():
     batch_size=2048,
     learning_rate=2e-4,
     base_batch=256,
+    final_learning_rate=1e-6,
     b1=0.9,
     b2=0.95,
     weight_decay=0.05,

@@ -33,19 +33,21 @@ def imagenet():
     batch_size=2048,
     learning_rate=2e-4,
     base_batch=256,
-    final_learning_rate=1e-6,
     b1=0.9,
     b2=0.999,
     weight_decay=0.05,
     clip_norm=0.02,
     scale=(0.5, 1.0),
   )
+  ends = 1e-6 * config.get_ref("batch_size") / 256
+  config.optimizer.initial_learning_rate = ends
+  config.optimizer.final_learning_rate = ends
   config.objective.update(
     name="maskfeat",
     cell_size=8,
     orientations=9,
     encoder=dict(size="B"),
-    mask="blockwise",
+    mask=dict(name="blockwise", min_patches=15),  # a fifth of what is masked
     mask_ratio=0.4,
   )
   return config

@@ -20,8 +20,11 @@ def small():
     warmup_steps=300,
     clip_norm=3.0,
   )
+  config.objective.encoder.positions = "sincos"
   config.objective.update(
     name="mfm",
+    mean=0.286,  # as the data are normalized
+    std=0.353,
     radius=3.0,
     low_pass=0.5,
     gamma=1.0,
@@ -56,12 +59,16 @@ def imagenet():
     b1=0.9,
     b2=0.95,
     weight_decay=0.05,
+    no_decay=r"(bias|scale|cls|positions)$",
     clip_norm=3.0,
+    counts_warmup=True,
   )
+  config.optimizer.initial_learning_rate = 2.5e-7 * config.get_ref("batch_size") / 512
   config.optimizer.final_learning_rate = 2.5e-6 * config.get_ref("batch_size") / 512
   config.objective.update(
     name="mfm",
-    encoder=dict(size="B"),
+    **recipes.COLORS,
+    encoder=dict(size="B", positions="learned", key_bias=False),
     radius=16.0,
     low_pass=0.5,
     gamma=1.0,

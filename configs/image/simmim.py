@@ -55,10 +55,12 @@ def imagenet():
     b1=0.9,
     b2=0.999,
     weight_decay=0.05,
-    no_decay=r"(bias|scale|table|cls|mask_token)$|relative/",
+    no_decay=r"(bias|scale|cls)$",  # relative positions and the mask token do decay
     clip_norm=5.0,
     scale=(0.67, 1.0),
+    method="bilinear",
   )
+  config.optimizer.initial_learning_rate = 5e-7 * config.get_ref("batch_size") / 512
   config.optimizer.drop_at = 700 * recipes.epoch(config)
   del config.objective.scan  # Swin's blocks differ from each other
   config.objective.update(
@@ -74,7 +76,9 @@ def imagenet():
 
 def imagenet_swin():
   config = imagenet()
-  config.data = recipes.imagenet(size=192, scale=(0.67, 1.0)).data
+  config.data = recipes.imagenet(size=192, scale=(0.67, 1.0), method="bilinear").data
+  # The authors exempt the biases of positions as well, by a name that none has.
+  config.optimizer.no_decay = r"(bias|scale|mask_token)$"
   config.objective.image_size = 192
   config.objective.patch_size = 4
   config.objective.encoder_type = "swin"

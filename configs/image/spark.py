@@ -46,7 +46,7 @@ def small():
 def imagenet():
   config = recipes.imagenet(scale=(0.67, 1.0))
   config.batch_size = 4096
-  epoch = recipes.epoch(config)
+  epoch = recipes.epoch(config, filled_up=True)
   config.num_steps = 1600 * epoch
   config.objective = dict(
     name="spark",
@@ -61,6 +61,7 @@ def imagenet():
   config.optimizer = dict(
     name="lamb",
     learning_rate=2e-4 * config.get_ref("batch_size") / 256,
+    initial_learning_rate=1e-6 * config.get_ref("batch_size") / 256,
     final_learning_rate=2e-7 * config.get_ref("batch_size") / 256,
     warmup_steps=40 * epoch,
     b1=0.9,

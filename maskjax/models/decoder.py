@@ -49,6 +49,28 @@ class TokenDecoder(nn.Module):
     init = self.options.drawn.mask_token
     return self.param("mask_token", init, (1, count, self.width)).astype(self.dtype)
 
+  def joined(self, x: Array, mask: Mask, table: Array) -> Array:
+    """Adds positions, and puts mask tokens after what is visible.
+
+    Attention does not depend on the order of tokens: the masked ones stand last, and
+    no token need be put back in order.
+
+    Args:
+      x: embedded visible tokens, [B, 1 + V, D], or [B, V, D] without a class token.
+      mask: the mask under which they were encoded.
+      table: embeddings of all positions, [N, D].
+
+    Returns:
+      [B, 1 + V + M, D], or without a class token [B, V + M, D].
+    """
+    first = x.shape[1] - mask.visible_ids.shape[1]
+    tokens = [
+      x[:, :first],
+      x[:, first:] + table[mask.visible_ids],
+      self.mask_tokens() + table[mask.masked_ids],
+    ]
+    return jnp.concatenate(tokens, axis=1)
+
   def transform(
     self,
     x: Array,
@@ -84,6 +106,28 @@ class TokenDecoder(nn.Module):
       jnp.float32
     )
 
+  def decoded(
+    self, x: Array, mask: Mask, visible_too: bool, size: int, **inputs: Any
+  ) -> Array:
+    """Predicts from tokens as `joined` gives them.
+
+    Args:
+      x: visible tokens, then masked ones.
+      mask: see `joined`.
+      visible_too: predict the visible patches as well.
+      size: length P of a prediction.
+      **inputs: see `transform`.
+
+    Returns:
+      float32 [B, M, P], or [B, N, P] when `visible_too`, in order of position.
+    """
+    num_queries = mask.masked.shape[1] if visible_too else mask.masked_ids.shape[1]
+    x = self.predict(self.transform(x, num_queries, **inputs), size)
+    if visible_too:
+      num_visible = mask.visible_ids.shape[1]
+      x = mask.restore(x[:, :num_visible], x[:, num_visible:])
+    return x
+
 
 class Decoder(TokenDecoder, kw_only=True):
   """Predicts patches from encoded visible tokens and mask tokens.
@@ -118,18 +162,8 @@ class Decoder(TokenDecoder, kw_only=True):
     else:
       table = jnp.zeros((mask.masked.shape[1], self.width), self.dtype)
     embed = dense_like(self, self.width, name="embed")
-    x = embed(encoded)
-    # Attention does not depend on the order of tokens: the masked ones stand last, and
-    # no token need be put back in order. [B, 1 + V + M, D]
-    first = x.shape[1] - mask.visible_ids.shape[1]
-    x = jnp.concatenate(
-      [
-        x[:, :first],
-        x[:, first:] + table[mask.visible_ids],
-        self.mask_tokens() + table[mask.masked_ids],
-      ],
-      axis=1,
-    )
+    x = self.joined(embed(encoded), mask, table)
+    first = encoded.shape[1] - mask.visible_ids.shape[1]
     inputs: dict[str, Any] = {}
     if self.positions == "rotary":
       positions = jnp.asarray(grid_positions(self.grid))
@@ -139,14 +173,8 @@ class Decoder(TokenDecoder, kw_only=True):
       inputs["context_positions"] = None if view is None else positions
     if view is not None:
       inputs["context"] = embed(view) + table
-    num_queries = mask.masked.shape[1] if visible_too else mask.masked_ids.shape[1]
     attends = "self" if view is None else "both"
-    x = self.transform(x, num_queries, attends=attends, **inputs)
-    x = self.predict(x, self.patch_dim)
-    if visible_too:
-      num_visible = mask.visible_ids.shape[1]
-      x = mask.restore(x[:, :num_visible], x[:, num_visible:])
-    return x
+    return self.decoded(x, mask, visible_too, self.patch_dim, attends=attends, **inputs)
 
 
 def decoder_of(

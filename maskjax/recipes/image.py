@@ -76,9 +76,19 @@ def imagenet(
   return config
 
 
-def epoch(config: ConfigDict, examples: int = 1281167) -> Any:
-  """Steps of an epoch, a reference that follows `batch_size`; ImageNet's by default."""
-  return examples // config.get_ref("batch_size")
+def epoch(
+  config: ConfigDict, examples: int = 1281167, *, filled_up: bool = False
+) -> Any:
+  """Steps of an epoch, a reference that follows `batch_size`; ImageNet's by default.
+
+  Args:
+    config: whose `batch_size` it follows.
+    examples: of an epoch.
+    filled_up: count the last batch as well, which has to be filled up; some authors
+      drop it and others do not.
+  """
+  batch_size = config.get_ref("batch_size")
+  return -(-examples // batch_size) if filled_up else examples // batch_size
 
 
 def small_image(
@@ -148,6 +158,7 @@ def imagenet_vit(
   scale: Sequence[float] = (0.2, 1.0),
   colors: Mapping[str, Sequence[float]] = COLORS,
   method: str = "bicubic",
+  filled_up: bool = False,
   **optimizer: Any,
 ) -> ConfigDict:
   """A paper's pretraining of a ViT on ImageNet-1k, 224x224 pixels, in bfloat16.
@@ -165,6 +176,7 @@ def imagenet_vit(
     scale: least and largest share of an image that a training crop takes.
     colors: see `imagenet`.
     method: see `imagenet`.
+    filled_up: see `epoch`.
     **optimizer: further keywords of AdamW.
 
   Returns:
@@ -180,7 +192,7 @@ def imagenet_vit(
   """
   config = imagenet(scale=scale, colors=colors, method=method)
   config.batch_size = batch_size
-  steps = epoch(config)
+  steps = epoch(config, filled_up=filled_up)
   config.num_steps = epochs * steps
   config.objective = dict(
     image_size=224,

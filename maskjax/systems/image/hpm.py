@@ -14,13 +14,16 @@ from typing import Any, Unpack
 import chex
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax import Array
 
 from maskjax import keys, schedules
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, squared_error
 from maskjax.masking import Mask, highest, masking_of
-from maskjax.models import Decoder, Network, decoder_of, vit_encoder
+from maskjax.models import Network, decoder_of, vit_encoder
+from maskjax.models.decoder import TokenDecoder
+from maskjax.models.dense import Dense
 from maskjax.models.encoder_model import EncoderModel
 from maskjax.objectives import teachers
 from maskjax.objectives.objective import Batch, Step, Variables, valid
@@ -28,7 +31,7 @@ from maskjax.objectives.patches import PatchObjective
 from maskjax.objectives.reconstruction import patch_loss, pictures
 from maskjax.systems.system import System
 from maskjax.targets import Pixels, Target
-from maskjax.tokens import patches_of
+from maskjax.tokens import patches_of, sincos
 
 SYSTEM = System(
   name="hpm",
@@ -36,7 +39,72 @@ SYSTEM = System(
   paper="arXiv:2304.05919",
   config="configs/image/hpm.py",
   agrees_with="equations in NumPy",
+  differs=(
+    "The share of the hardest patches, and the teacher's decay, change with each step; "
+    "the authors' with each epoch.",
+    "Probabilities of the order of two errors are not kept from 0; the authors add "
+    "1e-6 inside the logarithm.",
+  ),
 )
+
+
+class Branch(TokenDecoder, kw_only=True):
+  """A decoder of tokens that another one has embedded.
+
+  Attributes:
+    patch_dim: length P of its output for each patch.
+  """
+
+  patch_dim: int
+
+  @nn.compact
+  def __call__(self, x: Array, mask: Mask, visible_too: bool) -> Array:
+    """See `TokenDecoder.decoded`."""
+    return self.decoded(x, mask, visible_too, self.patch_dim)
+
+
+class MiningDecoder(TokenDecoder, kw_only=True):
+  """MAE's decoder, and beside it one that predicts its errors.
+
+  They share the embedding of the visible patches and the mask token, as the authors'
+  do; the predicted error of a patch is the mean of as many outputs as a patch has
+  values (section 3.2 of the paper).
+
+  Attributes:
+    patch_dim: length P of a prediction.
+  """
+
+  patch_dim: int
+
+  @nn.compact
+  def __call__(
+    self, encoded: Array, mask: Mask, visible_too: bool = False
+  ) -> tuple[Array, Array]:
+    """Predicts masked patches and how hard they are, or all.
+
+    Args:
+      encoded: see `maskjax.models.Decoder`.
+      mask: the mask under which it was encoded.
+      visible_too: predict the visible patches as well.
+
+    Returns:
+      float32 [B, M, P] and [B, M], the larger the harder the patch is; or [B, N, P]
+      and [B, N] when `visible_too`, in order of position.
+    """
+    table = jnp.asarray(sincos(self.grid, self.width), self.dtype)
+    embed = Dense(self.width, dtype=self.dtype, name="embed")
+    x = self.joined(embed(encoded), mask, table)
+    predictor = Branch(
+      grid=self.grid,
+      width=self.width,
+      depth=self.depth,
+      heads=self.heads,
+      options=self.options,
+      patch_dim=self.patch_dim,
+      name="predictor",
+    )
+    hard = predictor(x, mask, visible_too).mean(axis=-1)
+    return self.decoded(x, mask, visible_too, self.patch_dim), hard
 
 
 class MiningAutoencoder(EncoderModel):
@@ -46,28 +114,20 @@ class MiningAutoencoder(EncoderModel):
 
   Attributes:
     encoder: encodes the visible patches only.
-    decoder: sees their features and mask tokens, and predicts the patches.
-    predictor: sees the same, and predicts one number a patch, the larger the harder
-      the patch is.
+    decoder: sees their features and mask tokens, and predicts the patches, and how
+      hard each is.
   """
 
-  decoder: Decoder
-  predictor: Decoder
+  decoder: MiningDecoder
 
-  def __call__(self, patches: Array, mask: Mask, visible_too: bool = False) -> Array:
-    """Predicts masked patches: [B, N, P] to float32 [B, M, P], see `Decoder`."""
-    return self.decoder(self.encoder(patches, mask), mask, visible_too)
-
-  def with_difficulty(self, patches: Array, mask: Mask) -> tuple[Array, Array]:
+  def __call__(self, patches: Array, mask: Mask) -> tuple[Array, Array]:
     """Predicts masked patches, and how hard they are: float32 [B, M, P] and [B, M]."""
-    tokens = self.encoder(patches, mask)
-    hard = self.predictor(tokens, mask, False)
-    return self.decoder(tokens, mask, False), hard[..., 0]
+    return self.decoder(self.encoder(patches, mask), mask)
 
   def difficulty(self, patches: Array) -> Array:
     """Predicts of a whole image how hard each patch would be: float32 [B, N]."""
     nothing = Mask.exactly(jnp.zeros(patches.shape[:2], bool), num_masked=0)
-    return self.predictor(self.encoder(patches), nothing, True)[..., 0]
+    return self.decoder(self.encoder(patches), nothing, True)[1]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,15 +149,13 @@ class Hpm(PatchObjective):
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters of the student, and a teacher that is a copy."""
-    params = self.init_params(key, batch, method="with_difficulty")
+    params = self.init_params(key, batch)
     return Variables(params, {"teacher": self.teacher.init(params, key, batch)})
 
   def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
     """Errors of the patches that the teacher masks, and of their predicted order."""
     mask = self.mined_mask(variables, batch, step)
-    predictions, difficulty = self.apply(
-      variables, self.patches(batch), mask, method="with_difficulty"
-    )
+    predictions, difficulty = self.apply(variables, self.patches(batch), mask)
     errors = self.error(predictions, mask.take_masked(self.targets(batch)))
     ranking = ranking_error(difficulty, jax.lax.stop_gradient(errors))
     counts = valid(batch)[:, None]
@@ -110,7 +168,7 @@ class Hpm(PatchObjective):
   def evaluate(self, variables: Variables, batch: Batch, step: Step) -> Loss:
     """Errors of patches masked at random, so that all steps have the same task."""
     mask = self.mask(batch, step)
-    predictions = self.apply(variables, self.patches(batch), mask)
+    predictions, _ = self.apply(variables, self.patches(batch), mask)
     return patch_loss(self.error, predictions, self.targets(batch), mask, batch)
 
   def update(
@@ -134,7 +192,7 @@ class Hpm(PatchObjective):
   ) -> dict[str, Array]:
     """Under random masks, see `maskjax.objectives.reconstruction.pictures`."""
     mask = self.mask(batch, step)
-    predictions = self.apply(variables, self.patches(batch), mask)
+    predictions, _ = self.apply(variables, self.patches(batch), mask)
     return pictures(self, self.target, predictions, batch, mask)
 
   def mined_mask(self, variables: Variables, batch: Batch, step: Step) -> Mask:
@@ -254,8 +312,7 @@ def hpm(
   return Hpm(
     model=MiningAutoencoder(
       encoder=vit,
-      decoder=decoder_of(vit, decoder, patch_dim=target.size),
-      predictor=decoder_of(vit, decoder, patch_dim=1),
+      decoder=decoder_of(vit, decoder, kind=MiningDecoder, patch_dim=target.size),
     ),
     patches=patches,
     masking=masking_of(patches.grid, "random", mask_ratio),

@@ -37,6 +37,10 @@ SYSTEM = System(
   paper="arXiv:2303.05251",
   config="configs/image/localmim.py",
   agrees_with="transformers ViTMAEForPreTraining with layers of torch",
+  differs=(
+    "Of the authors' encoders the ViT alone.",
+    "Histograms without the bias that the filters of the authors' ViT-L have.",
+  ),
 )
 
 

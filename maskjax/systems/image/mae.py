@@ -23,6 +23,7 @@ SYSTEM = System(
   paper="arXiv:2111.06377",
   config="configs/image/mae.py",
   agrees_with="transformers ViTMAEForPreTraining",
+  differs=("Computation in bfloat16; the authors' is in float16, with a scaled loss.",),
 )
 
 

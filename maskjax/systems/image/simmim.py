@@ -33,6 +33,12 @@ SYSTEM = System(
   paper="arXiv:2111.09886",
   config="configs/image/simmim.py",
   agrees_with="transformers ViT, Swin and Swinv2ForMaskedImageModeling",
+  differs=(
+    "SwinV2-H has no released config: it is trained as Swin-B, in windows of 12. The "
+    "released SwinV2-B normalizes its targets by the pixels around each, drops paths, "
+    "and decays the scales of its attention.",
+    "Computation in bfloat16; the authors' is in float16, with a scaled loss.",
+  ),
 )
 
 # The paper's ViT is BEiT's.

@@ -47,6 +47,10 @@ SYSTEM = System(
   paper="arXiv:2301.03580",
   config="configs/image/spark.py",
   agrees_with="transformers ResNetModel, ConvNextModel; equations in NumPy",
+  differs=(
+    "Computation in bfloat16; the authors train in float32.",
+    "Running variances divide by the number of positions; PyTorch's by one less.",
+  ),
 )
 
 
@@ -231,7 +235,7 @@ def spark(
     encoder: see `maskjax.models.conv_encoder`.
     decoder_width: channels of the decoder's smallest features.
     mask: name of a sampler of `maskjax.masking`, or an import path.
-    mask_ratio: share of the units that is masked.
+    mask_ratio: share of the units that is masked, rounded to the nearest number.
     norm_pix_loss: normalize each target unit by its own mean and std.
     initialization: see `maskjax.models.BlockOptions`.
     dtype: type of the computation; parameters are float32.
@@ -240,8 +244,9 @@ def spark(
     UserError: a size, a width, a ratio or a network that does not fit; names it.
 
   Example:
-    >>> spark().patches.grid
-    (7, 7)
+    >>> objective = spark()
+    >>> objective.patches.grid, objective.masking.num_masked
+    ((7, 7), 29)
   """
   network = conv_encoder(
     image_size=image_size,
@@ -273,7 +278,7 @@ def spark(
   return SparK(
     model=SparseAutoencoder(encoder=network, decoder=decoder),
     patches=patches,
-    masking=masking_of(patches.grid, mask, mask_ratio),
+    masking=masking_of(patches.grid, mask, mask_ratio, rounding="nearest"),
     target=target,
     error=squared_error,
   )

@@ -29,7 +29,7 @@ def drawn(color, count=2048, grid=GRID, num_masked=NUM_MASKED):
 
 def by_scipy(key, color, grid, num_masked, sigmas=(0.5, 2.0)):
   """The paper's equations 1 to 4, and where their noise is lowest."""
-  margin = {"blue": 2}.get(color, 8)
+  margin = int(4 * sigmas[color != "blue"] + 0.5)
   white = np.asarray(jax.random.normal(key, [side + 2 * margin for side in grid]))
   fine, coarse = (gaussian_filter(white, sigma, mode="nearest") for sigma in sigmas)
   filtered = {
@@ -84,6 +84,24 @@ def test_the_masks_of_the_system_are_the_papers(color):
     .any(axis=1)
     .all()
   )
+
+
+@pytest.mark.parametrize("color", COLORS)
+def test_the_filters_are_as_wide_as_the_system_is_given(color):
+  """And no other width has the same masks; the paper's is the default."""
+  sigmas = (0.7, 1.5)
+  own = {"red": {"sigma": 1.5}, "blue": {"sigma": 0.7}}.get(color, {"sigmas": sigmas})
+  tiny = {"image_size": 28, "channels": 1, "patch_size": 4, "encoder": "Ti"}
+  key, batch = jax.random.key(1), {"index": np.arange(4)}
+  masked = colormae(**tiny, mask={"name": color, **own}).mask(batch, Step(key)).masked
+  papers = colormae(**tiny, mask=color).mask(batch, Step(key)).masked
+  for row, example_key in enumerate(keys.example_keys(keys.named(key, "mask"), batch)):
+    expected = by_scipy(example_key, color, (7, 7), 37, sigmas)
+    np.testing.assert_array_equal(masked[row], expected)
+    np.testing.assert_array_equal(
+      papers[row], by_scipy(example_key, color, (7, 7), 37, (0.5, 2.0))
+    )
+  assert (masked != papers).any()
 
 
 def test_green_is_the_systems_own_color():

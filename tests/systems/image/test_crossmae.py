@@ -180,6 +180,12 @@ def test_a_quarter_of_the_masked_patches_costs_at_most_two_fifths_of_maes_decode
   assert cost(crossmae(), [tokens] * 13) < 0.4 * of_mae
 
 
+def test_how_many_are_predicted_is_rounded_as_by_the_authors():
+  """Of 7 patches int(1.75) are visible, and int(3.5) neither visible nor predicted."""
+  objective = crossmae(image_size=(2, 14), channels=1, patch_size=2, encoder="Ti")
+  assert (objective.masking.num_masked, objective.num_predicted) == (6, 3)
+
+
 @pytest.mark.parametrize("ratio", [0.0, 0.8])
 def test_ratios_that_predict_nothing_or_what_is_visible(ratio):
   with pytest.raises(UserError, match=f"prediction_ratio={ratio}.*mask_ratio=0.75"):

@@ -35,6 +35,7 @@ CNN = {
   "stem_width": 8,
 }
 KEY = jax.random.key(7)
+MEAN, STD = (0.4, 0.5, 0.6), (0.3, 0.2, 0.25)
 
 
 def without_mechanism(monkeypatch):
@@ -49,15 +50,23 @@ def without_mechanism(monkeypatch):
 
 def make(**more):
   tiny = {"image_size": (4, 6), "patch_size": 2, "encoder": VIT, "radius": 1.5}
-  return mfm(**{**tiny, **more})
+  return mfm(**{"mean": MEAN, "std": STD, **tiny, **more})
 
 
 def make_batch():
+  pixels = np.random.default_rng(0).uniform(size=(6, 4, 6, 3))
   return {
-    "image": random(6, 4, 6, 3),
+    "image": ((pixels - MEAN) / STD).astype(np.float32),
     "index": np.arange(6),
     "valid": np.array([True] * 5 + [False]),
   }
+
+
+def corrupted(images, masked):
+  """By the authors' order: mask from 0 to 1, cut off, normalize."""
+  mean, std = jnp.array(MEAN), jnp.array(STD)
+  visible = jnp.where(masked[..., None], 0, spectrum(images * std + mean))
+  return (jnp.clip(from_spectrum(visible), 0, 1) - mean) / std
 
 
 @functools.cache
@@ -73,11 +82,10 @@ def compiled(cnn=False, **more):
     step = Step(key)
     images, masked = objective.corrupted(batch, step)
     variables = Variables(params, extra)
-    visible = jnp.where(masked[..., None], 0, spectrum(batch["image"]))
     return {
       "corrupted": images,
       "masked": masked,
-      "predicted": objective.predictions(variables, from_spectrum(visible)),
+      "predicted": objective.predictions(variables, corrupted(batch["image"], masked)),
       "loss": objective.loss(variables, batch, step),
       "evaluated": objective.evaluate(variables, batch, step),
       "images": objective.reconstruct(variables, batch, step),
@@ -139,15 +147,35 @@ def test_what_the_encoder_sees_is_an_image_without_the_masked_frequencies():
   low = low_frequencies((4, 6), 1.5)
   kinds = {bool((masked == low).all()) for masked in out.masked}
   assert kinds == {True, False}  # of one batch
-  seen = np.where(out.masked[..., None], 0, shifted(batch["image"]))
+  seen = np.where(out.masked[..., None], 0, shifted(batch["image"] * STD + MEAN))
   back = scipy.fft.ifft2(
     scipy.fft.ifftshift(seen, axes=(1, 2)), axes=(1, 2), norm="ortho"
   )
   # The highest frequency of an even side has no conjugate; nothing imaginary is left.
   assert np.abs(back.imag).max() < 1e-12
-  assert_close(out.corrupted, back.real)
+  below = (back.real < 0).mean()
+  assert below > 0.1  # what is cut off
+  assert_close(out.corrupted, (back.real.clip(0, 1) - MEAN) / STD)
   other = compiled()({**batch, "index": batch["index"][::-1]})
   np.testing.assert_array_equal(other.masked, out.masked[::-1])
+
+
+def test_images_are_cut_off_where_their_normalization_is_given():
+  """And else are as the masked spectrum has them, as in older runs."""
+  objective, batch = make(mean=None, std=None), make_batch()
+  images, masked = objective.corrupted(batch, Step(KEY))
+  visible = jnp.where(masked[..., None], 0, spectrum(batch["image"]))
+  assert_close(images, from_spectrum(visible))
+
+
+def test_the_papers_vit_has_learned_positions_and_no_biases_of_keys():
+  made = jax.eval_shape(make().init, KEY, make_batch()).params["encoder"]
+  assert made["positions"].shape == (6, 16)
+  attention = made["transformer"]["block_0"]["attention"]
+  assert "bias" in attention["query"] and "bias" not in attention["key"]
+  fixed = make(encoder={**VIT, "positions": "sincos"})
+  made = jax.eval_shape(fixed.init, KEY, make_batch()).params["encoder"]
+  assert "positions" not in made
 
 
 def images_of(patches):
@@ -234,9 +262,8 @@ def test_a_cnn_predicts_the_patch_at_each_position_of_its_last_stage():
 
 @pytest.mark.parametrize("encoder", [VIT, CNN], ids=["vit", "cnn"])
 def test_losses_fall(encoder):
-  objective = mfm(
-    image_size=8, channels=1, patch_size=2, encoder=encoder, radius=2, low_pass=0.5
-  )
+  tiny = {"image_size": 8, "channels": 1, "patch_size": 2, "radius": 2}
+  objective = mfm(mean=0.0, std=1.0, encoder=encoder, **tiny)
   losses, state = digits.train(objective, 40)
   assert losses[-10:].mean() < 0.9 * losses[:10].mean()
   batch = digits.held_out(64)
@@ -253,6 +280,9 @@ def test_losses_fall(encoder):
     ({"low_pass": 1.5}, "low_pass=1.5: expected a probability"),
     ({"gamma": 0.0}, "gamma=0.0: expected a number above 0"),
     ({"focal": -1.0}, "focal=-1.0: expected at least 0"),
+    ({"mean": (0.5, 0.5)}, "mean=.*expected a number, or one for each of channels=3"),
+    ({"std": None}, "std=None: expected a number"),
+    ({"std": 0.0}, "std=0.0: expected numbers above 0"),
     ({"encoder": "resnet5"}, "no ViT size 'resnet5'"),
     ({"encoder": CNN, "patch_size": 1}, "patch_size=1: expected 2, the stride"),
     ({"encoder": CNN, "scan": True}, "scan: expected none"),

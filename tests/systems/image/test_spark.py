@@ -10,13 +10,11 @@ import pytest
 from helpers.arrays import assert_close, random, shaken
 from helpers.image import digits
 
-from maskjax import sharding
 from maskjax.errors import UserError
 from maskjax.models import ConvEncoder
 from maskjax.objectives import Step, Variables
 from maskjax.systems import spark
 from maskjax.systems.image.spark import LightDecoder
-from maskjax.training import adamw, init_state, train_step
 
 torch = pytest.importorskip("torch")
 
@@ -123,7 +121,7 @@ def torch_decoder(params, features):
 
   features = [tensor(x).movedim(-1, 1) for x in features]
   x = features[0]
-  for i in range(3):
+  for i in range(sum(name.startswith("double_") for name in params)):
     # Theirs are the transposes of convolutions, whose kernels they turn around.
     double = tensor(
       params[f"double_{i}"]["kernel"][::-1, ::-1].transpose(2, 3, 0, 1).copy()
@@ -150,6 +148,72 @@ def test_decoder_is_torchs():
 
 
 # The objective
+
+
+def torch_convolution(x, params, stride=1):
+  """[B, C, H, W], padded so that a stride of 1 keeps its size."""
+  kernel = tensor(params["kernel"].transpose(3, 2, 0, 1))
+  bias = tensor(params["bias"]) if "bias" in params else None
+  padding = kernel.shape[-1] // 2
+  return torch.nn.functional.conv2d(x, kernel, bias, stride=stride, padding=padding)
+
+
+def visible(masked, x):
+  """Of masks [B, rows, columns], where features [B, C, H, W] are visible."""
+  for axis in (1, 2):
+    masked = masked.repeat_interleave(x.shape[1 + axis] // masked.shape[axis], axis)
+  return ~masked
+
+
+def torch_norm(x, params, masked):
+  """Normalizes the visible positions alone, and leaves 0 elsewhere."""
+  where, own = visible(masked, x), (tensor(params[k]) for k in ("scale", "bias"))
+  rows = x.movedim(1, -1)[where]
+  rows = torch.nn.functional.batch_norm(rows, None, None, *own, training=True)
+  out = torch.zeros_like(x.movedim(1, -1))
+  out[where] = rows
+  return out.movedim(-1, 1)
+
+
+def torch_predictions(params, images, masked):
+  """Section 3 with `RESNET`: each layer sets to 0 what is masked: [B, 4, 6, 3]."""
+  network = params["encoder"]["network"]
+
+  def layer(x, own, name, stride=1):
+    y = torch_convolution(x, own[name], stride)
+    return torch_norm(y, own[f"{name}_norm"], masked)
+
+  x = tensor(images).movedim(-1, 1)
+  x = layer(x * visible(masked, x)[:, None], network, "stem").relu()
+  stages = []
+  for stage, stride in ((0, 1), (1, 2)):
+    own = network[f"stage_{stage}_block_0"]
+    y = layer(layer(x, own, "conv_0", stride).relu(), own, "conv_1")
+    x = (y + (layer(x, own, "shortcut", stride) if stage else x)).relu()
+    stages.append(x)
+  dense = []
+  for i, x in enumerate(reversed(stages)):
+    x = torch_norm(x, params[f"norm_{i}"], masked)
+    embedding = tensor(params[f"embedding_{i}"])[:, None, None]
+    x = torch.where(visible(masked, x)[:, None], x, embedding)
+    x = torch_convolution(x, params["project_1"]) if i else x
+    dense.append(x.movedim(1, -1).numpy())
+  return torch_decoder(params["decoder"], dense)
+
+
+def test_the_loss_is_that_of_sparse_layers_in_torch():
+  """Whatever a layer writes at masked positions, the next one does not read."""
+  (variables, run), batch = compiled(), make_batch()
+  out = run(batch)
+  masked = tensor(out.masked).reshape(4, 2, 3)
+  predicted = torch_predictions(variables.params, batch["image"], masked).numpy()
+  errors = []
+  for b in range(3):
+    for n in np.flatnonzero(out.masked[b]):
+      target, drawn = (x[b][pixels_of(n)].ravel() for x in (batch["image"], predicted))
+      target = (target - target.mean()) / np.sqrt(target.var(ddof=1) + 1e-6)
+      errors.append(((drawn - target) ** 2).mean())
+  np.testing.assert_allclose(out.loss.value(), np.mean(errors), rtol=1e-4)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -256,36 +320,6 @@ def test_losses_fall_and_features_differ():
   means = np.asarray(features).mean(axis=1)
   spectrum = np.linalg.svd(means - means.mean(axis=0), compute_uv=False)
   assert (spectrum > 0.01 * spectrum[0]).sum() >= 4
-
-
-def test_a_batch_is_that_of_all_devices():
-  objective, (variables, _) = make(), compiled()
-  image = random(8, 4, 6, 3)
-  image[0] *= 10  # one device alone would know nothing of it
-  batch = {"image": image, "index": np.arange(8)}
-  found = []
-  for devices in (1, 8):
-    mesh = sharding.make_mesh(devices=jax.devices()[:devices])
-    with jax.set_mesh(mesh):
-      run = jax.jit(lambda batch: objective.loss(variables, batch, STEP))
-      found.append(jax.device_get(run(sharding.global_batch(mesh, batch))))
-  assert_close(found[1], found[0])
-
-
-def test_a_step_takes_microbatches():
-  objective, batch = make(), make_batch()
-  optimizer = adamw(learning_rate=1.0, num_steps=1)
-  state = jax.eval_shape(lambda: init_state(objective, optimizer, batch, KEY))
-  step = functools.partial(
-    train_step,
-    objective=objective,
-    optimizer=optimizer,
-    key=KEY,
-    num_steps=1,
-    microbatches=2,
-  )
-  after, _ = jax.eval_shape(step, state, batch)
-  assert after == state
 
 
 # Mistakes

@@ -2,10 +2,10 @@
 
 Masks frequencies of the image instead of patches: all above a radius of the shifted
 spectrum, or all below it, drawn at random for each image. What is left is an image
-again, which the encoder, a ViT or a CNN, sees without any mask token; a linear layer
-predicts the whole image, and the loss is the distance of its spectrum from the true one
-at the masked frequencies (https://arxiv.org/abs/2206.07706). Config:
-`configs/image/mfm.py`.
+again, cut off at black and white, which the encoder, a ViT or a CNN, sees without any
+mask token; a linear layer predicts the whole image, and the loss is the distance of its
+spectrum from the true one at the masked frequencies
+(https://arxiv.org/abs/2206.07706). Config: `configs/image/mfm.py`.
 """
 
 import dataclasses
@@ -43,7 +43,14 @@ SYSTEM = System(
   paper="arXiv:2206.07706",
   config="configs/image/mfm.py",
   agrees_with="torch.fft, scipy.fft",
+  differs=(
+    "The class token has no position of its own, which would be added to it.",
+    "Computation in bfloat16 but for the spectra; the authors' is in float16.",
+  ),
 )
+
+# The paper's ViT is BEiT's, with positions that are added.
+VIT_OPTIONS: Mapping[str, Any] = {"positions": "learned", "key_bias": False}
 
 
 class LinearDecoder(EncoderModel):
@@ -73,12 +80,15 @@ class Mfm(PatchObjective):
     low_pass: probability that the high frequencies of an image are masked, not the low.
     gamma: exponent of the distance of two frequencies.
     focal: exponent of the weights of hard frequencies; 0 weighs all the same.
+    colors: mean and std of each channel by which the images are normalized, so that
+      corrupted ones can be cut off at black and white; None does not cut them off.
   """
 
   radius: float
   low_pass: float
   gamma: float
   focal: float
+  colors: tuple[tuple[float, ...], tuple[float, ...]] | None
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters, and running averages where the encoder has such."""
@@ -93,11 +103,22 @@ class Mfm(PatchObjective):
     )(example_keys)
 
   def corrupted(self, batch: Batch, step: Step) -> tuple[Array, Array]:
-    """Images without their masked frequencies, [B, H, W, C], and these."""
+    """Images without their masked frequencies, [B, H, W, C], and these.
+
+    Without its low frequencies an image lies around black, and is half cut off: the
+    authors' images are so, from 0 to 1, before they are normalized.
+    """
     self.patches(batch)  # refuses images of another shape
     masked = self.masked_frequencies(batch, step)
-    seen = jnp.where(masked[..., None], 0, spectrum(batch["image"]))
-    return from_spectrum(seen), masked
+
+    def without_masked(images: Array) -> Array:
+      return from_spectrum(jnp.where(masked[..., None], 0, spectrum(images)))
+
+    if self.colors is None:
+      return without_masked(batch["image"]), masked
+    mean, std = map(jnp.asarray, self.colors)
+    seen = jnp.clip(without_masked(batch["image"] * std + mean), 0, 1)
+    return (seen - mean) / std, masked
 
   def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
     """Mean distance of the masked frequencies; a CNN normalizes by the batch."""
@@ -162,6 +183,8 @@ class Mfm(PatchObjective):
 
 def mfm(
   *,
+  mean: float | Sequence[float] | None,
+  std: float | Sequence[float] | None,
   image_size: int | Sequence[int] = 224,
   channels: int = 3,
   patch_size: int | Sequence[int] | None = None,
@@ -175,11 +198,16 @@ def mfm(
   """Makes MFM from hyperparameters; the defaults are the paper's for a ViT-B.
 
   Args:
+    mean: of the pixels, from 0 to 1, by which the data are normalized: one number, or
+      one a channel. What the encoder sees is cut off at black and white before it is
+      normalized; nothing is cut off when None.
+    std: likewise.
     image_size: side, or (height, width), in pixels.
     channels: values a pixel.
     patch_size: side, or (height, width), in pixels; when None 16, or a CNN's stride.
-    encoder: of a ViT, see `maskjax.models.vit_encoder`; or of a CNN, see
-      `maskjax.models.conv_encoder`.
+    encoder: of a ViT a size of `maskjax.models.VIT_SIZES`, or `width`, `depth` and
+      `heads`, and `positions` and `key_bias` where they are not the paper's; or of a
+      CNN, see `maskjax.models.conv_encoder`.
     radius: of the low frequencies, in entries of the spectrum.
     low_pass: probability that the high frequencies of an image are masked, not the low;
       for a CNN the authors take 0.3.
@@ -189,13 +217,13 @@ def mfm(
       alone.
 
   Raises:
-    UserError: sizes that do not divide, or an exponent, a shape or a radius out of
-      range; names it.
+    UserError: sizes that do not divide, or an exponent, a shape, a radius, a mean or a
+      std out of range; names it.
 
   Example:
-    >>> system = mfm(image_size=8, channels=1, patch_size=2, encoder="Ti", radius=2)
+    >>> system = mfm(image_size=32, mean=0.5, std=0.25, encoder="Ti")
     >>> system.patches.grid
-    (4, 4)
+    (2, 2)
   """
   if is_cnn(encoder):
     vision_only = [key for key in network if key not in ("dtype", "initialization")]
@@ -218,8 +246,10 @@ def mfm(
     patches = patches_of(
       image_size, 16 if patch_size is None else patch_size, channels=channels
     )
+    shape = {"size": encoder} if isinstance(encoder, str) else dict(encoder)
+    own = {key: shape.pop(key, value) for key, value in VIT_OPTIONS.items()}
     network = {"initialization": "simmim", **network}
-    vision = vit_encoder(grid=patches.grid, encoder=encoder, **network)
+    vision = vit_encoder(grid=patches.grid, encoder=shape, **own, **network)
   _check(image_size, radius, low_pass, gamma, focal)
   return Mfm(
     model=LinearDecoder(encoder=vision, size=patches.dim),
@@ -228,7 +258,31 @@ def mfm(
     low_pass=low_pass,
     gamma=gamma,
     focal=focal,
+    colors=_colors(mean, std, channels),
   )
+
+
+def _colors(
+  mean: float | Sequence[float] | None,
+  std: float | Sequence[float] | None,
+  channels: int,
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+  """Mean and std of each channel."""
+  if mean is None and std is None:
+    return None
+
+  def each(name: str, given: float | Sequence[float] | None) -> tuple[float, ...]:
+    values = tuple(given) if isinstance(given, Sequence) else (given,) * channels
+    if len(values) != channels or any(not isinstance(x, int | float) for x in values):
+      raise UserError(
+        f"{name}={given}: expected a number, or one for each of channels={channels}"
+      )
+    return cast(tuple[float, ...], values)
+
+  found = each("mean", mean), each("std", std)
+  if min(found[1]) <= 0:
+    raise UserError(f"std={std}: expected numbers above 0")
+  return found
 
 
 def _check(
