@@ -5,7 +5,11 @@ small: 60,000 real images of 28x28 pixels, see maskjax/recipes.
   maskjax train --config configs/image/vqkd.py:small --workdir runs/vqkd_small
   maskjax train --config configs/image/beit_v2.py:small --workdir runs/beit_v2_small
 
-imagenet: the paper's appendix, ViT-B/16, 1600 epochs.
+imagenet: the paper's appendix, ViT-B/16, 1600 epochs; CLIP_DIR holds a CLIPModel, see
+  configs/image/vqkd.py.
+  maskjax convert --from_hf CLIP_DIR \
+    --config configs/image/teacher.py:clip_b16_projected \
+    --workdir runs/clip_b16_projected
   maskjax train --config configs/image/vqkd.py:imagenet --workdir runs/vqkd
   maskjax train --config configs/image/beit_v2.py:imagenet --workdir runs/beit_v2
 """
@@ -49,6 +53,10 @@ def imagenet():
     no_decay=r"(bias|scale|cls)$",
     clip_norm=3.0,
   )
+  # Of the whole image, and so before it is cropped.
+  jitter = dict(name="color_jitter", brightness=0.4, contrast=0.4, saturation=0.4)
+  crop, flip, *rest = config.data.train_transforms
+  config.data.train_transforms = (jitter, flip, crop, *rest)
   config.objective.update(
     name="beit_v2",
     encoder=dict(size="B"),
@@ -58,6 +66,10 @@ def imagenet():
     mask_ratio=0.382,  # 75 of 196 patches
     layer_scale=0.1,
     drop_path=0.1,  # 0 for 300 epochs
-    tokenizer=recipes.frozen("configs/image/vqkd.py:imagenet", workdir="runs/vqkd"),
+    tokenizer=recipes.frozen(
+      "configs/image/vqkd.py:imagenet",
+      workdir="runs/vqkd",
+      batch_colors=recipes.COLORS,
+    ),
   )
   return config

@@ -6,7 +6,10 @@ small: 60,000 real images of 28x28 pixels, see maskjax/recipes.
   maskjax train --config configs/image/cae.py:small --workdir runs/cae_small
 
 imagenet: the paper's appendix, ViT-B/16, 800 epochs; but for the tokenizer, which is
-  DALL-E's there.
+  DALL-E's there. CLIP_DIR holds a CLIPModel, see configs/image/vqkd.py.
+  maskjax convert --from_hf CLIP_DIR \
+    --config configs/image/teacher.py:clip_b16_projected \
+    --workdir runs/clip_b16_projected
   maskjax train --config configs/image/vqkd.py:imagenet --workdir runs/vqkd
   maskjax train --config configs/image/cae.py:imagenet --workdir runs/cae
 """
@@ -48,7 +51,7 @@ def imagenet():
     final_learning_rate=1e-5,
     b2=0.999,
     weight_decay=0.05,
-    no_decay=r"(bias|scale|cls)$",
+    no_decay=r"(bias|scale)$",  # of the authors' model, which lists no exceptions
     clip_norm=3.0,
     scale=(0.08, 1.0),
   )
@@ -58,10 +61,14 @@ def imagenet():
     regressor_depth=4,
     decoder_depth=4,
     alignment=2.0,
-    mask=dict(name="blockwise", min_patches=16),
+    mask=dict(name="blockwise", min_patches=16, attempts=10_000),  # until all fit
     mask_ratio=0.5,
     layer_scale=0.1,
     drop_path=0.1,
-    tokenizer=recipes.frozen("configs/image/vqkd.py:imagenet", workdir="runs/vqkd"),
+    tokenizer=recipes.frozen(
+      "configs/image/vqkd.py:imagenet",
+      workdir="runs/vqkd",
+      batch_colors=recipes.COLORS,
+    ),
   )
   return config

@@ -44,6 +44,7 @@ def imagenet():
     b1=0.9,
     b2=0.98,
     weight_decay=0.05,
+    no_decay=r"(bias|scale|cls)$",
     clip_norm=3.0,
   )
   config.objective.update(
@@ -56,6 +57,7 @@ def imagenet():
     mask_ratio=0.38,  # 75 of 196 patches
     replace_ratio=0.1,  # 20 of 196 patches
     norm_pix_loss=True,
+    colors=recipes.COLORS,
     layer_scale=0.1,  # 1e-5 for ViT-L
   )
   return config

@@ -4,11 +4,14 @@ small: 60,000 real images of 28x28 pixels, see maskjax/recipes; the teacher is a
   maskjax train --config configs/image/mae.py:small --workdir runs/mae_small
   maskjax train --config configs/image/dmae.py --workdir runs/dmae
 
-imagenet: the paper's ViT-B/16 for 100 epochs; the teacher is MAE's ViT-L/16, trained by
-  configs/image/mae.py:imagenet or imported as it by `maskjax convert`.
+imagenet: the paper's ViT-B/16 for 100 epochs; the teacher is MAE's ViT-L/16 that
+  predicts pixels as they are, trained by the first command or imported by
+  `maskjax convert`.
+  maskjax train --config configs/image/dmae.py:teacher --workdir runs/mae_pixels
   maskjax train --config configs/image/dmae.py:imagenet --workdir runs/dmae
 """
 
+from maskjax import config as configs
 from maskjax import recipes
 
 
@@ -27,6 +30,12 @@ def small():
   return config
 
 
+def teacher():
+  config = configs.load("configs/image/mae.py:imagenet")
+  config.objective.norm_pix_loss = False
+  return config
+
+
 def imagenet():
   config = recipes.imagenet_vit(
     epochs=100,
@@ -40,7 +49,7 @@ def imagenet():
   )
   config.objective.update(
     name="dmae",
-    teacher=recipes.frozen("configs/image/mae.py:imagenet", workdir="runs/mae"),
+    teacher=recipes.frozen("configs/image/dmae.py:teacher", workdir="runs/mae_pixels"),
     encoder=dict(size="B"),
     decoder=dict(width=512, depth=8, heads=16),
     mask_ratio=0.75,

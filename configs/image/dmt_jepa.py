@@ -46,6 +46,7 @@ def imagenet():
     weight_decay=0.04,
     final_weight_decay=0.4,
     scale=(0.3, 1.0),
+    method="bilinear",
   )
   # The authors mirror no images.
   transforms = config.data.train_transforms

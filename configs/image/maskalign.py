@@ -4,8 +4,10 @@ small: 60,000 real images of 28x28 pixels, see maskjax/recipes; the teacher is a
   maskjax train --config configs/image/mae.py:small --workdir runs/mae_small
   maskjax train --config configs/image/maskalign.py --workdir runs/maskalign
 
-imagenet: the paper's ViT-B/16 for 200 epochs; the teacher is CLIP's ViT-B/16, see
-  configs/image/teacher.py. Images are normalized as CLIP's inputs are.
+imagenet: the paper's ViT-B/16 for 200 epochs; the teacher is CLIP's ViT-B/16, whose
+  weights stand in CLIP_DIR, a CLIPModel or CLIPVisionModel in the Hugging Face layout.
+  maskjax convert --from_hf CLIP_DIR --config configs/image/teacher.py:clip_b16 \
+    --workdir runs/clip_b16
   maskjax train --config configs/image/maskalign.py:imagenet --workdir runs/maskalign
 """
 
@@ -39,12 +41,14 @@ def imagenet():
     b1=0.9,
     b2=0.95,
     weight_decay=0.05,
-    colors=recipes.CLIP_COLORS,
+    no_decay=r"(bias|scale|^weights)$",  # nor those that mix blocks
   )
   config.objective.update(
     name="maskalign",
     teacher=recipes.frozen(
-      "configs/image/teacher.py:clip_b16", workdir="runs/clip_b16"
+      "configs/image/teacher.py:clip_b16",
+      workdir="runs/clip_b16",
+      batch_colors=recipes.COLORS,
     ),
     encoder=dict(size="B"),
     mask="attentive",

@@ -3,7 +3,8 @@
 small: Fashion-MNIST, see maskjax/recipes.
   maskjax train --config configs/image/mp3.py:small --workdir runs/mp3_small
 
-imagenet: the paper's ViT-B/16 in 100 epochs, through TFDS. Optimizer as in MAE.
+imagenet: the paper's ViT-B/16 in 100 epochs, through TFDS. No code was published: the
+  optimizer and the augmentation are MAE's.
   maskjax train --config configs/image/mp3.py:imagenet --workdir runs/mp3
 """
 
@@ -37,6 +38,7 @@ def imagenet():
   config.objective.update(
     name="mp3",
     encoder=dict(size="B"),
+    class_token=True,
     mask_ratio=0.75,
   )
   return config

@@ -6,6 +6,9 @@ Each setting reads weights in the Hugging Face layout, whose shapes replace its 
 
 clip_b16, clip_l14: CLIP's vision tower (arXiv:2103.00020), of a CLIPModel or a
   CLIPVisionModel.
+clip_b16_projected: with its features of patches projected to 512 channels by CLIP's
+  own projection, of a CLIPModel or a CLIPVisionModelWithProjection; teaches VQ-KD and
+  dBOT.
 dino_s16, dino_b16: ViTs as DINO trains them (arXiv:2104.14294), ViTModel.
 dinov2_b14: DINOv2 (arXiv:2304.07193), Dinov2Model; sees images of 518x518 pixels.
 ijepa_h14: I-JEPA's encoder (arXiv:2301.08243), IJepaModel.
@@ -33,12 +36,24 @@ def encoder(encoder_type, size, *, image_size=224, patch_size=16, **colors):
   return config
 
 
+def clip(size, **shape):
+  config = encoder("clip_vision_model", size, **shape, colors=recipes.CLIP_COLORS)
+  config.objective.norm_epsilon = 1e-5
+  return config
+
+
 def clip_b16():
-  return encoder("clip_vision_model", "B", colors=recipes.CLIP_COLORS)
+  return clip("B")
+
+
+def clip_b16_projected():
+  config = clip_b16()
+  config.objective.projection = 512
+  return config
 
 
 def clip_l14():
-  return encoder("clip_vision_model", "L", patch_size=14, colors=recipes.CLIP_COLORS)
+  return clip("L", patch_size=14)
 
 
 def dino_s16():

@@ -4,10 +4,17 @@ small: 60,000 real images of 28x28 pixels, see maskjax/recipes; the teacher is a
   maskjax train --config configs/image/mae.py:small --workdir runs/mae_small
   maskjax train --config configs/image/vqkd.py:small --workdir runs/vqkd_small
 
-imagenet: the paper's appendix, ViT-B/16. The paper's teachers are CLIP's and DINO's
-  ViT-B/16; give one as --config.objective.teacher.workdir. `teacher` has the
-  objective of one that was trained here.
+imagenet: the paper's appendix, ViT-B/16 with CLIP's ViT-B/16 as teacher, whose weights
+  stand in CLIP_DIR, a CLIPModel in the Hugging Face layout:
+  maskjax convert --from_hf CLIP_DIR \
+    --config configs/image/teacher.py:clip_b16_projected \
+    --workdir runs/clip_b16_projected
   maskjax train --config configs/image/vqkd.py:imagenet --workdir runs/vqkd
+
+imagenet_dino: the same with DINO's ViT-B/16 as teacher, and one block in the decoder.
+  maskjax convert --from_hf DINO_DIR --config configs/image/teacher.py:dino_b16 \
+    --workdir runs/dino_b16
+  maskjax train --config configs/image/vqkd.py:imagenet_dino --workdir runs/vqkd_dino
 """
 
 from maskjax import recipes
@@ -47,8 +54,8 @@ def imagenet():
     weight_decay=1e-4,
     no_decay=r"(bias|scale|cls|positions)$",
     scale=(0.08, 1.0),
+    colors=recipes.SIGNED_COLORS,
   )
-  del config.objective.scan, config.objective.remat  # it has no such keywords
   config.objective.update(
     name="vqkd",
     encoder=dict(size="B"),
@@ -56,6 +63,21 @@ def imagenet():
     num_codes=8192,
     code_dim=32,
     decay=0.99,
-    teacher=recipes.frozen("configs/image/mae.py:imagenet", workdir=""),
+    teacher=recipes.frozen(
+      "configs/image/teacher.py:clip_b16_projected",
+      workdir="runs/clip_b16_projected",
+      batch_colors=recipes.SIGNED_COLORS,
+    ),
+  )
+  return config
+
+
+def imagenet_dino():
+  config = imagenet()
+  config.objective.decoder.depth = 1
+  config.objective.teacher = recipes.frozen(
+    "configs/image/teacher.py:dino_b16",
+    workdir="runs/dino_b16",
+    batch_colors=recipes.SIGNED_COLORS,
   )
   return config

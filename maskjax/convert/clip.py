@@ -13,6 +13,7 @@ from maskjax.errors import UserError
 
 MODEL_TYPE = "clip"
 OBJECTIVE = "vit"
+OPTIONAL = clip_vision_model.OPTIONAL
 
 
 def from_hf(
@@ -26,6 +27,8 @@ def from_hf(
   if not isinstance(vision, Mapping):
     raise UserError(f"vision_config={vision!r}: expected that of CLIP's vision tower")
   vision = {**vision, "model_type": clip_vision_model.MODEL_TYPE}
+  # Which stands outside of the tower's config.
+  vision["projection_dim"] = config.get("projection_dim", 512)
   return clip_vision_model.from_hf(vision, tensors)
 
 

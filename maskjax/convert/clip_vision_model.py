@@ -1,5 +1,7 @@
 """Converts `CLIPVisionModel` of Hugging Face Transformers, CLIP's vision tower.
 
+And `CLIPVisionModelWithProjection`, which has CLIP's projection of images, too.
+
 CLIP applies its last normalization to the class token only. Here it is applied to all
 tokens, as in systems that predict CLIP's features of patches
 (https://arxiv.org/abs/2208.06366).
@@ -15,6 +17,8 @@ from maskjax.convert.layout import Entry
 
 MODEL_TYPE = "clip_vision_model"
 OBJECTIVE = "vit"
+OPTIONAL = ("project",)
+PROJECTION = "visual_projection.weight"
 
 # Defaults of `CLIPVisionConfig` for keys that `config.json` lacks.
 DEFAULTS: Mapping[str, Any] = {
@@ -27,6 +31,7 @@ DEFAULTS: Mapping[str, Any] = {
   "num_channels": 3,
   "num_hidden_layers": 12,
   "patch_size": 32,
+  "projection_dim": 512,
 }
 
 NAMES: Mapping[str, str] = {
@@ -51,7 +56,8 @@ def from_hf(
     tensors: its tensors by name, float32, float16 or bfloat16.
 
   Returns:
-    Keyword arguments for `maskjax.objectives.vit`, and a tree of float32 arrays.
+    Keyword arguments for `maskjax.objectives.vit`, and a tree of float32 arrays. Where
+    there is a projection, it is among them under `project`.
 
   Raises:
     UserError: a config that the model here does not support, or tensors that do not
@@ -61,21 +67,25 @@ def from_hf(
     config, model_type=MODEL_TYPE, defaults=DEFAULTS, fixed={}
   )
   hidden_size = config["intermediate_size"]
-  return (
-    encoders.hyperparameters(MODEL_TYPE, config, hidden_size=hidden_size),
-    encoders.to_params(
-      _entries(config),
-      tensors,
-      prefix="vision_model.",
-      unused=("embeddings.position_ids",),
-    ),
+  hyperparameters = encoders.hyperparameters(
+    MODEL_TYPE, config, hidden_size=hidden_size
   )
+  params = encoders.to_params(
+    _entries(config),
+    {name: tensor for name, tensor in tensors.items() if name != PROJECTION},
+    prefix="vision_model.",
+    unused=("embeddings.position_ids",),
+  )
+  if PROJECTION in tensors:
+    projection = {PROJECTION: tensors[PROJECTION]}
+    params |= layout.to_params(_projection(config), projection)
+  return hyperparameters, params
 
 
 def to_hf(
   hyperparameters: Mapping[str, Any], params: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """The inverse of `from_hf`."""
+  """The inverse of `from_hf`, of a `CLIPVisionModelWithProjection` if there is one."""
   config = encoders.config_of(hyperparameters)
   ratio = hyperparameters.get("mlp_ratio", 4.0)
   config |= {
@@ -83,7 +93,21 @@ def to_hf(
     "intermediate_size": round(config["hidden_size"] * ratio),
     "model_type": MODEL_TYPE,
   }
-  return config, encoders.to_tensors(_entries(config), params)
+  tensors = encoders.to_tensors(_entries(config), params)
+  if projection := hyperparameters.get("projection"):
+    config |= {
+      "architectures": ["CLIPVisionModelWithProjection"],
+      "projection_dim": projection,
+    }
+    tensors = {f"vision_model.{name}": tensor for name, tensor in tensors.items()}
+    own = {"project": params["project"]}
+    tensors |= layout.to_tensors(_projection(config), own)
+  return config, tensors
+
+
+def _projection(config: Mapping[str, Any]) -> layout.Entries:
+  shape = config["projection_dim"], config["hidden_size"]
+  return {PROJECTION: Entry("project/kernel", shape, layout.DENSE)}
 
 
 def _entries(config: Mapping[str, Any]) -> layout.Entries:

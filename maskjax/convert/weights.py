@@ -45,6 +45,7 @@ class Converter(Protocol):
     MODEL_TYPE: as `config.json` names it.
     OBJECTIVE: name of the objective that has this network.
     EXPORTS: optional; names of further objectives that it exports, wholly or in part.
+    OPTIONAL: optional; entries of the parameters that an objective may do without.
   """
 
   MODEL_TYPE: str
@@ -106,7 +107,9 @@ def import_weights(folder: str | Path, config: ConfigDict, workdir: str | Path) 
       config.objective.special_ids = tuple(vocabulary.special.tolist())
   if config.objective.get("scan"):
     params = stack_blocks(params)
-  transfer.check_same(params, _shapes(config), folder)
+  shapes, optional = _shapes(config), getattr(converter, "OPTIONAL", ())
+  params = {k: v for k, v in params.items() if k in shapes or k not in optional}
+  transfer.check_same(params, shapes, folder)
   with workdirs.opened(config, workdir) as opened:
     if vocabulary is not None:
       vocabulary.save(opened.local / workdirs.TOKENIZER)
@@ -174,7 +177,7 @@ def _converter(
   )
 
 
-def _shapes(config: ConfigDict) -> object:
+def _shapes(config: ConfigDict) -> Any:
   """The shapes of the parameters of a config's objective; needs no data."""
   objective = resolve.build(objectives, config.objective)
   key, batch = jax.random.key(0), objective.batch_shapes(1)

@@ -120,14 +120,16 @@ def blockwise(
   *,
   min_patches: int = 16,
   min_aspect: float = 0.3,
+  attempts: int = 10,
 ) -> Array:
   """Masks rectangles, one after the other, until `num_masked` tokens are masked.
 
   As BEiT does (https://arxiv.org/abs/2106.08254, algorithm 1): the area is uniform
   between `min_patches` and the number of tokens left to mask, the aspect ratio
   log-uniform between `min_aspect` and its inverse. A rectangle that is too large, or
-  masks nothing new, is drawn again. After ten such rectangles in a row BEiT masks fewer
-  tokens than `num_masked`; here the rest is masked token by token, uniformly.
+  masks nothing new, is drawn again. After ten such rectangles in a row the rest is
+  masked token by token, uniformly, as in BEiT v2 (https://arxiv.org/abs/2208.06366);
+  BEiT masks fewer tokens then, and CAE goes on (https://arxiv.org/abs/2202.03026).
 
   Args:
     key: the example's key.
@@ -135,6 +137,7 @@ def blockwise(
     num_masked: how many tokens to mask.
     min_patches: smallest area of a rectangle, in tokens.
     min_aspect: smallest aspect ratio of a rectangle.
+    attempts: how many rectangles in a row may not fit.
 
   Returns:
     bool [N], exactly `num_masked` True.
@@ -151,9 +154,8 @@ def blockwise(
 
   def rectangle(key: Array, left: Array) -> Array:
     keys = jax.random.split(key, 4)
-    area = min_patches + jax.random.uniform(keys[0]) * jnp.maximum(
-      left - min_patches, 0
-    )
+    # Also where fewer tokens are left: the area is between the two numbers then.
+    area = min_patches + jax.random.uniform(keys[0]) * (left - min_patches)
     limit = math.log(1 / min_aspect)
     aspect = jnp.exp(jax.random.uniform(keys[1], minval=-limit, maxval=limit))
     height, width = jnp.round(jnp.sqrt(jnp.array([area * aspect, area / aspect])))
@@ -173,7 +175,7 @@ def blockwise(
 
   def unfinished(state: tuple[Array, Array, Array]) -> Array:
     masked, _, failures = state
-    return (masked.sum() < num_masked) & (failures < 10)
+    return (masked.sum() < num_masked) & (failures < attempts)
 
   rest_key, key = jax.random.split(key)
   nothing = jnp.zeros((rows, columns), bool)

@@ -228,6 +228,8 @@ class Transformer(nn.Module):
     options: see `BlockOptions`.
     attends: see `Block`.
     before: how many blocks of another stack stand before these, for `initialization`.
+    drop_paths: probability of each block that an example skips a branch; when None,
+      they rise from 0 to that of the options.
   """
 
   depth: int
@@ -235,6 +237,7 @@ class Transformer(nn.Module):
   options: BlockOptions = BlockOptions()
   attends: str = "self"
   before: int = 0
+  drop_paths: tuple[float, ...] | None = None
 
   @nn.compact
   def __call__(
@@ -280,6 +283,8 @@ class Transformer(nn.Module):
       own["rotary_base"] = [jnp.float32(next(turns)) for _ in range(self.depth)]
     else:
       shared["rotary_base"] = options.rotary_bases[0]
+    if self.drop_paths is not None:
+      rates = jnp.float32(self.drop_paths)
     if not options.scan:
       outputs = []
       for i in range(self.depth):
@@ -341,6 +346,7 @@ def blocks_like(
   *,
   before: int = 0,
   name: str | None = None,
+  drop_paths: tuple[float, ...] | None = None,
   **changes: Any,
 ) -> Transformer:
   """Further blocks with the options of a network's own.
@@ -350,12 +356,18 @@ def blocks_like(
     depth: number of blocks.
     before: see `Transformer`.
     name: of the module, where it is made in a compact method.
+    drop_paths: see `Transformer`.
     **changes: fields of `BlockOptions` in which the blocks differ. `norm_first` is True
       unless it is among them: it is for blocks that read tokens as they are embedded.
   """
   options = network.options.further.replace(**{"norm_first": True, **changes})
   return Transformer(
-    depth=depth, heads=network.heads, options=options, before=before, name=name
+    depth=depth,
+    heads=network.heads,
+    options=options,
+    before=before,
+    drop_paths=drop_paths,
+    name=name,
   )
 
 

@@ -24,8 +24,9 @@ from maskjax import keys, resolve, schedules
 from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models import Layers, VisionEncoder
-from maskjax.objectives.abilities import abilities_of, needed
+from maskjax.objectives.abilities import RANDOM, abilities_of, needed
 from maskjax.objectives.objective import Batch, Step, Variables
+from maskjax.objectives.recolor import Colors, Recolor, recolor
 from maskjax.tokens import Patches
 
 __all__ = ["bootstrap", "ema", "frozen"]
@@ -209,27 +210,29 @@ class Frozen:
 
   Attributes:
     objective: has `init` and `features`.
-    workdir: of its run, or of imported weights; when empty, its variables stay as
-      they were made.
+    workdir: see `frozen`.
+    recolor: gives it images as it was trained with.
   """
 
   objective: Any
   workdir: str
+  recolor: Recolor
 
   @property
   def pretrained(self) -> Mapping[str, str]:
     """See `Teacher`."""
-    return {"teacher": self.workdir} if self.workdir else {}
+    return {} if self.workdir == RANDOM else {"teacher": self.workdir}
 
   def init(self, params: Any, key: Array, batch: Batch) -> Variables:
     """Fresh variables, which those of `workdir` replace."""
     del params
-    return self.objective.init(keys.named(key, "teacher"), batch)
+    return self.objective.init(keys.named(key, "teacher"), self.recolor(batch))
 
   def features(self, own: Features, state: Any, batch: Batch) -> Any:
     """See `Teacher`."""
     del own
-    return jax.lax.stop_gradient(self.objective.features(state, batch))
+    features = self.objective.features(state, self.recolor(batch))
+    return jax.lax.stop_gradient(features)
 
   def layers(
     self,
@@ -245,7 +248,9 @@ class Frozen:
     del student
     layers = abilities_of(self.objective).layers
     needed(layers, self.objective, "layers", "a student of its blocks")
-    found = self.objective.layers(state, batch, mask, depth=depth, attention=attention)
+    found = self.objective.layers(
+      state, self.recolor(batch), mask, depth=depth, attention=attention
+    )
     return jax.lax.stop_gradient(found)
 
   def update(self, state: Any, params: Any, step: Step) -> Any:
@@ -415,17 +420,26 @@ def ema(
   )
 
 
-def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
+def frozen(
+  *,
+  objective: Mapping[str, Any],
+  workdir: str = "",
+  colors: Colors | None = None,
+  batch_colors: Colors | None = None,
+) -> Frozen:
   """Makes a teacher that does not learn.
 
   Args:
     objective: `name` and keywords of an objective with `features`, as a config has
       them; it is given the student's examples.
-    workdir: of its run, or of weights that `maskjax convert` imported; when empty, its
-      variables are random ones.
+    workdir: of its run, or of weights that `maskjax convert` imported; a run without
+      one does not start. "random" leaves its variables as they are made.
+    colors: `mean` and `std` of each channel that its images were normalized by, where
+      the student's have others. See `maskjax.recipes.frozen`.
+    batch_colors: those that the student's images are normalized by.
 
   Raises:
-    UserError: the objective has no features.
+    UserError: the objective has no features, or colors that do not fit.
   """
   from maskjax import objectives
 
@@ -435,4 +449,6 @@ def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
       f"teacher.objective.name={objective['name']!r} has no features: expected one "
       "that has"
     )
-  return Frozen(objective=teacher, workdir=workdir)
+  return Frozen(
+    objective=teacher, workdir=workdir, recolor=recolor(colors, batch_colors)
+  )

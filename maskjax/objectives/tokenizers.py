@@ -14,8 +14,9 @@ from jax import Array
 from maskjax import keys, resolve
 from maskjax.errors import UserError
 from maskjax.losses import Mean, cross_entropy
-from maskjax.objectives.abilities import abilities_of
+from maskjax.objectives.abilities import RANDOM, abilities_of
 from maskjax.objectives.objective import Batch, Variables
+from maskjax.objectives.recolor import Colors, Recolor, recolor
 from maskjax.tokens import Patches
 
 __all__ = ["frozen"]
@@ -50,16 +51,18 @@ class Frozen:
   Attributes:
     objective: has codes, see `maskjax.objectives.abilities.HasCodes`, which depend on
       its parameters and on the entry `codebook` of its `extra`.
-    workdir: of its run; when empty, its variables stay as they were made.
+    workdir: see `frozen`.
+    recolor: gives it images as it was trained with.
   """
 
   objective: Any
   workdir: str
+  recolor: Recolor
 
   @property
   def pretrained(self) -> Mapping[str, str]:
     """See `Tokenizer`."""
-    return {"tokenizer": self.workdir} if self.workdir else {}
+    return {} if self.workdir == RANDOM else {"tokenizer": self.workdir}
 
   @property
   def grid(self) -> tuple[int, ...]:
@@ -73,12 +76,13 @@ class Frozen:
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Fresh variables, which those of `workdir` replace."""
-    params, extra = self.objective.init(keys.named(key, "tokenizer"), batch)
+    named = keys.named(key, "tokenizer")
+    params, extra = self.objective.init(named, self.recolor(batch))
     return Variables(params, {"codebook": extra["codebook"]})
 
   def codes(self, state: Variables, batch: Batch) -> Array:
     """See `Tokenizer`."""
-    return jax.lax.stop_gradient(self.objective.codes(state, batch))
+    return jax.lax.stop_gradient(self.objective.codes(state, self.recolor(batch)))
 
 
 def build(spec: str | Mapping[str, Any], patches: Patches) -> Tokenizer:
@@ -103,16 +107,25 @@ def build(spec: str | Mapping[str, Any], patches: Patches) -> Tokenizer:
   return tokenizer
 
 
-def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
+def frozen(
+  *,
+  objective: Mapping[str, Any],
+  workdir: str = "",
+  colors: Colors | None = None,
+  batch_colors: Colors | None = None,
+) -> Frozen:
   """Makes a tokenizer that does not learn.
 
   Args:
     objective: `name` and keywords of an objective with `codes`, as a config has them;
       it is given the examples of the system.
-    workdir: of its run; when empty, its variables are random ones.
+    workdir: of its run; a run without one does not start. "random" leaves its
+      variables as they are made.
+    colors: see `maskjax.objectives.teachers.frozen`.
+    batch_colors: likewise.
 
   Raises:
-    UserError: the objective gives no codes.
+    UserError: the objective gives no codes, or colors that do not fit.
   """
   from maskjax import objectives
 
@@ -122,7 +135,9 @@ def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
       f"tokenizer.objective.name={objective['name']!r} gives no codes: expected one "
       "that does, like 'vqkd'"
     )
-  return Frozen(objective=tokenizer, workdir=workdir)
+  return Frozen(
+    objective=tokenizer, workdir=workdir, recolor=recolor(colors, batch_colors)
+  )
 
 
 def code_cross_entropy(logits: Array, codes: Array) -> Array:

@@ -11,8 +11,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
+from flax import linen as nn
 from jax import Array
 
+from maskjax import keys
 from maskjax.errors import UserError, did_you_mean
 from maskjax.masking import Mask
 from maskjax.models import Network, VisionEncoder, encoder_layers, vit_encoder
@@ -42,25 +44,41 @@ class Vit:
   Attributes:
     encoder: the network.
     patches: cuts images into patches.
+    projection: channels of CLIP's space of images and texts, into which its own
+      projection takes the features; 0 for features as the encoder gives them.
   """
 
   encoder: VisionEncoder
   patches: Patches
+  projection: int = 0
 
   def init(self, key: Array, batch: Batch) -> Variables:
     """Random parameters, which pretrained ones replace."""
     patches = self.patches(first_example(batch))
-    return Variables({"encoder": self.encoder.init(key, patches)["params"]})
+    params = {"encoder": self.encoder.init(key, patches)["params"]}
+    if self.projection:
+      shape = self.encoder.width, self.projection
+      kernel = nn.initializers.lecun_normal()(keys.named(key, "project"), shape)
+      params["project"] = {"kernel": kernel}
+    return Variables(params)
 
   def batch_shapes(self, batch_size: int) -> dict[str, Any]:
     """The shapes of a batch of this many images."""
     return self.patches.batch_shapes(batch_size)
 
   def features(self, variables: Variables, batch: Batch) -> Array:
-    """Features of all patches, after the last normalization: [B, N, D]."""
+    """Features of all patches, after the last normalization: [B, N, D].
+
+    With a `projection`, [B, N, projection]: CLIP projects the class token alone; here
+    it is all patches, as in systems that learn from CLIP
+    (https://arxiv.org/abs/2208.06366).
+    """
     params = {"params": variables.params["encoder"]}
     tokens: Any = self.encoder.apply(params, self.patches(batch))
-    return self.encoder.patch_tokens(tokens)
+    features = self.encoder.patch_tokens(tokens)
+    if self.projection:
+      features = features @ variables.params["project"]["kernel"].astype(features.dtype)
+    return features
 
   def layers(
     self,
@@ -86,6 +104,7 @@ def vit(
   patch_size: int | Sequence[int] = 16,
   encoder: Mapping[str, Any] | str = "B",
   activation: str | None = None,
+  projection: int = 0,
   **network: Unpack[Network],
 ) -> Vit:
   """Makes an encoder from hyperparameters.
@@ -99,6 +118,8 @@ def vit(
     patch_size: side, or (height, width), in pixels.
     encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
     activation: a name in `maskjax.models.gelu.ACTIVATIONS`; the type's own when None.
+    projection: channels into which CLIP projects its features, 512 of its ViT-B, for
+      features [B, N, projection]; 0 for features before it.
     **network: see `maskjax.models.Network`.
 
   Raises:
@@ -111,6 +132,11 @@ def vit(
   if encoder_type not in ENCODER_TYPES:
     hint = did_you_mean(encoder_type, ENCODER_TYPES)
     raise UserError(f"encoder_type={encoder_type!r}: {hint}")
+  if projection < 0 or (projection and encoder_type != "clip_vision_model"):
+    raise UserError(
+      f"projection={projection}: expected 0, or more of encoder_type="
+      "'clip_vision_model'"
+    )
   own = dict(ENCODER_TYPES[encoder_type])
   if activation is not None:
     own["activation"] = activation
@@ -122,4 +148,4 @@ def vit(
     **own,
     **network,
   )
-  return Vit(encoder=built, patches=patches)
+  return Vit(encoder=built, patches=patches, projection=projection)

@@ -10,8 +10,10 @@ from ml_collections import ConfigDict
 
 from maskjax import config as configs
 
-# Means and stds of red, green and blue: of ImageNet, and those of CLIP's inputs.
+# Means and stds of red, green and blue: of ImageNet, of networks that see pixels from
+# -1 to 1, and of CLIP's inputs.
 COLORS = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+SIGNED_COLORS = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # from -1 to 1
 CLIP_COLORS = dict(
   mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
 )
@@ -216,14 +218,30 @@ def imagenet_vit(
   return config
 
 
-def frozen(config: str, *, workdir: str) -> dict[str, Any]:
+def frozen(
+  config: str,
+  *,
+  workdir: str,
+  batch_colors: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
   """A teacher or tokenizer that was trained before, and trains no more.
 
   Args:
     config: `FILE:NAME` of the setting that it was trained by.
-    workdir: of its run.
+    workdir: of its run, or "random", see `maskjax.objectives.teachers.frozen`.
+    batch_colors: `mean` and `std` that the student's images are normalized by; to be
+      given where the setting normalizes by others, which the teacher then sees.
 
   Returns:
     What an objective takes as `teacher` or `tokenizer`.
   """
-  return dict(name="frozen", objective=configs.load(config).objective, workdir=workdir)
+  loaded = configs.load(config)
+  found = dict(name="frozen", objective=loaded.objective, workdir=workdir)
+  if batch_colors is None:
+    return found
+  (colors,) = (
+    dict(mean=transform["mean"], std=transform["std"])
+    for transform in loaded.data.test_transforms
+    if not isinstance(transform, str) and transform["name"] == "normalize"
+  )
+  return {**found, "colors": colors, "batch_colors": dict(batch_colors)}

@@ -109,6 +109,33 @@ def test_features_layers_and_attention(folders, kind):
   assert_close(jax.jit(objective.features)(variables, batch), end[:, 1:])
 
 
+def test_features_that_clip_projects(folders):
+  """Of patches, as VQ-KD predicts them; theirs projects the class token alone."""
+  hyperparameters, params = clip.from_hf(*safetensors.read(folders / "clip"))
+  objective = plain_vit(**hyperparameters, projection=512)
+  features = jax.jit(objective.features)(Variables(params), {"image": images()})
+  with torch.no_grad():
+    end = torch.from_numpy(theirs("clip")[1][:, 1:])
+    expected = make_theirs("clip")[0].visual_projection(end)
+  assert_close(features, expected.numpy())
+
+
+@pytest.mark.parametrize("folder", ["clip", "clip_vision_model"])
+def test_a_projection_comes_back(folders, tmp_path, folder):
+  config = configs.load("configs/image/teacher.py:clip_b16_projected")
+  if folder == "clip_vision_model":  # which has none
+    with pytest.raises(UserError, match=r"parameter project/kernel has the shape none"):
+      weights.import_weights(folders / folder, config, tmp_path / "run")
+    return
+  weights.import_weights(folders / folder, config, tmp_path / "run")
+  weights.export_weights(tmp_path / "run", tmp_path / "out")
+  model = transformers.CLIPVisionModelWithProjection
+  loaded, report = model.from_pretrained(tmp_path / "out", output_loading_info=True)
+  assert not any(report[key] for key in ("missing_keys", "unexpected_keys"))
+  kept = make_theirs("clip")[0].visual_projection.weight
+  assert torch.equal(loaded.visual_projection.weight, kept)
+
+
 @pytest.mark.parametrize("scan", [False, True])
 def test_first_blocks_alone(folders, scan):
   """For its first two blocks, a teacher of three runs no third one."""
@@ -194,6 +221,7 @@ def test_defaults_are_those_of_transformers(kind):
     ("clip", {"vision_config": None}, "vision_config=None: expected"),
     ("clip_vision_model", {"num_hidden_layers": 4}, "tensors do not fit the config"),
     ("vit", {"patch_size": 8}, "tensors do not fit the config"),
+    ("clip", {"projection_dim": 9}, "tensors do not fit.*visual_projection.weight"),
   ],
 )
 def test_what_cannot_be_followed_is_refused(folders, kind, change, complaint):

@@ -283,6 +283,24 @@ def test_blocks_of_one_aspect_are_squares():
     assert np.ptp(rows) == np.ptp(columns) == 3
 
 
+def test_blocks_for_fewer_tokens_than_the_least_area():
+  """Areas are between the two numbers then; and of those that do not fit, few or many.
+
+  As in BEiT's code, whose uniform numbers take their bounds in any order.
+  """
+  options = (("min_patches", 16), ("min_aspect", 1.0))
+  shares = []
+  for attempts in (1, 200):
+    given = (*options, ("attempts", attempts))
+    masked = np.asarray(draw_blocks(np.arange(256), (14, 14), 4, given))
+    np.testing.assert_array_equal(masked.sum(axis=1), 4)
+    tables = masked.reshape(-1, 14, 14)
+    squares = (tables.any(axis=1).sum(axis=1) == 2) & (tables.any(axis=2).sum(1) == 2)
+    shares.append(squares.mean())
+  # Of areas from 4 to 16, those below 6.25 have sides that round to 2.
+  assert 0.1 < shares[0] < 0.3 and shares[1] == 1
+
+
 # Units
 
 

@@ -166,6 +166,23 @@ def test_other_forms_give_the_same_numbers_and_gradients(form):
   assert_close(run_transformer(**form), run_transformer())
 
 
+@pytest.mark.parametrize("scan", [False, True])
+def test_dropped_paths_of_each_block_by_itself(scan):
+  options = BlockOptions(norm_epsilon=EPSILON, mlp_ratio=2.0, drop_path=0.9, scan=scan)
+  model = Transformer(depth=2, heads=HEADS, options=options, drop_paths=(0.0, 0.0))
+  params = stack_blocks(make_params()) if scan else make_params()
+  dropping = {"drop_path": jax.random.key(0)}
+
+  @functools.partial(jax.jit, static_argnames="rates")
+  def last(params, x, rates):
+    of_rates = model.clone(drop_paths=rates)
+    return of_rates.apply({"params": params}, x, rngs=dropping)[-1]
+
+  x = random(B, N, D)
+  assert_close(last(params, x, (0.0, 0.0)), model.apply({"params": params}, x)[-1])
+  assert np.abs(last(params, x, (0.0, 0.9)) - last(params, x, (0.0, 0.0))).max() > 0.1
+
+
 def test_num_queries_are_what_comes_out():
   x = random(B, N, D)
   for scan in (False, True):

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack, cast
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
@@ -38,6 +39,11 @@ SYSTEM = System(
   paper="arXiv:2208.06366",
   config="configs/image/beit_v2.py",
   agrees_with="transformers BeitForMaskedImageModeling",
+  differs=(
+    "Codes are computed from the normalized crop that the model sees, whose pixels are "
+    "scaled back; the authors resize the crop once more for the tokenizer, to the same "
+    "size.",
+  ),
 )
 
 
@@ -65,7 +71,16 @@ class CodePredictor(nn.Module):
     encoder = self.encoder
     self.norm = norm_like(encoder)
     self.head = dense_like(encoder, self.num_codes, "head")
-    self.aggregator = blocks_like(encoder, self.head_depth, before=self.early_layer)
+    # Their dropped paths go on from those of the blocks that the patches went through.
+    last = self.early_layer + self.head_depth
+    rates = np.linspace(0, encoder.options.drop_path, max(encoder.depth, last))
+    rates = rates[self.early_layer : last].tolist()
+    self.aggregator = blocks_like(
+      encoder,
+      self.head_depth,
+      before=self.early_layer,
+      drop_paths=tuple(rates),
+    )
 
   def __call__(self, patches: Array, mask: Mask) -> list[Array]:
     """Logits of masked patches [B, N, P], and those by aggregation: [B, M, K] each."""
@@ -170,7 +185,8 @@ def beit_v2(
     mask: name of a sampler of `maskjax.masking`, or an import path.
     mask_ratio: share of the patches that is masked.
     layer_scale: initial factor of each branch; 1e-5 for ViT-L.
-    drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
+    drop_path: drop rate of the last block; earlier blocks' rise from 0 to it, and
+      those of the shallow head go on from the early layer.
     **network: see `maskjax.models.Network`.
 
   Raises:

@@ -25,6 +25,7 @@ from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.transformer import dense_like
 from maskjax.objectives.objective import Batch, Step, Variables, first_example, valid
 from maskjax.objectives.patches import PatchObjective
+from maskjax.objectives.recolor import Colors, Recolor, recolor
 from maskjax.objectives.reconstruction import pictures
 from maskjax.objectives.tokenizers import code_accuracy, code_cross_entropy
 from maskjax.systems.system import System
@@ -37,6 +38,12 @@ SYSTEM = System(
   paper="arXiv:2303.04664",
   config="configs/image/ccvit.py",
   agrees_with="scikit-learn KMeans, equations in torch",
+  differs=(
+    "Centroids are those of the run's first batch, of crops as it trains on; the "
+    "authors' are of the centers of 50 images of each class, found beforehand.",
+    "Centroids without patches take over the farthest ones, as in scikit-learn; the "
+    "authors' faiss splits large clusters.",
+  ),
 )
 
 
@@ -95,11 +102,14 @@ class CCViT(PatchObjective):
 
   Attributes:
     target: the pixels.
+    recolor: takes the normalization by channel back, before which centroids and targets
+      are computed.
     num_replaced: how many visible patches are replaced by their centroid.
     kmeans_steps: of Lloyd's algorithm.
   """
 
   target: Pixels
+  recolor: Recolor
   num_replaced: int
   kmeans_steps: int
 
@@ -111,7 +121,7 @@ class CCViT(PatchObjective):
     Raises:
       UserError: the batch has fewer patches than there are to be centroids.
     """
-    patches, count = self.patches(batch), self.model.num_centroids
+    patches, count = self.patches(self.recolor(batch)), self.model.num_centroids
     flat = patches.reshape(-1, self.patches.dim)  # [B N, P]
     if len(flat) < count:
       raise UserError(
@@ -129,16 +139,17 @@ class CCViT(PatchObjective):
     """Mean over masked and replaced patches of both branches' errors."""
     mask = self.mask(batch, step)
     replaced = self.replaced(mask, batch, step)
-    patches, centroids = self.patches(batch), variables.extra["centroids"]
-    ids, _ = nearest(patches, centroids)
+    unchanged, centroids = self.recolor(batch), variables.extra["centroids"]
+    ids, _ = nearest(self.patches(unchanged), centroids)
     count = mask.masked_ids.shape[1] + self.num_replaced
     predicted = Mask.exactly(mask.masked | replaced, num_masked=count)
-    logits, pixels = self.apply(
-      variables, with_centroids(patches, centroids[ids], replaced), mask, predicted
+    given = with_centroids(
+      self.patches(batch), self.normalized(centroids[ids]), replaced
     )
+    logits, pixels = self.apply(variables, given, mask, predicted)
     truth = predicted.take_masked(ids)
     tokens = code_cross_entropy(logits, truth)
-    targets = self.target(batch[self.patches.name])
+    targets = self.target(unchanged[self.patches.name])
     errors = squared_error(pixels, predicted.take_masked(targets))
     where = valid(batch)[:, None]
     return Loss.of(
@@ -147,6 +158,17 @@ class CCViT(PatchObjective):
       accuracy=code_accuracy(logits, truth, where),
       pixels=Mean.of(errors, where),
     )
+
+  def normalized(self, patches: Array) -> Array:
+    """Patches [B, N, P] before the normalization by channel, as the encoder sees them.
+
+    The inverse of `recolor`.
+    """
+    factor, shift = (
+      jnp.tile(jnp.float32(values), self.patches.dim // len(values))
+      for values in (self.recolor.factor, self.recolor.shift)
+    )
+    return (patches - shift) / factor
 
   def replaced(self, mask: Mask, batch: Batch, step: Step) -> Array:
     """Which visible patches are replaced by their centroid: bool [B, N]."""
@@ -161,10 +183,13 @@ class CCViT(PatchObjective):
   def reconstruct(
     self, variables: Variables, batch: Batch, step: Step
   ) -> dict[str, Array]:
-    """Images as they are, masked without replacements, and with predicted pixels."""
+    """Images as they are, masked without replacements, and with predicted pixels.
+
+    All of them before the normalization by channel.
+    """
     mask = self.mask(batch, step)
     _, pixels = self.apply(variables, self.patches(batch), mask, mask)
-    return pictures(self, self.target, pixels, batch, mask)
+    return pictures(self, self.target, pixels, self.recolor(batch), mask)
 
 
 def with_centroids(patches: Array, centroids: Array, replaced: Array) -> Array:
@@ -191,6 +216,7 @@ def ccvit(
   mask_ratio: float = 0.38,
   replace_ratio: float = 0.1,
   norm_pix_loss: bool = True,
+  colors: Colors | None = None,
   layer_scale: float = 0.1,
   **network: Unpack[Network],
 ) -> CCViT:
@@ -209,6 +235,9 @@ def ccvit(
     mask_ratio: share of the patches that is masked.
     replace_ratio: share of all patches that is replaced by centroids.
     norm_pix_loss: normalize each target patch by its own mean and std.
+    colors: `mean` and `std` of each channel by which the images of a batch are
+      normalized, so that centroids and targets are of the pixels before that, as in the
+      authors' code; None for those of the batch.
     layer_scale: see `maskjax.models.BlockOptions`.
     **network: see `maskjax.models.Network`.
 
@@ -256,6 +285,7 @@ def ccvit(
     patches=patches,
     masking=masking_of(patches.grid, mask, mask_ratio),
     target=target,
+    recolor=recolor(colors and {"mean": 0.0, "std": 1.0}, colors),
     num_replaced=masking.num_masked(patches.length, replace_ratio),
     kmeans_steps=kmeans_steps,
   )

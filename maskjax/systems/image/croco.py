@@ -41,6 +41,10 @@ SYSTEM = System(
   paper="arXiv:2210.10716",
   config="configs/image/croco.py",
   agrees_with="equations in torch",
+  differs=(
+    "Views are cropped and jittered alone, as in the released code; the first paper "
+    "has homographies and rotations besides.",
+  ),
 )
 
 
@@ -195,7 +199,7 @@ def croco(
     decoder: `width`, `depth`, `heads`; 512, 8 and 16 when None.
     positions: `sincos`, or CroCo v2's `rotary`, of both encoder and decoder.
     mask: name of a sampler of `maskjax.masking`, or an import path.
-    mask_ratio: share of the first image's patches that is masked.
+    mask_ratio: share of the first image's patches that is masked, rounded down.
     norm_pix_loss: normalize each target patch by its own mean and std.
     **network: see `maskjax.models.Network`.
 
@@ -227,7 +231,7 @@ def croco(
   return CroCo(
     model=CrossViewAutoencoder(encoder=vit, decoder=completing),
     patches=patches,
-    masking=masking_of(patches.grid, mask, mask_ratio),
+    masking=masking_of(patches.grid, mask, mask_ratio, rounding="down"),
     target=target,
     error=squared_error,
   )

@@ -40,6 +40,10 @@ SYSTEM = System(
   paper="arXiv:2208.12256",
   config="configs/image/dmae.py",
   agrees_with="transformers ViTModel and PyTorch",
+  differs=(
+    "The teacher stops at its aligned block, as in the paper; the authors' code runs "
+    "all of it.",
+  ),
 )
 
 

@@ -39,6 +39,9 @@ SYSTEM = System(
   config="configs/image/dmt_jepa.py",
   agrees_with="equations in NumPy",
   differs=(
+    "An image's targets are aggregated into its own mean feature; the authors pair the "
+    "neighbors of each patch with the mean feature of another image of the batch, an "
+    "error in the order of two axes.",
     "Each example draws its own sizes of blocks, of which a fixed number of patches "
     "is predicted; the authors draw one size for a batch, and truncate the contexts to "
     "the smallest among its examples.",
@@ -139,7 +142,10 @@ class DiscriminativeJointEmbedding(EncoderModel):
 
 
 def neighborhood(grid: tuple[int, ...], window: int) -> np.ndarray:
-  """The other positions of the window around each position, moved inside at the edges.
+  """The other positions of the window around each position, wrapped at the edges.
+
+  As in the authors' code: the left neighbor of a position in the first column is in the
+  last one.
 
   Args:
     grid: rows and columns; N is their product.
@@ -149,12 +155,13 @@ def neighborhood(grid: tuple[int, ...], window: int) -> np.ndarray:
     int [N, window^2 - 1].
 
   Example:
-    >>> neighborhood((2, 3), 2).tolist()[0]
-    [1, 3, 4]
+    >>> neighborhood((4, 4), 3).tolist()[0]
+    [15, 12, 13, 3, 1, 7, 4, 5]
   """
-  top_left = np.clip(grid_positions(grid) - window // 2, 0, np.array(grid) - window)
+  offsets = grid_positions((window, window)) - window // 2
   # [N, 1, 2] + [window^2, 2] -> [N, window^2]
-  row, column = np.moveaxis(top_left[:, None] + grid_positions((window, window)), -1, 0)
+  around = (grid_positions(grid)[:, None] + offsets) % np.array(grid)
+  row, column = np.moveaxis(around, -1, 0)
   ids = row * grid[1] + column
   others = ids != np.arange(len(ids))[:, None]
   return ids[others].reshape(len(ids), -1)

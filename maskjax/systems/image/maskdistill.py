@@ -3,14 +3,15 @@
 Masks blocks of 40 % of an image's patches with mask tokens inside a ViT, and predicts
 a teacher's features of the whole image at the masked patches with a linear layer: each
 feature vector normalized by layer normalization without parameters, compared by a
-smooth L1 error (https://arxiv.org/abs/2210.10615). Config:
-`configs/image/maskdistill.py`.
+smooth L1 error (https://arxiv.org/abs/2210.10615). The features are those after the
+teacher's last normalization, or with `last_norm=False` those before it; the paper does
+not say which. Config: `configs/image/maskdistill.py`.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from jax import Array
 
@@ -33,6 +34,10 @@ SYSTEM = System(
   paper="arXiv:2210.10615",
   config="configs/image/maskdistill.py",
   agrees_with="transformers ViTModel and PyTorch",
+  differs=(
+    "The authors' code is not public: the teacher's features are those after its last "
+    "normalization, as in their code of BEiT v2, and other details are BEiT v2's, too.",
+  ),
 )
 
 
@@ -43,10 +48,13 @@ class MaskDistill(PatchObjective):
   Attributes:
     teacher: see `maskjax.objectives.teachers`.
     error: of each token, from two [B, M, T] to [B, M].
+    last_norm: whether the features are those after the teacher's last normalization, or
+      before it.
   """
 
   teacher: Teacher
   error: Callable[[Array, Array], Array]
+  last_norm: bool = True
 
   @property
   def pretrained(self) -> Mapping[str, str]:
@@ -79,9 +87,15 @@ class MaskDistill(PatchObjective):
   ) -> Loss:
     mask = self.mask(batch, step)
     predictions = self.apply(variables, self.patches(batch), mask, rngs=rngs)
-    taught = variables.extra["teacher"]
-    features = self.teacher.features(self.features, taught, batch)
-    return patch_loss(self.error, predictions, whitened(features), mask, batch)
+    targets = whitened(self._taught(variables.extra["teacher"], batch))
+    return patch_loss(self.error, predictions, targets, mask, batch)
+
+  def _taught(self, state: Any, batch: Batch) -> Array:
+    """The teacher's features of all patches: [B, N, T]."""
+    if self.last_norm:
+      return cast(Array, self.teacher.features(self.features, state, batch))
+    tokens = self.teacher.layers(self, state, batch).tokens[-1]
+    return tokens[:, -self.patches.length :]
 
 
 def maskdistill(
@@ -94,6 +108,7 @@ def maskdistill(
   mask: str | Mapping[str, Any] = "blockwise",
   mask_ratio: float = 0.4,
   beta: float = 1.0,
+  last_norm: bool = True,
   positions: str = "relative",
   layer_scale: float | None = 0.1,
   drop_path: float = 0.1,
@@ -108,8 +123,10 @@ def maskdistill(
     patch_size: side, or (height, width), in pixels.
     encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
     mask: name of a sampler of `maskjax.masking`, or an import path.
-    mask_ratio: share of the patches that is masked.
+    mask_ratio: share of the patches that is masked, rounded down.
     beta: difference at which the error turns from squared to absolute.
+    last_norm: take the teacher's features after its last normalization; False takes
+      those before it.
     positions: see `maskjax.models.VisionEncoder`.
     layer_scale: see `maskjax.models.BlockOptions`.
     drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
@@ -123,7 +140,7 @@ def maskdistill(
     ...   teacher="ema", image_size=8, channels=1, patch_size=2, encoder="Ti"
     ... )
     >>> system.masking.num_masked, system.model.size
-    (7, 192)
+    (6, 192)
   """
   positive(beta=beta)
   patches = patches_of(image_size, patch_size, channels=channels)
@@ -138,11 +155,15 @@ def maskdistill(
     **network,
   )
   built = teachers.build(teacher)
-  size = teachers.features_width(built, vit, patches)
+  if last_norm:
+    size = teachers.features_width(built, vit, patches)
+  else:
+    size = teachers.layer_shapes(built, vit, patches)[-1][-1]
   return MaskDistill(
     model=MaskedEncoder(encoder=vit, size=size),
     patches=patches,
-    masking=masking_of(patches.grid, mask, mask_ratio),
+    masking=masking_of(patches.grid, mask, mask_ratio, rounding="down"),
     teacher=built,
     error=functools.partial(smooth_l1, beta=beta),
+    last_norm=last_norm,
   )

@@ -27,6 +27,11 @@ SYSTEM = System(
   paper="arXiv:2207.07611",
   config="configs/image/mp3.py",
   agrees_with="equations in torch",
+  differs=(
+    "No code was published: what the paper leaves open is as in MAE.",
+    "The class token, which the paper's algorithm leaves out for simplicity, is an "
+    "option, on in the paper's setting.",
+  ),
 )
 
 
@@ -59,6 +64,7 @@ def mp3(
   encoder: Mapping[str, Any] | str = "B",
   mask: str | Mapping[str, Any] = "random",
   mask_ratio: float = 0.75,
+  class_token: bool = False,
   **network: Unpack[Network],
 ) -> Mp3:
   """Makes MP3 from hyperparameters.
@@ -70,6 +76,8 @@ def mp3(
     encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
     mask: name of a sampler of `maskjax.masking`, or an import path.
     mask_ratio: share of the patches that is not context.
+    class_token: put a learned token before the patches, as the paper does: part of the
+      context, attending to it, and classified as no position.
     **network: see `maskjax.models.Network`.
 
   Raises:
@@ -86,7 +94,7 @@ def mp3(
     encoder=encoder,
     masked_patches="silent",
     positions="none",
-    class_token=False,
+    class_token=class_token,
     **network,
   )
   return Mp3(

@@ -1,6 +1,5 @@
 """What the tests of systems with teachers share: tiny ones, and in transformers."""
 
-import dataclasses
 import functools
 
 import jax
@@ -32,22 +31,7 @@ TEACHER = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Patches:
-  """A network that has features, its patches, and no layers."""
-
-  def init(self, key, batch):
-    return Variables({})
-
-  def features(self, variables, batch):
-    return mj.tokens.patchify(batch["image"], SHAPE["patch_size"])
-
-
-def patches():
-  return Patches()
-
-
-FEATURES_ALONE = {"name": "frozen", "objective": {"name": f"{__name__}:patches"}}
+FEATURES_ALONE = {"name": "frozen", "objective": {"name": "helpers.objectives:patches"}}
 
 
 def make_batch(count=4, seed=0):

@@ -210,6 +210,14 @@ def test_paths_are_dropped_in_training_alone():
   assert abs(float(dropped.value()) / float(whole) - 1) > 1e-3
 
 
+def test_dropped_paths_of_the_head_go_on_from_the_early_layer():
+  config = configs.load("configs/image/beit_v2.py:imagenet").objective.to_dict()
+  config.pop("name")
+  aggregator = beit_v2(**config).model.bind({}).aggregator
+  # Of twelve blocks from 0 to 0.1, the tenth and the eleventh.
+  np.testing.assert_allclose(aggregator.drop_paths, [0.1 * 9 / 11, 0.1 * 10 / 11])
+
+
 def test_losses_fall_and_the_tokenizer_stays():
   objective = beit_v2(**{**SYSTEM, "head_depth": 1})
   batch = make_batch(32)

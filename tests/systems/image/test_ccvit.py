@@ -44,6 +44,7 @@ SYSTEM = {
   "num_centroids": 5,
   "mask": {"name": "blockwise", "min_patches": 2},
   "mask_ratio": 0.3,
+  "colors": {"mean": 0.3, "std": 0.5},
 }
 # 4 of 12 patches are masked, and 2 replaced.
 OBJECTIVE = ccvit(**SYSTEM)
@@ -103,15 +104,17 @@ def test_it_is_the_papers_system():
   out = run(batch)
   masked, replaced = out["mask"].masked, out["replaced"]
   patches, centroids = patches_of(batch["image"]), extra["centroids"]
-  ids = ((patches[:, :, None] - centroids) ** 2).sum(-1).argmin(-1)
-  given = np.where(replaced[..., None], centroids[ids], patches)
+  pixels = patches * 0.5 + 0.3  # before they were normalized
+  ids = ((pixels[:, :, None] - centroids) ** 2).sum(-1).argmin(-1)
+  seen = (centroids[ids] - 0.3) / 0.5
+  given = np.where(replaced[..., None], seen, patches)
   p = jax.tree.map(lambda x: x.requires_grad_(), doubles(params))
-  logits, pixels = by_layers(p, doubles(given), masked)
+  logits, predictions = by_layers(p, doubles(given), masked)
   predicted = masked | replaced
   truth = torch.tensor(ids[predicted])
   tokens = torch.nn.functional.cross_entropy(logits[predicted], truth)
   errors = torch.nn.functional.mse_loss(
-    pixels[predicted], doubles(normalized(patches))[predicted]
+    predictions[predicted], doubles(normalized(pixels))[predicted]
   )
   loss = out["loss"]
   assert loss.weight == predicted.sum() == 4 * 6
@@ -151,8 +154,9 @@ def test_pictures_hold_the_pixels_of_the_second_branch():
   params, _, run = outcome()
   batch = make_batch()
   out = run(batch)
-  masked, true = out["mask"].masked, patches_of(batch["image"])
-  _, pixels = by_layers(doubles(params), doubles(true), masked)
+  masked, seen = out["mask"].masked, patches_of(batch["image"])
+  _, pixels = by_layers(doubles(params), doubles(seen), masked)
+  true = seen * 0.5 + 0.3
   expected = pixels.numpy() * np.sqrt(true.var(-1, ddof=1, keepdims=True) + 1e-6)
   expected = np.where(masked[..., None], expected + true.mean(-1, keepdims=True), true)
   drawn = patches_of(out["pictures"]["reconstructed"])
@@ -208,7 +212,7 @@ def test_empty_clusters_are_scikit_learns():
 def test_centroids_are_of_the_first_batch_on_any_mesh():
   batch = {"image": random(8, 6, 8, 1), "index": np.arange(8)}
   alone = jax.jit(OBJECTIVE.init)(KEY, batch)
-  points = patches_of(batch["image"])
+  points = patches_of(batch["image"]) * np.float32(0.5) + np.float32(0.3)
   centroids = alone.extra["centroids"]
   # They have settled.
   np.testing.assert_allclose(run_kmeans(points, centroids, 1), centroids, atol=1e-5)

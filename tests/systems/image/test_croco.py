@@ -124,7 +124,7 @@ def test_it_is_the_papers_network(positions):
   truth = pick(doubles(normalized(first)), mask.masked_ids)
   loss = torch.nn.functional.mse_loss(predicted, truth)
   np.testing.assert_allclose(out["loss"].value(), loss.item(), rtol=1e-5)
-  assert out["loss"].weight == 4 * 9
+  assert out["loss"].weight == 4 * 8
   loss.backward()
   assert_close(out["gradients"], jax.tree.map(lambda x: x.grad.numpy(), p))
 
@@ -195,6 +195,10 @@ def test_it_learns_to_look_at_the_second_view():
 
   swapped = {**batch, "image2": second[::-1]}
   assert loss(state.params, swapped) > 2 * loss(state.params, batch)
+
+
+def test_the_number_of_masked_patches_is_rounded_down():
+  assert croco().masking.num_masked == 176  # of 196, by the authors' code
 
 
 def test_the_shapes_of_pairs():

@@ -6,13 +6,15 @@ import jax
 import numpy as np
 import optax
 import pytest
-from helpers.image import taught
+from helpers.arrays import assert_close, random
+from helpers.image import by_layers, taught
 from helpers.image.digits import held_out, train
 
 from maskjax import keys
 from maskjax.errors import UserError
 from maskjax.objectives import Step, Variables
 from maskjax.systems import dbot
+from maskjax.tokens import sincos
 from maskjax.training import step as training
 
 torch = taught.torch
@@ -30,6 +32,17 @@ def make(**more):
 
 
 OBJECTIVE = make()
+# What the paper has with CLIP as teacher.
+SYMMETRIC = {
+  "teacher": taught.FEATURES_ALONE,
+  "decoder": None,
+  "masked_patches": "token",
+  "positions": "relative",
+  "key_bias": False,
+  "layer_scale": 0.1,
+  "target": "features",
+  "error": "cosine",
+}
 # The last of the first stage, and one in the middle of the second.
 ENDS, GOES_ON = (Step(taught.KEY, number, num_steps=4) for number in (1, 2))
 
@@ -58,17 +71,59 @@ def test_loss_is_that_of_torch_with_a_teacher_of_transformers(case, tmp_path):
   predict = jax.jit(OBJECTIVE.model.apply)
   predictions = predict({"params": variables.params}, OBJECTIVE.patches(batch), mask)
   with torch.no_grad():
-    last = theirs.layers(batch["image"])[0][-1][:, 1:]  # not normalized
+    last = theirs.layers(batch["image"])[0][-1]  # not normalized
     # `forward_loss` of the authors: the unbiased variance, and a beta of 2.
     targets = (last - last.mean(-1, keepdim=True)) / (
       last.var(-1, keepdim=True) + 1e-6
     ).sqrt()
+    # The class token is predicted as each masked patch is.
+    masked_ids = np.pad(np.asarray(mask.masked_ids) + 1, ((0, 0), (1, 0)))
     expected = torch.nn.SmoothL1Loss(beta=2.0)(
-      torch.tensor(np.array(predictions)), taught.picked(targets, mask.masked_ids)
+      torch.tensor(np.array(predictions)), taught.picked(targets, masked_ids)
     )
   loss = taught.loss_of(OBJECTIVE)(variables, batch, taught.STEP)
   assert abs(loss.value() / expected.item() - 1) <= 1e-5
+  assert loss.weight == 4 * (1 + 12)
+
+
+def test_the_decoder_is_maes_with_a_prediction_of_the_class_token(case):
+  batch, variables = case
+  mask = OBJECTIVE.mask(batch, taught.STEP)
+  params, decoder = variables.params["decoder"], OBJECTIVE.model.decoder
+  encoded = random(4, 1 + 4, 8)
+  predict = jax.jit(decoder.apply, static_argnums=3)
+  found, whole = (predict({"params": params}, encoded, mask, x) for x in (False, True))
+  p = by_layers.doubles(params)
+  x = by_layers.dense(p["embed"], by_layers.doubles(encoded))
+  x = torch.cat([x, p["mask_token"].expand(4, 12, -1)], dim=1)
+  order = np.pad(np.asarray(mask.restore_ids) + 1, ((0, 0), (1, 0)))
+  x = by_layers.pick(x, order)
+  x[:, 1:] += by_layers.doubles(sincos((4, 4), 8))
+  x = by_layers.norm(p["norm"], by_layers.blocks(p["transformer"], x)[-1])
+  expected = by_layers.dense(p["head"], x).numpy()
+  assert_close(whole, expected)
+  of_patches = mask.take_masked(expected[:, 1:])
+  assert_close(found, np.concatenate([expected[:, :1], of_patches], axis=1))
+
+
+def test_the_symmetric_student_predicts_features_by_their_cosine():
+  objective, batch = make(**SYMMETRIC), taught.make_batch()
+  variables = taught.make_variables(objective, batch)
+  mask = objective.mask(batch, taught.STEP)
+  patches = objective.patches(batch)
+  predict = jax.jit(objective.model.apply)
+  predictions = predict({"params": variables.params}, patches, mask)
+  # The teacher's features are the patches.
+  features = torch.tensor(np.array(mask.take_masked(patches)))
+  own = torch.tensor(np.array(predictions))
+  expected = 1 - torch.nn.functional.cosine_similarity(own, features, dim=-1).mean()
+  loss = taught.loss_of(objective)(variables, batch, taught.STEP)
+  assert abs(loss.value() / expected.item() - 1) <= 1e-5
   assert loss.weight == 4 * 12
+  params = variables.params["encoder"]
+  block = params["transformer"]["block_0"]
+  assert "mask_token" in params and params["relative"]["table"].shape == (52, 2)
+  assert "bias" not in block["attention"]["key"] and "mlp_scale" in block
 
 
 def test_defaults_are_the_papers():
@@ -77,7 +132,7 @@ def test_defaults_are_the_papers():
   assert objective.teacher.stages == 2
   assert objective.model.encoder.options.drop_path == 0.2
   # The decoder predicts as many channels as the encoder has.
-  assert objective.model.decoder.patch_dim == objective.model.encoder.width == 768
+  assert objective.model.decoder.size == objective.model.encoder.width == 768
 
 
 def same(one, other):
@@ -130,7 +185,7 @@ def test_students_become_teachers_and_begin_anew(case):
 
 def test_other_teachers_never_restart(case):
   batch, *_ = case
-  objective = make(teacher=taught.FEATURES_ALONE)
+  objective = make(teacher=taught.FEATURES_ALONE, target="features")
   assert objective.model.decoder.patch_dim == 4
   variables = taught.make_variables(objective, batch)
   assert objective.update(variables, batch, ENDS, {}).params is variables.params
@@ -164,10 +219,6 @@ def test_paths_are_dropped_in_training_alone():
   assert abs(dropped / kept - 1) > 1e-3
 
 
-def test_parts_of_a_batch_add_up():
-  taught.assert_parts_add_up(OBJECTIVE)
-
-
 def test_losses_fall_and_features_stay_apart():
   objective = make(
     encoder={"width": 16, "depth": 1, "heads": 2},
@@ -183,6 +234,13 @@ def test_losses_fall_and_features_stay_apart():
   "change, complaint",
   [
     ({"beta": -1}, "beta=-1: expected a number above 0"),
+    ({"target": "blocks"}, "target='blocks': did you mean 'block'"),
+    ({"error": "l2"}, "error='l2': there are: cosine, smooth_l1"),
+    ({"masked_patches": "token"}, "masked_patches='token': expected no decoder"),
+    (
+      {"teacher": taught.FEATURES_ALONE},
+      "Patches has no layers: expected an objective with layers",
+    ),
     ({"mask_ratio": 1.0}, "mask_ratio=1.0: expected"),
     (
       {"teacher": {"name": "bootstrap", "stages": 0}},

@@ -102,10 +102,6 @@ def test_defaults_are_the_papers():
   assert not objective.target.normalized
 
 
-def test_parts_of_a_batch_add_up():
-  taught.assert_parts_add_up(make())
-
-
 def test_losses_fall_and_features_stay_apart():
   objective = make(encoder={"width": 16, "depth": 1, "heads": 2})
   losses, state = train(objective, 40)

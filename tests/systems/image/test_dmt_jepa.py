@@ -111,14 +111,12 @@ def head(tokens, others, p):
 
 
 def near(position, rows=4, columns=6, window=3):
-  """The other positions of the window around a position, moved inside."""
+  """The other positions of the window around a position, wrapped at the edges."""
   row, column = divmod(position, columns)
-  top = min(max(row - 1, 0), rows - window)
-  left = min(max(column - 1, 0), columns - window)
   positions = [
-    r * columns + c
-    for r in range(top, top + window)
-    for c in range(left, left + window)
+    (row + r) % rows * columns + (column + c) % columns
+    for r in range(-(window // 2), window - window // 2)
+    for c in range(-(window // 2), window - window // 2)
   ]
   return [other for other in positions if other != position]
 

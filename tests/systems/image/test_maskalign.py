@@ -1,6 +1,7 @@
 """MaskAlign: a teacher's hidden states of the visible patches."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ import pytest
 from helpers.image import taught
 from helpers.image.digits import held_out, train
 
-from maskjax import keys
+from maskjax import config as configs
+from maskjax import keys, sharding
 from maskjax.errors import UserError
 from maskjax.systems import mae, maskalign
 from maskjax.systems.image import maskalign as module
@@ -65,7 +67,7 @@ def test_loss_is_that_of_transformers_and_torch(tmp_path, mask):
     weights = torch.tensor(params["weights"])
     loss = 0.0
     for k, target in enumerate(targets[-2:]):
-      target = F.layer_norm(target, target.shape[-1:], eps=1e-6)
+      target = F.layer_norm(target, target.shape[-1:])  # with torch's epsilon, 1e-5
       seen = np.pad(~np.asarray(masked), ((0, 0), (1, 0)), constant_values=True)
       target = target[torch.from_numpy(seen)].reshape(4, -1, target.shape[-1])
       mixed = sum(w * x for w, x in zip(weights[k], outputs, strict=True))
@@ -81,6 +83,15 @@ def test_defaults_are_the_papers():
   assert objective.attentive
   assert (objective.masking.num_masked, objective.model.levels) == (138, 5)
   assert objective.model.encoder.options.drop_path == 0.1
+
+
+def test_weights_that_mix_blocks_do_not_decay_in_the_papers_setting():
+  no_decay = configs.load("configs/image/maskalign.py:imagenet").optimizer.no_decay
+  params = jax.eval_shape(make().init, taught.KEY, taught.make_batch()).params
+  paths = [sharding.path_name(path) for path, _ in jax.tree.leaves_with_path(params)]
+  kept = {path for path in paths if not re.search(no_decay, path)}
+  assert "weights" in set(paths) - kept
+  assert {"encoder/cls", "head_0/kernel"} < kept
 
 
 def test_weights_begin_with_each_block_for_its_like():
@@ -128,10 +139,6 @@ def test_attended_patches_are_seen_more_often():
   expected = 0.3 * 0.4 / 0.7 + 0.4 * 0.3 / 0.6  # one after the other
   assert abs(both - expected) < 3 * 0.5 / 4000**0.5
   assert not (~two[:, 4:]).any()
-
-
-def test_parts_of_a_batch_add_up():
-  taught.assert_parts_add_up(make())
 
 
 def test_losses_fall_and_features_stay_apart():

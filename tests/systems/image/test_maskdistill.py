@@ -64,6 +64,25 @@ def test_loss_is_that_of_torch_with_a_teacher_of_transformers(case, tmp_path):
   assert abs(loss.value() / expected - 1) <= 1e-5
 
 
+def test_features_before_the_teachers_last_normalization(case, tmp_path):
+  batch, variables, mask = case
+  objective = make(beta=0.5, last_norm=False)
+  assert objective.model.size == taught.LARGER["width"]
+  encoder = objective.teacher.objective.model.encoder
+  params = variables.extra["teacher"].params["encoder"]
+  theirs = taught.Theirs(encoder, params, tmp_path / "teacher")
+  with torch.no_grad():
+    hidden = theirs.layers(batch["image"])[0][-1][:, 1:]
+    targets = F.layer_norm(hidden, hidden.shape[-1:], eps=1e-6)
+    targets = taught.picked(targets, mask.masked_ids)
+    ours = torch.tensor(np.array(predictions(variables, batch, mask)))
+    expected = F.smooth_l1_loss(ours, targets, beta=0.5).item()
+  loss = taught.loss_of(objective)(variables, batch, taught.STEP).value()
+  assert abs(loss / expected - 1) <= 1e-5
+  other = taught.loss_of(OBJECTIVE)(variables, batch, taught.STEP).value()
+  assert abs(loss / other - 1) > 1e-3
+
+
 def test_the_teacher_sees_what_the_student_does_not(case):
   batch, variables, mask = case
   image = batch["image"].copy()
@@ -81,17 +100,17 @@ def test_the_teacher_sees_what_the_student_does_not(case):
 
 def test_the_mask_is_blockwise_and_masks_two_fifths(case):
   *_, mask = case
-  assert OBJECTIVE.masking.num_masked == masking.num_masked(16, 0.4) == 7
+  assert OBJECTIVE.masking.num_masked == 6  # of 6.4
   whole = maskdistill(teacher="ema")
-  assert (whole.masking.num_masked, whole.masking.sampler) == (79, masking.blockwise)
+  assert (whole.masking.num_masked, whole.masking.sampler) == (78, masking.blockwise)
   assert whole.model.encoder.masked_patches == "token"
   assert whole.model.encoder.positions == "relative"
   masked = np.asarray(mask.masked).reshape(-1, 4, 4)
-  # Of 7 of 16 tokens at random, 3.5 pairs of neighbors are masked in a row or column.
+  # Of 6 of 16 tokens at random, 24 x 6/16 x 5/15 pairs of neighbors are masked.
   pairs = (masked[:, 1:] & masked[:, :-1]).sum() + (
     masked[:, :, 1:] & masked[:, :, :-1]
   ).sum()
-  assert pairs > 1.2 * len(masked) * 24 * (7 / 16) * (6 / 15)
+  assert pairs > 1.2 * len(masked) * 24 * (6 / 16) * (5 / 15)
 
 
 def test_any_features_teach(case):
@@ -130,6 +149,10 @@ def test_losses_fall_and_features_stay_apart():
   "change, complaint",
   [
     ({"beta": 0}, "beta=0: expected a number above 0"),
+    (
+      {"teacher": taught.FEATURES_ALONE, "last_norm": False},
+      "Patches has no layers: expected",
+    ),
     ({"teacher": {"name": "emma"}}, "did you mean 'ema'"),
     ({"teacher": {"name": "frozen"}}, "'frozen' is missing its 'objective'"),
     ({"patch_size": 4}, "images of 8x8x1|expected those of 4 patches"),

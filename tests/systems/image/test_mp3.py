@@ -24,7 +24,7 @@ from maskjax.models import Transformer
 from maskjax.objectives import Step, Variables
 from maskjax.systems import mp3
 
-OBJECTIVE, STEP = mp3(**IMAGES), Step(KEY)
+OBJECTIVE, STEP = mp3(**IMAGES, class_token=True), Step(KEY)
 
 
 def without_mechanism(monkeypatch):
@@ -66,10 +66,11 @@ def outcome():
 
 def by_layers(p, patches, masked):
   """The paper's network: queries of every patch, keys of the context alone."""
-  seen = torch.tensor(~masked)[:, None, None, :]
+  seen = torch.nn.functional.pad(torch.tensor(~masked), (1, 0), value=True)
   x = dense(p["encoder"]["embed"], patches)
-  x = blocks(p["encoder"]["transformer"], x, bias=seen)[-1]
-  return norm(p["encoder"]["norm"], x)
+  x = torch.cat([p["encoder"]["cls"].expand(len(x), -1, -1), x], dim=1)
+  x = blocks(p["encoder"]["transformer"], x, bias=seen[:, None, None, :])[-1]
+  return norm(p["encoder"]["norm"], x)[:, 1:]
 
 
 def test_it_is_the_papers_network():

@@ -1,6 +1,8 @@
 """VQ-KD: lookup, straight-through gradients, codes that follow their vectors."""
 
+import ast
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,9 @@ import numpy as np
 import pytest
 from helpers.arrays import assert_close, shaken
 from helpers.image.codes import KEY, MAE, VQKD, make_batch, train
+from helpers.running import ROOT
 
+from maskjax import config as configs
 from maskjax.errors import UserError
 from maskjax.losses import cosine_error
 from maskjax.objectives import Step, Variables
@@ -155,16 +159,24 @@ def test_gradients_pass_the_lookup_unchanged():
 
 
 def test_the_codebook_begins_as_the_centers_of_vectors():
+  """One that no vector is nearest to stays where it is, like a second of the same."""
   rng = np.random.default_rng(0)
   vectors = rng.normal(size=(40, 3))
   vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
   grouped = np.float32(vectors).reshape(4, 10, 3)
-  ours = jax.jit(codebook.clustered)(grouped, np.arange(4))
-  centers = vectors[:4]
+  first = np.array([0, 1, 2, 3, 0])
+  ours = jax.jit(codebook.clustered)(grouped, first)
+  centers, empty = vectors[first], 0
   for _ in range(10):
     nearest = (vectors @ centers.T).argmax(axis=1)
-    centers = np.stack([vectors[nearest == k].sum(axis=0) for k in range(4)])
-    centers /= np.linalg.norm(centers, axis=-1, keepdims=True)
+    found = [nearest == k for k in range(5)]
+    empty += sum(not mine.any() for mine in found)
+    sums = [
+      vectors[mine].sum(axis=0) if mine.any() else center
+      for mine, center in zip(found, centers, strict=True)
+    ]
+    centers = sums / np.linalg.norm(sums, axis=-1, keepdims=True)
+  assert empty
   assert_close(ours["vectors"], centers)
 
 
@@ -205,6 +217,21 @@ def test_the_teacher_decides_what_is_predicted():
   assert objective.model.size == 12
   assert objective.pretrained == {"teacher": "runs/wide"}
   assert vqkd(**{**VQKD, "teacher": "ema"}).model.size == 8
+
+
+@pytest.mark.parametrize(
+  "name, part", [("vqkd", "teacher"), ("beit_v2", "tokenizer"), ("cae", "tokenizer")]
+)
+def test_the_commands_of_a_config_make_what_its_settings_begin_with(name, part):
+  """In order: the convert of a teacher, the tokenizer, and what learns from it."""
+  file = f"configs/image/{name}.py"
+  text = ast.get_docstring(ast.parse((ROOT / file).read_text())).replace("\\\n", " ")
+  commands = re.findall(r"--config (\S+)\s+--workdir (\S+)", text)
+  for setting in configs.settings(file):
+    spec = configs.load(f"{file}:{setting}").objective[part]
+    order = [made for made, _ in commands].index(f"{file}:{setting}")
+    (maker,) = {c for c, workdir in commands[:order] if workdir == spec.workdir}
+    assert spec.objective == configs.load(maker).objective
 
 
 @pytest.mark.parametrize(

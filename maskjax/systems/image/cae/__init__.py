@@ -20,5 +20,9 @@ SYSTEM = System(
   paper="arXiv:2202.03026",
   config="configs/image/cae.py",
   agrees_with="equations in NumPy",
-  differs=("The tokenizer is any of this library, and not DALL-E's.",),
+  differs=(
+    "The tokenizer is any of this library, and not DALL-E's.",
+    "Latents are aligned with those of the encoder as it is; the authors' are of the "
+    "encoder one step before, since they copy it after its use.",
+  ),
 )

@@ -20,4 +20,9 @@ SYSTEM = System(
   paper="arXiv:2208.06366",
   config="configs/image/vqkd.py",
   agrees_with="equations in NumPy",
+  differs=(
+    "The first codebook has eight vectors a code of the first batch to begin with; the "
+    "authors' has those of one device's images, of each device its own.",
+    "Counts of codes go on over epochs; the authors reset theirs, which no loss reads.",
+  ),
 )

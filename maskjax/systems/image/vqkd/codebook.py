@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from maskjax.normalization import unit
-from maskjax.targets.centroids import kmeans
+from maskjax.targets import nearest
 
 Codebook = Mapping[str, Array]
 
@@ -19,16 +19,23 @@ Codebook = Mapping[str, Array]
 def clustered(vectors: Array, first: Array) -> dict[str, Array]:
   """A codebook of the centers of vectors, by ten rounds of spherical k-means.
 
+  A center that no vector is nearest to stays where it is.
+
   Args:
     vectors: of length 1, [B, N, C].
     first: which of them are the first centers, int [K] below B N.
   """
-  centers = jax.lax.fori_loop(
-    0,
-    10,
-    lambda _, centers: unit(kmeans(vectors, centers, steps=1)),
-    vectors.reshape(-1, vectors.shape[-1])[first],
-  )
+
+  def move(step: int, centers: Array) -> Array:
+    del step
+    # One example after the other, so that not all distances are in memory.
+    codes = jax.lax.map(lambda group: nearest(group, centers)[0], vectors)
+    sums = members(vectors, codes, len(first), jnp.array(True))
+    found = sums["counts"][:, None] > 0
+    return jnp.where(found, unit(sums["vectors"]), centers)
+
+  centers = vectors.reshape(-1, vectors.shape[-1])[first]
+  centers = jax.lax.fori_loop(0, 10, move, centers)
   return {"vectors": centers, "counts": jnp.zeros(len(first))}
 
 
