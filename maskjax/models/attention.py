@@ -1,7 +1,7 @@
 """Attention: one function for every model."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -178,6 +178,7 @@ class Attention(nn.Module):
       3.2).
     dropout: share of the weights that is dropped at random, where there is a `dropout`
       generator.
+    rotate: what positions do to queries and keys, see `maskjax.models.rotary.Rotary`.
     dtype: type of the computation.
   """
 
@@ -186,6 +187,7 @@ class Attention(nn.Module):
   key_bias: bool = True
   cosine: bool = False
   dropout: float = 0.0
+  rotate: Callable[..., Array] = rotate
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -258,8 +260,8 @@ class Attention(nn.Module):
       more = disentangled(query * depth**-0.5, key, far, relative.ids)
       bias = more if bias is None else bias + more
     if positions is not None:
-      query = rotate(query, positions[0], rotary_base)
-      key = rotate(key, positions[1], rotary_base)
+      query = self.rotate(query, positions[0], rotary_base)
+      key = self.rotate(key, positions[1], rotary_base)
     if self.cosine:
       init = nn.initializers.constant(math.log(10))
       scale = self.param("logit_scale", init, (self.heads, 1, 1))

@@ -134,6 +134,7 @@ class Block(nn.Module):
         use_bias=options.use_bias,
         key_bias=options.key_bias,
         dropout=options.attention_dropout,
+        rotate=options.rotary.rotate,
         dtype=options.dtype,
         name=name,
       )
@@ -171,7 +172,8 @@ class Block(nn.Module):
       pair = None
       if positions is not None and context_positions is not None:
         pair = (last(positions), context_positions)
-      context = norm(name="context_norm")(context)
+      if options.context_norm:
+        context = norm(name="context_norm")(context)
       y = before("cross_attention", last(x))
       y = attention("cross_attention")(
         y, context, positions=pair, rotary_base=rotary_base
@@ -249,7 +251,8 @@ class Transformer(nn.Module):
       attends=self.attends,
       num_keys=num_keys,
     )
-    rates = jnp.linspace(0.0, options.drop_path, self.depth)
+    first = 0.0 if options.drop_path_rises else options.drop_path
+    rates = jnp.linspace(first, options.drop_path, self.depth)
     # Each block's own, and the same for all.
     own: dict[str, Any] = {k: v for k, v in inputs.items() if isinstance(v, list)}
     shared: dict[str, Any] = {k: v for k, v in inputs.items() if k not in own}
@@ -326,22 +329,22 @@ def blocks_like(
   return Transformer(depth=depth, heads=network.heads, options=options, name=name)
 
 
-def norm_like(network: HasOptions, **fields: Any) -> nn.LayerNorm:
-  """A layer normalization with the options of a network's blocks.
+def norm_like(
+  network: HasOptions, *, affine: bool = True, **fields: Any
+) -> nn.LayerNorm | nn.RMSNorm:
+  """A normalization with the options of a network's blocks.
 
   Args:
     network: the network.
+    affine: give it a scale, and a bias where the network's layers have biases.
     **fields: further fields of the normalization, for example `name`.
   """
   options = network.options
-  return LayerNorm(
-    **{
-      "epsilon": options.norm_epsilon,
-      "use_bias": options.use_bias,
-      "dtype": options.dtype,
-      **fields,
-    }
-  )
+  common = {"epsilon": options.norm_epsilon, "dtype": options.dtype, **fields}
+  if options.norm == "rms":
+    return nn.RMSNorm(use_scale=affine, **common)
+  bias = affine and options.use_bias
+  return LayerNorm(**{"use_scale": affine, "use_bias": bias, **common})
 
 
 def stack_blocks(params: dict[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,8 @@ from maskjax.models.block_options import BlockOptions, split_options
 from maskjax.models.checks import check_rotary, check_shape
 from maskjax.models.dense import Dense
 from maskjax.models.relative_bias import RelativeBias
-from maskjax.models.rotary import pad_first
 from maskjax.models.transformer import Change, Transformer, norm_like
-from maskjax.tokens import grid_positions, sincos
+from maskjax.tokens import sincos
 
 # Widths, depths and heads: https://arxiv.org/abs/2010.11929, table 1, and for
 # Ti and S https://arxiv.org/abs/2012.12877, table 1.
@@ -73,6 +72,7 @@ class VisionEncoder(nn.Module):
     embed_bias: give the embedding of patches a bias.
     embed_norm: normalize the tokens before the first block, as CLIP does.
     final_norm: normalize the tokens after the last block.
+    final_affine: give that normalization a scale and a bias.
     options: of the blocks; normalizations outside of them have the same.
   """
 
@@ -88,6 +88,7 @@ class VisionEncoder(nn.Module):
   embed_bias: bool = True
   embed_norm: bool = False
   final_norm: bool = True
+  final_affine: bool = True
   options: BlockOptions = BlockOptions()
 
   @property
@@ -180,8 +181,9 @@ class VisionEncoder(nn.Module):
       registers = self._learned("registers", self.registers)
       x = jnp.concatenate([jnp.tile(registers, (len(x), 1, 1)), x], axis=1)
     if self.positions == "rotary":
-      positions = present(grid_positions(self.grid))
-      inputs["positions"] = pad_first(positions, self.num_first)
+      rotary = self.options.rotary
+      positions = present(rotary.positions(self.grid))
+      inputs["positions"] = rotary.first(positions, self.num_first)
     if self.positions == "relative":
       if ids is not None or self.registers:
         raise UserError(
@@ -195,7 +197,8 @@ class VisionEncoder(nn.Module):
     )
     outputs = blocks(x, num_keys=num_keys, change=change, **inputs)
     if self.final_norm:
-      outputs[-1] = norm_like(self, name="norm")(outputs[-1])
+      norm = norm_like(self, affine=self.final_affine, name="norm")
+      outputs[-1] = norm(outputs[-1])
     outputs = [x, *outputs] if embedded_too else outputs
     if mask is not None and self.masked_patches == "silent":
       outputs = [self._in_order(tokens, mask) for tokens in outputs]

@@ -13,7 +13,7 @@ from maskjax.losses import squared_error
 from maskjax.objectives import Step, Variables
 from maskjax.systems import latent_mim
 from maskjax.systems.image.latent_mim import objective as module
-from maskjax.systems.image.latent_mim.network import visual_cues
+from maskjax.systems.image.latent_mim.network import NormedProjector, visual_cues
 from maskjax.systems.image.latent_mim.objective import discrimination, mean_cosine
 
 torch = pytest.importorskip("torch")
@@ -161,6 +161,25 @@ def test_masked_patches_begin_as_the_visible_features_near_them():
   scores = np.exp(masked.astype(np.float64) @ visible.swapaxes(1, 2) / np.sqrt(8))
   expected = scores / scores.sum(-1, keepdims=True) @ features
   assert_close(visual_cues(masked, visible, features), expected)
+
+
+def test_twenty_patches_are_visible():
+  assert 196 - latent_mim(encoder="Ti").masking.num_masked == 20
+
+
+def test_the_projector_is_torchs():
+  """Numbers are small, so that what is added to the variance shows."""
+  x = 1e-3 * random(2, 5, 8)
+  projector = NormedProjector(hidden=12, depth=2)
+  params = shaken(projector.init(KEY, x)["params"])
+  y = torch.from_numpy(x)
+  for i, width in enumerate((12, 8)):
+    norm = torch.nn.LayerNorm(width)
+    for name, kind in (("weight", "scale"), ("bias", "bias")):
+      getattr(norm, name).data = torch.tensor(params[f"norm_{i}"][kind])
+    y = norm(y @ torch.tensor(params[f"dense_{i}"]["kernel"]))
+    y = torch.nn.functional.gelu(y) if i == 0 else y
+  assert_close(projector.apply({"params": params}, x), y.detach().numpy())
 
 
 def test_the_teacher_averages_all_but_the_decoder():

@@ -27,7 +27,7 @@ class NormedProjector(nn.Module):
 
   hidden: int = 4096
   depth: int = 3
-  norm_epsilon: float = 1e-6
+  norm_epsilon: float = 1e-5
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
