@@ -9,8 +9,8 @@ small: Fashion-MNIST, see maskjax/recipes. Patches of 7 pixels; more of them are
     --config.objective.mask.mode=hint (or low)
 
 imagenet: the README's AttMask-Hint, ViT-S/16, 100 epochs, through TFDS, with two views
-and ten small crops. It has 72.8 % by nearest neighbors there, and AttMask-High, which is
---config.objective.mask.mode=high, 72.5 %.
+and ten small crops. There it has 72.8 % by nearest neighbors, and AttMask-High 72.5 %,
+--config.objective.mask.mode=high.
   maskjax train --config configs/image/attmask.py:imagenet --workdir runs/attmask
 """
 

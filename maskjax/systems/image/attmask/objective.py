@@ -31,10 +31,10 @@ class AttMask(PatchObjective):
   """The objective of AttMask; `attmask` makes it from hyperparameters.
 
   Batches hold two views of each image, `image` and `image2`, both float32
-  [B, H, W, C]; without `image2`, as in evaluation, the image is both. They may also hold
-  `local`, float32 [B, L, h, w, C]: crops of small parts of each image, which the student
-  alone sees, none of them masked. `extra` holds the `teacher`, and the `center` of the
-  teacher's logits of class tokens and of patches.
+  [B, H, W, C]; without `image2`, as in evaluation, the image is both. They may also
+  hold `local`, float32 [B, L, h, w, C]: crops of small parts of each image, which the
+  student alone sees, none of them masked. `extra` holds the `teacher`, and the `center`
+  of the teacher's logits of class tokens and of patches.
 
   Attributes:
     model: a `DistilledEncoder`.
