@@ -51,8 +51,9 @@ def imagenet():
   config.optimizer.final_learning_rate = lowest
   config.data.train_transforms = (
     dict(name="random_resized_crop", size=280, scale=(0.2, 1.0)),
+    "random_flip",
     dict(name="spaced_patches", patch_size=16, gap=4),
-    *config.data.train_transforms[1:],
+    *config.data.train_transforms[2:],
   )
   config.objective.update(
     name="latent_mim",
