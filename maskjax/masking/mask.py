@@ -201,14 +201,12 @@ def rows_and_columns(grid: Sequence[int], user: str) -> tuple[int, int]:
   return rows, columns
 
 
-def num_masked(length: int, mask_ratio: float, *, round_down: bool = False) -> int:
-  """The number of masked tokens under a mask ratio.
+def num_masked(length: int, mask_ratio: float) -> int:
+  """The number of masked tokens under a mask ratio, rounded as MAE rounds it.
 
   Args:
     length: number of tokens N.
     mask_ratio: share of the tokens to mask.
-    round_down: round the number of masked tokens down; otherwise that of visible ones,
-      as MAE does.
 
   Raises:
     UserError: the ratio is outside (0, 1), or masks all tokens or none.
@@ -216,16 +214,12 @@ def num_masked(length: int, mask_ratio: float, *, round_down: bool = False) -> i
   Example:
     >>> num_masked(196, 0.75)
     147
-    >>> num_masked(256, 0.65), num_masked(256, 0.65, round_down=True)
-    (167, 166)
   """
   if not 0 < mask_ratio < 1:
     raise UserError(
       f"mask_ratio={mask_ratio}: expected a number between 0 and 1, both excluded"
     )
   masked = length - int(length * (1 - mask_ratio))
-  if round_down:
-    masked = int(length * mask_ratio)
   if not 0 < masked < length:
     raise UserError(
       f"mask_ratio={mask_ratio} masks {masked} of {length} tokens: "

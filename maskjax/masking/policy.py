@@ -38,11 +38,7 @@ class Masking:
 
 
 def masking_of(
-  grid: Sequence[int],
-  mask: str | Mapping[str, Any],
-  mask_ratio: float,
-  *,
-  round_down: bool = False,
+  grid: Sequence[int], mask: str | Mapping[str, Any], mask_ratio: float
 ) -> Masking:
   """Makes `Masking` from what a config gives.
 
@@ -51,7 +47,6 @@ def masking_of(
     mask: name of a sampler of `maskjax.masking.samplers`, or an import path, and its
       keywords.
     mask_ratio: share of the tokens that is masked.
-    round_down: see `maskjax.masking.num_masked`.
 
   Raises:
     UserError: there is no such sampler, or no such share.
@@ -63,5 +58,5 @@ def masking_of(
   return Masking(
     sampler=resolve.bind(samplers, mask),
     grid=tuple(grid),
-    num_masked=num_masked(math.prod(grid), mask_ratio, round_down=round_down),
+    num_masked=num_masked(math.prod(grid), mask_ratio),
   )
