@@ -10,7 +10,7 @@ on its example only: not on the batch size, the microbatch or the number of devi
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -201,25 +201,39 @@ def rows_and_columns(grid: Sequence[int], user: str) -> tuple[int, int]:
   return rows, columns
 
 
-def num_masked(length: int, mask_ratio: float) -> int:
-  """The number of masked tokens under a mask ratio, rounded as MAE rounds it.
+# Which of the two numbers, masked or visible tokens, is rounded, and how.
+ROUNDINGS: Mapping[str, Callable[[int, float], int]] = {
+  "up": lambda length, ratio: length - int(length * (1 - ratio)),
+  "down": lambda length, ratio: int(length * ratio),
+  "nearest": lambda length, ratio: length - round(length * (1 - ratio)),
+}
+
+
+def num_masked(length: int, mask_ratio: float, rounding: str = "up") -> int:
+  """The number of masked tokens under a mask ratio.
 
   Args:
     length: number of tokens N.
     mask_ratio: share of the tokens to mask.
+    rounding: of the number: `up`, as MAE has it, `down`, or `nearest`.
 
   Raises:
-    UserError: the ratio is outside (0, 1), or masks all tokens or none.
+    UserError: the ratio is outside (0, 1), or masks all tokens or none; or there is no
+      such rounding.
 
   Example:
     >>> num_masked(196, 0.75)
     147
+    >>> [num_masked(49, 0.6, rounding) for rounding in ("up", "down", "nearest")]
+    [30, 29, 29]
   """
   if not 0 < mask_ratio < 1:
     raise UserError(
       f"mask_ratio={mask_ratio}: expected a number between 0 and 1, both excluded"
     )
-  masked = length - int(length * (1 - mask_ratio))
+  if rounding not in ROUNDINGS:
+    raise UserError(f"rounding={rounding!r}: expected {', '.join(ROUNDINGS)}")
+  masked = ROUNDINGS[rounding](length, mask_ratio)
   if not 0 < masked < length:
     raise UserError(
       f"mask_ratio={mask_ratio} masks {masked} of {length} tokens: "

@@ -38,7 +38,11 @@ class Masking:
 
 
 def masking_of(
-  grid: Sequence[int], mask: str | Mapping[str, Any], mask_ratio: float
+  grid: Sequence[int],
+  mask: str | Mapping[str, Any],
+  mask_ratio: float,
+  *,
+  rounding: str = "up",
 ) -> Masking:
   """Makes `Masking` from what a config gives.
 
@@ -47,9 +51,10 @@ def masking_of(
     mask: name of a sampler of `maskjax.masking.samplers`, or an import path, and its
       keywords.
     mask_ratio: share of the tokens that is masked.
+    rounding: of their number, see `maskjax.masking.num_masked`.
 
   Raises:
-    UserError: there is no such sampler, or no such share.
+    UserError: there is no such sampler, no such share or no such rounding.
 
   Example:
     >>> masking_of((14, 14), "random", 0.75).num_masked
@@ -58,5 +63,5 @@ def masking_of(
   return Masking(
     sampler=resolve.bind(samplers, mask),
     grid=tuple(grid),
-    num_masked=num_masked(math.prod(grid), mask_ratio),
+    num_masked=num_masked(math.prod(grid), mask_ratio, rounding),
   )

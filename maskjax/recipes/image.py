@@ -43,6 +43,7 @@ def imagenet(
   scale: Sequence[float] = (0.2, 1.0),
   size: int = 224,
   colors: Mapping[str, Sequence[float]] = COLORS,
+  method: str = "bicubic",
 ) -> ConfigDict:
   """ImageNet-1k through TFDS: square crops, mirrored half of the time.
 
@@ -50,12 +51,14 @@ def imagenet(
     scale: least and largest share of an image that a crop takes.
     size: side of the crops in pixels; whole images are shrunk to 8/7 of it.
     colors: `mean` and `std` of each channel, to normalize by.
+    method: how crops are resized, see `maskjax.data.transforms.random_resized_crop`.
   """
   config = configs.defaults()
   config.data.train = dict(name="tfds", dataset="imagenet2012", split="train")
   config.data.test = dict(name="tfds", dataset="imagenet2012", split="validation")
+  crop = dict(name="random_resized_crop", size=size, scale=tuple(scale))
   config.data.train_transforms = (
-    dict(name="random_resized_crop", size=size, scale=tuple(scale)),
+    crop if method == "bicubic" else {**crop, "method": method},
     "random_flip",
     "to_float",
     dict(name="normalize", **colors),
@@ -142,6 +145,7 @@ def imagenet_vit(
   patch_size: int | None = 16,
   scale: Sequence[float] = (0.2, 1.0),
   colors: Mapping[str, Sequence[float]] = COLORS,
+  method: str = "bicubic",
   **optimizer: Any,
 ) -> ConfigDict:
   """A paper's pretraining of a ViT on ImageNet-1k, 224x224 pixels, in bfloat16.
@@ -158,6 +162,7 @@ def imagenet_vit(
     patch_size: height and width of the patches in pixels.
     scale: least and largest share of an image that a training crop takes.
     colors: see `imagenet`.
+    method: see `imagenet`.
     **optimizer: further keywords of AdamW.
 
   Returns:
@@ -171,7 +176,7 @@ def imagenet_vit(
     >>> config.num_steps, config.optimizer.learning_rate
     (249600, 0.0024)
   """
-  config = imagenet(scale=scale, colors=colors)
+  config = imagenet(scale=scale, colors=colors, method=method)
   config.batch_size = batch_size
   steps = epoch(config)
   config.num_steps = epochs * steps
