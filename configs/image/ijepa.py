@@ -44,10 +44,12 @@ def imagenet():
     b2=0.999,
     weight_decay=0.04,
     final_weight_decay=0.4,
+    scale=(0.3, 1.0),
+    method="bilinear",
   )
   # No image is mirrored.
-  crop = dict(name="random_resized_crop", size=224, scale=(0.3, 1.0), method="bilinear")
-  config.data.train_transforms = (crop, *config.data.train_transforms[2:])
+  transforms = config.data.train_transforms
+  config.data.train_transforms = tuple(t for t in transforms if t != "random_flip")
   config.objective.update(
     name="ijepa",
     encoder=dict(size="H"),

@@ -13,9 +13,6 @@ from maskjax.models.checks import check_dtype
 from maskjax.models.gelu import ACTIVATIONS
 from maskjax.models.rotary import BASE, GRID, Rotary
 
-# `norm` of `BlockOptions`.
-NORMS = ("layer", "rms")
-
 # What the backward pass of a block finds in memory; it computes the rest again. The
 # products of weights are those without a batch axis: attention's own have one.
 REMAT: Mapping[str, Callable[..., Any]] = {
@@ -33,9 +30,9 @@ class BlockOptions:
 
   Attributes:
     mlp_ratio: hidden width of the MLPs over the width of the tokens.
-    norm: `layer`, layer normalization, or `rms`, which divides by the root of the mean
-      square and has no bias (https://arxiv.org/abs/1910.07467).
-    norm_epsilon: added to the variance, or the mean square, in normalizations.
+    norm: `layer`, or `rms`, which neither subtracts means nor adds biases
+      (https://arxiv.org/abs/1910.07467).
+    norm_epsilon: added to the variance, or the mean square, in normalization.
     norm_last: normalize the sum of tokens and branch, as BERT does, and not the input
       of the branch.
     norm_first: normalize the input of the first block's attention, as all but
@@ -107,11 +104,11 @@ class BlockOptions:
         raise UserError(f"{rate}={value}: expected at least 0 and less than 1")
     if self.remat not in ("none", *REMAT):
       raise UserError(f"remat={self.remat!r}: expected {', '.join(('none', *REMAT))}")
+    if self.norm not in ("layer", "rms"):
+      raise UserError(f"norm={self.norm!r}: expected 'layer' or 'rms'")
     if self.activation not in ACTIVATIONS:
       hint = did_you_mean(str(self.activation), ACTIVATIONS)
       raise UserError(f"activation={self.activation!r}: {hint}")
-    if self.norm not in NORMS:
-      raise UserError(f"norm={self.norm!r}: {did_you_mean(str(self.norm), NORMS)}")
     if not self.rotary_bases:
       raise UserError("rotary_bases=(): expected at least one base")
     if self.scan and not self.norm_first:

@@ -340,11 +340,12 @@ def norm_like(
     **fields: further fields of the normalization, for example `name`.
   """
   options = network.options
-  common = {"epsilon": options.norm_epsilon, "dtype": options.dtype, **fields}
+  shared = {"epsilon": options.norm_epsilon, "dtype": options.dtype}
+  shared |= {"use_scale": affine}
   if options.norm == "rms":
-    return nn.RMSNorm(use_scale=affine, **common)
+    return nn.RMSNorm(**{**shared, **fields})
   bias = affine and options.use_bias
-  return LayerNorm(**{"use_scale": affine, "use_bias": bias, **common})
+  return LayerNorm(**{**shared, "use_bias": bias, **fields})
 
 
 def stack_blocks(params: dict[str, Any]) -> dict[str, Any]:

@@ -199,7 +199,7 @@ def capi(
     raise UserError(
       f"predicted_ratio={predicted_ratio}: expected above 0 and at most 1"
     )
-  policy = masking_of(patches.grid, mask, mask_ratio, round_down=True)
+  policy = masking_of(patches.grid, mask, mask_ratio, rounding="down")
   shape = {"width": vit.width, "depth": 12, "heads": vit.heads, **(predictor or {})}
   built = decoder_of(vit, shape, kind=Predictor, role="predictor", final_affine=False)
   check_rotary("predictor", width=built.width, heads=built.heads, axes=len(built.grid))

@@ -182,7 +182,7 @@ def latent_mim(
     raise UserError(f"similarity={tuple(similarity)}: expected two cosines")
   patches = patches_of(image_size, patch_size, channels=channels)
   vit = vit_encoder(grid=patches.grid, encoder=encoder, **network)
-  policy = masking_of(patches.grid, mask, mask_ratio, round_down=True)
+  policy = masking_of(patches.grid, mask, mask_ratio, rounding="down")
   if policy.num_masked < 2:
     raise UserError(f"mask_ratio={mask_ratio}: expected at least 2 masked patches")
   layers = {"hidden": 4096, "depth": 3, **(projector or {})}
