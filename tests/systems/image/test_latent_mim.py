@@ -163,6 +163,24 @@ def test_masked_patches_begin_as_the_visible_features_near_them():
   assert_close(visual_cues(masked, visible, features), expected)
 
 
+def test_predictions_begin_with_cues():
+  """Without attention to the visible patches, predictions still depend on them."""
+  params, taught, run = compiled()
+  blind = jax.tree.map_with_path(
+    lambda path, x: 0 * x if "cross_attention" in jax.tree_util.keystr(path) else x,
+    params,
+  )
+  batch = make_batch()
+  before = run(blind, taught, batch, 0)
+  image = batch["image"].copy()
+  for b, position in np.argwhere(~before["mask"].masked):
+    row, column = divmod(position, 3)
+    image[b, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3] -= 2
+  after = run(blind, taught, {**batch, "image": image}, 0)
+  changed = np.abs(after["predictions"] - before["predictions"]).max(axis=2)
+  assert (changed > 1e-3).all()
+
+
 def test_twenty_patches_are_visible():
   assert 196 - latent_mim(encoder="Ti").masking.num_masked == 20
 

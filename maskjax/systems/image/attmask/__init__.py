@@ -27,5 +27,6 @@ SYSTEM = System(
     "Gradients of queries, keys and values are clipped apart; the authors have them as "
     "one parameter.",
     "The teacher's temperature rises with each step, and not with each epoch.",
+    "Prototypes decay in the first epoch too, in which they learn nothing.",
   ),
 )
