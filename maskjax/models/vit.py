@@ -31,7 +31,7 @@ VIT_SIZES: Mapping[str, Mapping[str, int]] = {
 }
 
 MASKED_PATCHES = ("dropped", "token", "silent")
-POSITIONS = ("sincos", "learned", "rotary", "relative", "none")
+POSITIONS = ("sincos", "sincos_spread", "learned", "rotary", "relative", "none")
 
 
 def vit_size(size: str) -> dict[str, int]:
@@ -63,7 +63,8 @@ class VisionEncoder(nn.Module):
       a later one it replaces hidden states as they are, as in A2MIM
       (https://arxiv.org/abs/2205.13943), so that from there on masked patches differ by
       rotary or relative positions alone.
-    positions: `sincos`, fixed; `learned`; `rotary`, see `maskjax.models.rotary`;
+    positions: `sincos`, fixed, and `sincos_spread`, see `maskjax.tokens.sincos`;
+      `learned`; `rotary`, see `maskjax.models.rotary`;
       `relative`, see `maskjax.models.relative_bias`, a bias that all blocks share; or
       `none`.
     class_token: put a learned token before the patches.
@@ -173,7 +174,7 @@ class VisionEncoder(nn.Module):
       return table if ids is None else jnp.asarray(table)[ids]
 
     inputs: dict[str, Any] = {}
-    if self.positions in ("sincos", "learned"):
+    if self.positions in ("sincos", "sincos_spread", "learned"):
       x = x + present(self._position_table())
     if self.class_token:
       x = jnp.concatenate([self._class_token(len(x)), x], axis=1)
@@ -226,8 +227,9 @@ class VisionEncoder(nn.Module):
 
   def _position_table(self) -> Array:
     """Embeddings of all positions: [N, D]."""
-    if self.positions == "sincos":
-      return jnp.asarray(sincos(self.grid, self.width), self.dtype)
+    if self.positions != "learned":
+      spread = self.positions == "sincos_spread"
+      return jnp.asarray(sincos(self.grid, self.width, spread=spread), self.dtype)
     init = nn.initializers.truncated_normal(0.02)
     shape = (math.prod(self.grid), self.width)
     return self.param("positions", init, shape).astype(self.dtype)

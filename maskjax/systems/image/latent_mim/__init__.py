@@ -23,8 +23,6 @@ SYSTEM = System(
   differs=(
     "The distance from the similarity that is aimed at is squared for each image, and "
     "not for the mean of a device's batch.",
-    "Patches are 1 apart in position embeddings; the authors spread 14 of them from 0 "
-    "to 14.",
     "The teacher follows after a step, with that step's decay; the authors' follows "
     "before the next one, with the next one's.",
   ),

@@ -71,7 +71,7 @@ class CueDecoder(TokenDecoder, kw_only=True):
     Returns:
       float32 [B, M, T].
     """
-    table = jnp.asarray(sincos(self.grid, self.width), self.dtype)
+    table = jnp.asarray(sincos(self.grid, self.width, spread=True), self.dtype)
     visible, masked = table[mask.visible_ids], table[mask.masked_ids]
     x = Dense(self.width, dtype=self.dtype, name="embed")(features)
     class_token, mask_token = jnp.split(self.mask_tokens(2), 2, axis=1)

@@ -181,7 +181,9 @@ def latent_mim(
   if len(similarity) != 2 or not all(-1 <= value <= 1 for value in similarity):
     raise UserError(f"similarity={tuple(similarity)}: expected two cosines")
   patches = patches_of(image_size, patch_size, channels=channels)
-  vit = vit_encoder(grid=patches.grid, encoder=encoder, **network)
+  vit = vit_encoder(
+    grid=patches.grid, encoder=encoder, positions="sincos_spread", **network
+  )
   policy = masking_of(patches.grid, mask, mask_ratio, rounding="down")
   if policy.num_masked < 2:
     raise UserError(f"mask_ratio={mask_ratio}: expected at least 2 masked patches")
