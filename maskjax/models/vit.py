@@ -64,9 +64,8 @@ class VisionEncoder(nn.Module):
       (https://arxiv.org/abs/2205.13943), so that from there on masked patches differ by
       rotary or relative positions alone.
     positions: `sincos`, fixed, and `sincos_spread`, see `maskjax.tokens.sincos`;
-      `learned`; `rotary`, see `maskjax.models.rotary`;
-      `relative`, see `maskjax.models.relative_bias`, a bias that all blocks share; or
-      `none`.
+      `learned`; `rotary`, see `maskjax.models.rotary`; `relative`, see
+      `maskjax.models.relative_bias`, a bias that all blocks share; or `none`.
     class_token: put a learned token before the patches.
     registers: how many further learned tokens stand before them, for features of no
       patch in particular (https://arxiv.org/abs/2309.16588).

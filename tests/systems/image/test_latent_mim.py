@@ -164,15 +164,13 @@ def test_masked_patches_begin_as_the_visible_features_near_them():
 
 
 def test_positions_are_spread():
-  """Of 4 x 3 patches rows are at 0, 4/3, 8/3 and 4; columns come first, at 0, 1.5, 3."""
+  """Of 4 x 3 patches rows are 4/3 apart and columns 3/2, whose channels come first."""
   params, _, _ = compiled()
-  encoder = make().model.encoder.clone(depth=1, final_norm=False)
+  encoder = make().model.encoder.clone(final_norm=False)
   nothing = jax.tree.map(np.zeros_like, params["encoder"])
   tokens = encoder.apply({"params": nothing}, random(1, 12, 9))
-  row, column = (
-    np.indices((4, 3)).reshape(2, -1, 1) * np.array([4 / 3, 1.5])[:, None, None]
-  )
-  frequencies = np.array([1, 1e-2])
+  row, column = np.indices((4, 3)).reshape(2, -1, 1)
+  row, column, frequencies = row * 4 / 3, column * 3 / 2, np.array([1, 1e-2])
   expected = np.concatenate(
     [f(x * frequencies) for x in (column, row) for f in (np.sin, np.cos)], axis=1
   )
