@@ -155,8 +155,7 @@ def test_the_loss_is_torchs(step):
 def test_local_crops_are_compared_with_both_views():
   """Three crops of half the size, seen whole: eight comparisons of an image."""
   crops = random(3, 3, 4, 4, 1, seed=4)
-  batch = {**BATCH, "local": crops, "valid": np.array([True, False, True])}
-  out = run(batch=batch)
+  batch = {**BATCH, "valid": np.array([True, False, True])}
   objective, (params, _) = make(), variables()
   # The same by a network of its own size, with positions that torch made smaller.
   table = torch.tensor(params["encoder"]["positions"]).reshape(1, 4, 4, 16)
@@ -164,13 +163,21 @@ def test_local_crops_are_compared_with_both_views():
     table.permute(0, 3, 1, 2), scale_factor=2.1 / 4, mode="bicubic"
   )
   positions = smaller.permute(0, 2, 3, 1).reshape(4, 16).numpy()
-  model, resized = at_grid(objective.model, params, (2, 2))
-  np.testing.assert_allclose(resized["encoder"]["positions"], positions, atol=1e-5)
-  patches = mj.tokens.patchify(crops.reshape(9, 4, 4, 1), 2)
-  logits = model.apply({"params": resized}, patches)[:, 0].reshape(3, 3, 24)
-  expected = in_torch(out, 4, (True, False, True), local=np.asarray(logits))
+
+  @jax.jit
+  def losses(variables):
+    model, resized = at_grid(objective.model, variables.params, (2, 2))
+    patches = mj.tokens.patchify(crops.reshape(9, 4, 4, 1), 2)
+    logits = model.apply({"params": resized}, patches)[:, 0].reshape(3, 3, 24)
+    step = Step(KEY, jnp.int32(4), num_steps=10)
+    loss = objective.loss(variables, {**batch, "local": crops}, step)
+    return resized["encoder"]["positions"], logits, loss
+
+  resized, logits, loss = jax.device_get(losses(variables()))
+  np.testing.assert_allclose(resized, positions, atol=1e-5)
+  expected = in_torch(run(batch=batch), 4, batch["valid"], local=logits)
   for name, value in expected.items():
-    np.testing.assert_allclose(out["loss"].metrics[name].value(), value, rtol=1e-5)
+    np.testing.assert_allclose(loss.metrics[name].value(), value, rtol=1e-5)
 
 
 @pytest.mark.parametrize("valid", [(True, True, True), (True, False, True)])
