@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -180,6 +180,7 @@ class Attention(nn.Module):
       3.2).
     dropout: share of the weights that is dropped at random, where there is a `dropout`
       generator.
+    rotate: what positions do to queries and keys, see `maskjax.models.rotary.Rotary`.
     drawn: how the layers `query`, `key`, `value` and `out` are, at first; those that
       are left out by Xavier's distribution.
     dtype: type of the computation.
@@ -190,6 +191,7 @@ class Attention(nn.Module):
   key_bias: bool = True
   cosine: bool = False
   dropout: float = 0.0
+  rotate: Callable[..., Array] = rotate
   drawn: Mapping[str, LayerInit] = dataclasses.field(default_factory=dict)
   dtype: DTypeLike = jnp.float32
 
@@ -269,8 +271,8 @@ class Attention(nn.Module):
       more = disentangled(query * depth**-0.5, key, far, relative.ids)
       bias = more if bias is None else bias + more
     if positions is not None:
-      query = rotate(query, positions[0], rotary_base)
-      key = rotate(key, positions[1], rotary_base)
+      query = self.rotate(query, positions[0], rotary_base)
+      key = self.rotate(key, positions[1], rotary_base)
     if self.cosine:
       init = nn.initializers.constant(math.log(10))
       scale = self.param("logit_scale", init, (self.heads, 1, 1))

@@ -12,7 +12,7 @@ from maskjax.errors import UserError, did_you_mean
 from maskjax.models.checks import check_dtype
 from maskjax.models.gelu import ACTIVATIONS
 from maskjax.models.initialization import SCHEMES, Initialization
-from maskjax.models.rotary import BASE
+from maskjax.models.rotary import BASE, GRID, Rotary
 
 # What the backward pass of a block finds in memory; it computes the rest again. The
 # products of weights are those without a batch axis: attention's own have one.
@@ -31,12 +31,16 @@ class BlockOptions:
 
   Attributes:
     mlp_ratio: hidden width of the MLPs over the width of the tokens.
-    norm_epsilon: added to the variance in layer normalization.
+    norm: `layer`, or `rms`, which neither subtracts means nor adds biases
+      (https://arxiv.org/abs/1910.07467).
+    norm_epsilon: added to the variance, or the mean square, in normalization.
     norm_last: normalize the sum of tokens and branch, as BERT does, and not the input
       of the branch.
     norm_first: normalize the input of the first block's attention, as all but
       ModernBERT do, which normalizes embedded tokens; without effect with `norm_last`,
       and always True with `scan`.
+    context_norm: normalize the tokens that others attend to, where blocks attend to a
+      `context`.
     activation: of the MLPs, a name in `maskjax.models.gelu.ACTIVATIONS`.
     gated: multiply the activation by a third layer's output
       (https://arxiv.org/abs/2002.05202).
@@ -47,10 +51,12 @@ class BlockOptions:
     attention_dropout: share of the attention weights that is dropped, likewise.
     layer_scale: initial factor of the channels of each branch, as parameters
       (https://arxiv.org/abs/2103.17239); None for no such parameters.
+    rotary: what rotary positions are.
     rotary_bases: `base` of `maskjax.models.rotary.rotate` in each block, in turn from
       the first on.
     drop_path: probability that an example skips a branch of the last block, where there
       is a `drop_path` generator; those of earlier blocks rise from 0 to it.
+    drop_path_rises: whether they do; else all blocks have the same.
     initialization: how parameters are drawn at first, a name in
       `maskjax.models.initialization.SCHEMES`.
     scan: compile one block and loop over it: parameters are stacked under `blocks`
@@ -72,9 +78,11 @@ class BlockOptions:
   """
 
   mlp_ratio: float = 4.0
+  norm: str = "layer"
   norm_epsilon: float = 1e-6
   norm_last: bool = False
   norm_first: bool = True
+  context_norm: bool = True
   activation: str = "gelu"
   gated: bool = False
   use_bias: bool = True
@@ -82,8 +90,10 @@ class BlockOptions:
   dropout: float = 0.0
   attention_dropout: float = 0.0
   layer_scale: float | None = None
+  rotary: Rotary = GRID
   rotary_bases: tuple[float, ...] = (BASE,)
   drop_path: float = 0.0
+  drop_path_rises: bool = True
   initialization: str = "xavier"
   scan: bool = False
   remat: str = "none"
@@ -98,6 +108,8 @@ class BlockOptions:
         raise UserError(f"{rate}={value}: expected at least 0 and less than 1")
     if self.remat not in ("none", *REMAT):
       raise UserError(f"remat={self.remat!r}: expected {', '.join(('none', *REMAT))}")
+    if self.norm not in ("layer", "rms"):
+      raise UserError(f"norm={self.norm!r}: expected 'layer' or 'rms'")
     if self.activation not in ACTIVATIONS:
       hint = did_you_mean(str(self.activation), ACTIVATIONS)
       raise UserError(f"activation={self.activation!r}: {hint}")

@@ -11,10 +11,9 @@ from jax.typing import DTypeLike
 from maskjax.masking import Mask
 from maskjax.models.block_options import BlockOptions
 from maskjax.models.checks import check_shape
-from maskjax.models.rotary import pad_first
 from maskjax.models.transformer import Transformer, dense_like, norm_like
 from maskjax.models.vit import VisionEncoder
-from maskjax.tokens import grid_positions, sincos
+from maskjax.tokens import sincos
 
 
 class TokenDecoder(nn.Module):
@@ -25,6 +24,7 @@ class TokenDecoder(nn.Module):
     width: number of channels D.
     depth: number of blocks.
     heads: number of attention heads.
+    final_affine: give the last normalization a scale and a bias.
     options: of the blocks; the last normalization has the same.
   """
 
@@ -32,6 +32,7 @@ class TokenDecoder(nn.Module):
   width: int
   depth: int
   heads: int
+  final_affine: bool = True
   options: BlockOptions = BlockOptions()
 
   @property
@@ -98,7 +99,8 @@ class TokenDecoder(nn.Module):
       name="transformer",
     )
     x = blocks(x, num_queries, **inputs)[-1]
-    return cast(Array, norm_like(self, name="norm")(x))
+    norm = norm_like(self, affine=self.final_affine, name="norm")
+    return cast(Array, norm(x))
 
   def predict(self, x: Array, size: int) -> Array:
     """A linear layer: [B, M, D] to float32 [B, M, size]."""
@@ -166,10 +168,11 @@ class Decoder(TokenDecoder, kw_only=True):
     first = encoded.shape[1] - mask.visible_ids.shape[1]
     inputs: dict[str, Any] = {}
     if self.positions == "rotary":
-      positions = jnp.asarray(grid_positions(self.grid))
+      rotary = self.options.rotary
+      positions = jnp.asarray(rotary.positions(self.grid))
       ids = jnp.concatenate([mask.visible_ids, mask.masked_ids], axis=1)
       # [B, 1 + V + M, A]: the class token, where there is one, stands at 0.
-      inputs["positions"] = pad_first(positions[ids], first)
+      inputs["positions"] = rotary.first(positions[ids], first)
       inputs["context_positions"] = None if view is None else positions
     if view is not None:
       inputs["context"] = embed(view) + table

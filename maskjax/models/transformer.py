@@ -150,6 +150,7 @@ class Block(nn.Module):
         use_bias=options.use_bias,
         key_bias=options.key_bias,
         dropout=options.attention_dropout,
+        rotate=options.rotary.rotate,
         drawn=drawn.attention(number, self.depth, to_others=name != "attention"),
         dtype=options.dtype,
         name=name,
@@ -188,7 +189,8 @@ class Block(nn.Module):
       pair = None
       if positions is not None and context_positions is not None:
         pair = (last(positions), context_positions)
-      context = norm(name="context_norm")(context)
+      if options.context_norm:
+        context = norm(name="context_norm")(context)
       y = before("cross_attention", last(x))
       y = attention("cross_attention")(
         y, context, positions=pair, rotary_base=rotary_base
@@ -274,7 +276,8 @@ class Transformer(nn.Module):
       depth=self.before + self.depth,
       num_keys=num_keys,
     )
-    rates = jnp.linspace(0.0, options.drop_path, self.depth)
+    first = 0.0 if options.drop_path_rises else options.drop_path
+    rates = jnp.linspace(first, options.drop_path, self.depth)
     # Each block's own, and the same for all.
     own: dict[str, Any] = {k: v for k, v in inputs.items() if isinstance(v, list)}
     shared: dict[str, Any] = {k: v for k, v in inputs.items() if k not in own}
@@ -388,23 +391,23 @@ def dense_like(
   return Dense(features, **{"dtype": options.dtype, **drawn, **fields})
 
 
-def norm_like(network: HasOptions, **fields: Any) -> nn.LayerNorm:
-  """A layer normalization with the options of a network's blocks.
+def norm_like(
+  network: HasOptions, *, affine: bool = True, **fields: Any
+) -> nn.LayerNorm | nn.RMSNorm:
+  """A normalization with the options of a network's blocks.
 
   Args:
     network: the network.
+    affine: give it a scale, and a bias where the network's layers have biases.
     **fields: further fields of the normalization, for example `name`.
   """
   options = network.options
-  return LayerNorm(
-    **{
-      "epsilon": options.norm_epsilon,
-      "use_bias": options.use_bias,
-      "bias_init": options.drawn.norm_bias,
-      "dtype": options.dtype,
-      **fields,
-    }
-  )
+  shared = {"epsilon": options.norm_epsilon, "dtype": options.dtype}
+  shared |= {"use_scale": affine}
+  if options.norm == "rms":
+    return nn.RMSNorm(**{**shared, **fields})
+  shared |= {"use_bias": affine and options.use_bias}
+  return LayerNorm(**{**shared, "bias_init": options.drawn.norm_bias, **fields})
 
 
 def stack_blocks(params: dict[str, Any]) -> dict[str, Any]:

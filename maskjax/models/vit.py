@@ -16,9 +16,8 @@ from maskjax.masking import Mask, gather
 from maskjax.models.block_options import BlockOptions, split_options
 from maskjax.models.checks import check_rotary, check_shape
 from maskjax.models.relative_bias import RelativeBias
-from maskjax.models.rotary import pad_first
 from maskjax.models.transformer import Change, Transformer, dense_like, norm_like
-from maskjax.tokens import grid_positions, sincos
+from maskjax.tokens import sincos
 
 # Widths, depths and heads: https://arxiv.org/abs/2010.11929, table 1, and for
 # Ti and S https://arxiv.org/abs/2012.12877, table 1.
@@ -31,7 +30,7 @@ VIT_SIZES: Mapping[str, Mapping[str, int]] = {
 }
 
 MASKED_PATCHES = ("dropped", "token", "silent")
-POSITIONS = ("sincos", "learned", "rotary", "relative", "none")
+POSITIONS = ("sincos", "sincos_spread", "learned", "rotary", "relative", "none")
 
 
 def vit_size(size: str) -> dict[str, int]:
@@ -63,15 +62,16 @@ class VisionEncoder(nn.Module):
       a later one it replaces hidden states as they are, as in A2MIM
       (https://arxiv.org/abs/2205.13943), so that from there on masked patches differ by
       rotary or relative positions alone.
-    positions: `sincos`, fixed; `learned`; `rotary`, see `maskjax.models.rotary`;
-      `relative`, see `maskjax.models.relative_bias`, a bias that all blocks share; or
-      `none`.
+    positions: `sincos`, fixed, and `sincos_spread`, see `maskjax.tokens.sincos`;
+      `learned`; `rotary`, see `maskjax.models.rotary`; `relative`, see
+      `maskjax.models.relative_bias`, a bias that all blocks share; or `none`.
     class_token: put a learned token before the patches.
     registers: how many further learned tokens stand before them, for features of no
       patch in particular (https://arxiv.org/abs/2309.16588).
     embed_bias: give the embedding of patches a bias.
     embed_norm: normalize the tokens before the first block, as CLIP does.
     final_norm: normalize the tokens after the last block.
+    final_affine: give that normalization a scale and a bias.
     options: of the blocks; normalizations outside of them have the same.
   """
 
@@ -87,6 +87,7 @@ class VisionEncoder(nn.Module):
   embed_bias: bool = True
   embed_norm: bool = False
   final_norm: bool = True
+  final_affine: bool = True
   options: BlockOptions = BlockOptions()
 
   @property
@@ -176,7 +177,7 @@ class VisionEncoder(nn.Module):
       return table if ids is None else jnp.asarray(table)[ids]
 
     inputs: dict[str, Any] = {}
-    if self.positions in ("sincos", "learned"):
+    if self.positions in ("sincos", "sincos_spread", "learned"):
       x = x + present(self._position_table())
     if self.class_token:
       x = jnp.concatenate([self._class_token(len(x)), x], axis=1)
@@ -184,8 +185,9 @@ class VisionEncoder(nn.Module):
       registers = self._learned("registers", self.registers)
       x = jnp.concatenate([jnp.tile(registers, (len(x), 1, 1)), x], axis=1)
     if self.positions == "rotary":
-      positions = present(grid_positions(self.grid))
-      inputs["positions"] = pad_first(positions, self.num_first)
+      rotary = self.options.rotary
+      positions = present(rotary.positions(self.grid))
+      inputs["positions"] = rotary.first(positions, self.num_first)
     if self.positions == "relative":
       if ids is not None or self.registers:
         raise UserError(
@@ -199,7 +201,8 @@ class VisionEncoder(nn.Module):
     )
     outputs = blocks(x, num_keys=num_keys, change=change, **inputs)
     if self.final_norm:
-      outputs[-1] = norm_like(self, name="norm")(outputs[-1])
+      norm = norm_like(self, affine=self.final_affine, name="norm")
+      outputs[-1] = norm(outputs[-1])
     outputs = [x, *outputs] if embedded_too else outputs
     if mask is not None and self.masked_patches == "silent":
       outputs = [self._in_order(tokens, mask) for tokens in outputs]
@@ -227,8 +230,9 @@ class VisionEncoder(nn.Module):
 
   def _position_table(self) -> Array:
     """Embeddings of all positions: [N, D]."""
-    if self.positions == "sincos":
-      return jnp.asarray(sincos(self.grid, self.width), self.dtype)
+    if self.positions != "learned":
+      spread = self.positions == "sincos_spread"
+      return jnp.asarray(sincos(self.grid, self.width, spread=spread), self.dtype)
     init = self.options.drawn.positions
     shape = (math.prod(self.grid), self.width)
     return self.param("positions", init, shape).astype(self.dtype)

@@ -31,7 +31,9 @@ def adamw(
   weight_decay: float = 0.05,
   final_weight_decay: float | None = None,
   no_decay: str = NO_DECAY,
+  decay_factors: Mapping[str, float] | None = None,
   clip_norm: float = 0.0,
+  clip_each: float = 0.0,
   layer_decay: float = 1.0,
   factors: Mapping[str, float] | None = None,
   state_dtype: str = "float32",
@@ -55,7 +57,11 @@ def adamw(
     weight_decay: decoupled weight decay, multiplied by the learning rate.
     final_weight_decay: at the end of a cosine schedule; None keeps it constant.
     no_decay: regular expression, found in the paths of parameters without decay.
+    decay_factors: of the weight decay, by regular expressions for the paths of
+      parameters; the first that is found in a path applies, before `no_decay`.
     clip_norm: largest global norm of the gradient; 0 does not clip.
+    clip_each: largest norm of the gradient of each parameter by itself, as DINO's
+      authors clip; 0 does not clip.
     layer_decay: factor of the learning rate from each block to the one below.
     factors: of the learning rate, by regular expressions for the paths of parameters;
       the first that is found in a path applies.
@@ -87,15 +93,19 @@ def adamw(
     drop_at=drop_at,
     cycles=cycles,
   )
-  adam = optax.adamw(
-    rates,
-    b1=b1,
-    b2=b2,
-    eps=epsilon,
-    weight_decay=weight_decays(weight_decay, final_weight_decay, num_steps),
-    mask=functools.partial(_decays, no_decay),
-  )
-  parts = _clipping(clip_norm)
+  decay = weight_decays(weight_decay, final_weight_decay, num_steps)
+  moments = {"b1": b1, "b2": b2, "eps": epsilon}
+  if decay_factors:
+    adam = optax.chain(
+      optax.scale_by_adam(**moments),
+      add_decays(decay, decay_factors, no_decay),
+      optax.scale_by_learning_rate(rates),
+    )
+  else:
+    decays = functools.partial(_decays, no_decay)
+    adam = optax.adamw(rates, **moments, weight_decay=decay, mask=decays)
+  parts = [clip_each_norm(clip_each)] if clip_each else []
+  parts += _clipping(clip_norm)
   parts.append(in_bfloat16(adam) if state_dtype == "bfloat16" else adam)
   if layer_decay != 1:
     parts.append(scale_by_layer(layer_decay))
@@ -214,6 +224,96 @@ def _decays(no_decay: str, params: Any) -> Any:
   )
 
 
+class DecayState(NamedTuple):
+  """The state of `add_decays`.
+
+  Attributes:
+    updates: int32 scalar, the number of updates, which a schedule of decays takes.
+  """
+
+  updates: jax.Array
+
+
+def add_decays(
+  decay: float | optax.Schedule, factors: Mapping[str, float], no_decay: str
+) -> optax.GradientTransformation:
+  """Adds parameters times their weight decay to their updates.
+
+  Args:
+    decay: of all parameters, or a schedule of it.
+    factors: see `adamw`.
+    no_decay: see `adamw`.
+
+  Raises:
+    UserError: at the first step, if an expression is found in no path.
+  """
+
+  def init(params: Any) -> DecayState:
+    del params
+    return DecayState(jnp.zeros([], jnp.int32))
+
+  def update(
+    updates: Any, state: DecayState, params: Any = None
+  ) -> tuple[Any, DecayState]:
+    now = decay(state.updates) if callable(decay) else decay
+    _check_found("decay_factors", factors, params)
+
+    def one(path: tuple, update: jax.Array, parameter: jax.Array) -> jax.Array:
+      name = path_name(path)
+      rest = 0.0 if re.search(no_decay, name) else 1.0
+      return update + _first_found(factors, name, rest) * now * parameter
+
+    decayed = jax.tree.map_with_path(one, updates, params)
+    return decayed, DecayState(optax.safe_increment(state.updates))
+
+  return optax.GradientTransformation(init, update)
+
+
+def clip_each_norm(most: float) -> optax.GradientTransformation:
+  """Shrinks the gradient of each parameter to a norm, where it is above.
+
+  Of blocks that are stacked, each block's parameters are ones by themselves.
+
+  Args:
+    most: the norm.
+
+  Raises:
+    UserError: it is below 0.
+  """
+  check_sizes(clip_each=most)
+
+  def clip(updates: Any, params: Any = None) -> Any:
+    del params
+
+    def one(path: tuple, update: jax.Array) -> jax.Array:
+      found = BLOCK.match(path_name(path))
+      stacked = found is not None and found["one"] is None
+      axes = tuple(range(1 if stacked else 0, update.ndim))
+      norm = jnp.sqrt(jnp.square(update).sum(axis=axes, keepdims=True))
+      return update * jnp.minimum(1, most / (norm + 1e-6))
+
+    return jax.tree.map_with_path(one, updates)
+
+  return optax.stateless(clip)
+
+
+def _first_found(factors: Mapping[str, float], name: str, rest: float) -> float:
+  """The factor of the first expression that is found in a path, or `rest`."""
+  found = (factor for pattern, factor in factors.items() if re.search(pattern, name))
+  return next(found, rest)
+
+
+def _check_found(key: str, factors: Mapping[str, float], params: Any) -> None:
+  """Raises a `UserError` for an expression that is found in no path."""
+  names = [path_name(path) for path, _ in jax.tree.leaves_with_path(params)]
+  for pattern in factors:
+    if not any(re.search(pattern, name) for name in names):
+      raise UserError(
+        f"optimizer.{key}: {pattern!r} is in the path of no parameter: expected a "
+        f"part of one, such as {names[0]!r}"
+      )
+
+
 def scale_by_path(factors: Mapping[str, float]) -> optax.GradientTransformation:
   """Multiplies the learning rate of some parameters.
 
@@ -226,19 +326,10 @@ def scale_by_path(factors: Mapping[str, float]) -> optax.GradientTransformation:
 
   def scale(updates: Any, params: Any = None) -> Any:
     del params
-    names = [path_name(path) for path, _ in jax.tree.leaves_with_path(updates)]
-    for pattern in factors:
-      if not any(re.search(pattern, name) for name in names):
-        raise UserError(
-          f"optimizer.factors: {pattern!r} is in the path of no parameter: expected a "
-          f"part of one, such as {names[0]!r}"
-        )
+    _check_found("factors", factors, updates)
 
     def one(path: tuple, update: jax.Array) -> jax.Array:
-      found = (
-        f for pattern, f in factors.items() if re.search(pattern, path_name(path))
-      )
-      return update * next(found, 1.0)
+      return update * _first_found(factors, path_name(path), 1.0)
 
     return jax.tree.map_with_path(one, updates)
 

@@ -156,6 +156,59 @@ def test_clipping_is_by_the_global_norm(clip_norm, factor):
     np.testing.assert_allclose(updates[name], expected, rtol=2e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("scan", [False, True])
+def test_clipping_of_each_parameter_by_itself(scan):
+  """Norms of 5, 0.5 and, of two blocks, 2 and 8, to at most 2.5; see DINO's authors."""
+  kernels = [np.full((2, 2), size, np.float32) for size in (1.0, -4.0)]
+  blocks = {f"block_{i}": {"kernel": kernel} for i, kernel in enumerate(kernels)}
+  grads = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([0.5]), "net": blocks}
+  grads = stack_blocks(grads) if scan else grads
+  optimizer = adamw(
+    learning_rate=1.0, num_steps=9, epsilon=1.0, weight_decay=0.0, clip_each=2.5
+  )
+  updates = optimizer.update(grads, optimizer.init(grads), grads)[0]
+  updates = unstack_blocks(updates) if scan else updates
+  clipped = {"a": grads["a"] / 2, "b": grads["b"]}
+  net = {"block_0": kernels[0], "block_1": kernels[1] * 2.5 / 8}
+  for ours, grad in (
+    *((updates[name], grad) for name, grad in clipped.items()),
+    *((updates["net"][name]["kernel"], grad) for name, grad in net.items()),
+  ):
+    np.testing.assert_allclose(ours, -grad / (np.abs(grad) + 1), rtol=3e-6)
+
+
+def test_decays_by_path():
+  """Decay alone: the first expression applies, before that of `no_decay`."""
+  params = {
+    "head": {"kernel": jnp.ones(2), "bias": jnp.ones(2)},
+    "norm": {"scale": jnp.ones(2), "bias": jnp.ones(2)},
+    "rest": jnp.ones(2),
+  }
+  keywords = dict(learning_rate=1.0, num_steps=9, weight_decay=0.2, b2=0.5)
+  factors = {"head/": 0.25, "norm/scale": 0.5}
+  optimizer = adamw(**keywords, decay_factors=factors)
+  nothing = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = optimizer.update(nothing, optimizer.init(params), params)
+  found = jax.tree.map(lambda x: float(-x[0]), updates)
+  expected = {
+    "head": {"kernel": 0.05, "bias": 0.05},
+    "norm": {"scale": 0.1, "bias": 0.0},
+    "rest": 0.2,
+  }
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), found, expected
+  )
+  # Without a part that differs it is the same optimizer.
+  grads = jax.tree.map(lambda x: 0.3 * x, params)
+  plain, same = (
+    run_of(adamw(**keywords, final_weight_decay=0.4, **more), params, [grads] * 3)
+    for more in ({}, {"decay_factors": {"rest": 1.0}})
+  )
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), same, plain)
+  with pytest.raises(UserError, match="optimizer.decay_factors: 'tail' is in the path"):
+    run_of(adamw(**keywords, decay_factors={"tail": 2.0}), params, [grads])
+
+
 @functools.cache
 def classifier_shapes(scan):
   objective = classification(
@@ -256,6 +309,7 @@ def test_layer_decay_without_blocks_is_refused():
     ({"warmup_steps": 4, "drop_at": 3}, "optimizer.drop_at=3"),
     ({"drop_at": 10}, "optimizer.drop_at=10.*less than num_steps=10"),
     ({"clip_norm": -1.0}, "clip_norm=-1.0"),
+    ({"clip_each": -1.0}, "clip_each=-1.0"),
     ({"state_dtype": "float16"}, "optimizer.state_dtype='float16': expected 'float32'"),
   ],
   ids=str,

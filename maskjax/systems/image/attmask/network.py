@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
@@ -98,3 +99,61 @@ class DistilledEncoder(EncoderModel):
       fixed: see `PrototypeHead`.
     """
     return self.head(self.encoder(patches, mask), fixed)
+
+
+def at_grid(
+  model: DistilledEncoder, params: Mapping[str, Any], grid: tuple[int, ...]
+) -> tuple[DistilledEncoder, dict[str, Any]]:
+  """The network for images of another size, whose positions are interpolated.
+
+  Args:
+    model: the network, with learned positions.
+    params: its parameters.
+    grid: rows and columns of the other images' patches.
+
+  Returns:
+    The network and its parameters.
+  """
+  encoder = model.encoder
+  rows, columns = (
+    bicubic(old, new) for old, new in zip(encoder.grid, grid, strict=True)
+  )
+  table = params["encoder"]["positions"]
+  table = jnp.einsum(
+    "rp,cq,pqd->rcd", rows, columns, table.reshape(*encoder.grid, encoder.width)
+  )
+  positions = table.reshape(-1, encoder.width)
+  return model.clone(encoder=encoder.clone(grid=grid)), {
+    **params,
+    "encoder": {**params["encoder"], "positions": positions},
+  }
+
+
+def bicubic(old: int, new: int) -> np.ndarray:
+  """Weights of positions along a side for those of another number of positions.
+
+  As torch's bicubic interpolation has them, whose kernel has the parameter -0.75 and
+  does not widen for fewer positions, at the scale of DINO's authors, (new + 0.1) / old.
+
+  Args:
+    old: number of positions that there are.
+    new: number of positions that are wanted.
+
+  Returns:
+    float32 [new, old], the rows sum to 1.
+
+  Example:
+    >>> bicubic(2, 1).round(2).tolist()
+    [[0.54, 0.46]]
+  """
+  centers = (np.arange(new) + 0.5) * old / (new + 0.1) - 0.5
+  weights = np.zeros((new, old))
+  for offset in range(-1, 3):
+    taps = np.floor(centers) + offset
+    far, a = np.abs(centers - taps), -0.75
+    near = ((a + 2) * far - (a + 3)) * far**2 + 1
+    wide = ((a * far - 5 * a) * far + 8 * a) * far - 4 * a
+    # Beyond the edges, the last position is repeated.
+    columns = np.clip(taps, 0, old - 1).astype(int)
+    np.add.at(weights, (np.arange(new), columns), np.where(far <= 1, near, wide))
+  return weights.astype(np.float32)

@@ -27,7 +27,7 @@ class NormedProjector(nn.Module):
 
   hidden: int = 4096
   depth: int = 3
-  norm_epsilon: float = 1e-6
+  norm_epsilon: float = 1e-5
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -71,7 +71,7 @@ class CueDecoder(TokenDecoder, kw_only=True):
     Returns:
       float32 [B, M, T].
     """
-    table = jnp.asarray(sincos(self.grid, self.width), self.dtype)
+    table = jnp.asarray(sincos(self.grid, self.width, spread=True), self.dtype)
     visible, masked = table[mask.visible_ids], table[mask.masked_ids]
     x = dense_like(self, self.width, name="embed")(features)
     class_token, mask_token = jnp.split(self.mask_tokens(2), 2, axis=1)
