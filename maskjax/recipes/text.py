@@ -92,6 +92,7 @@ def bert_paper(
   num_steps: int,
   learning_rate: float,
   warmup_steps: int,
+  join_documents: bool = False,
   **optimizer: Any,
 ) -> ConfigDict:
   """A paper's pretraining of an encoder on packed English text, in bfloat16.
@@ -105,6 +106,8 @@ def bert_paper(
     learning_rate: of AdamW, the highest.
     warmup_steps: in which it rises; it falls along a cosine after them, or along a line
       with `schedule="linear"`.
+    join_documents: let all documents of a row attend to each other, see
+      `maskjax.data.transforms.join_documents`.
     **optimizer: further keywords of AdamW.
 
   Returns:
@@ -121,6 +124,8 @@ def bert_paper(
     0.1
   """
   config = packed_text()
+  if join_documents:
+    config.data.train_transforms = config.data.test_transforms = ("join_documents",)
   config.batch_size = batch_size
   config.num_steps = num_steps
   config.objective = dict(
