@@ -19,6 +19,7 @@ _DEFAULT_MASKS = {
   "difference_masking": NAMES["by_likeness"],
   "informask": NAMES["by_rate"],
 }
+_NO_WARMUP = (0, 0)
 _NAMING_KEYS = ("mask", "name", "statistic", "tagger")
 
 # What text systems took for the ids that a config left out. Today a run's config has
@@ -42,6 +43,8 @@ def migrate(config: Mapping[str, Any]) -> dict[str, Any]:
     {'name': 'bert', 'mask': 'whole_words'}
   """
   found = _renamed(config)
+  if "microbatches" in found:  # a whole config, whose batches always had all rows
+    found.setdefault("batch_warmup", list(_NO_WARMUP))
   optimizer = found.get("optimizer")
   if isinstance(optimizer, dict) and "falls" in optimizer:
     falls = optimizer.pop("falls")
