@@ -16,6 +16,7 @@ from maskjax.recipes.image import (
   small_image,
 )
 from maskjax.recipes.text import (
+  NOTHING,
   TEXT_ROOT,
   bert_paper,
   packed_text,
@@ -27,6 +28,7 @@ __all__ = [
   "CLIP_COLORS",
   "COLORS",
   "FASHION_ROOT",
+  "NOTHING",
   "TEXT_ROOT",
   "bert_paper",
   "epoch",

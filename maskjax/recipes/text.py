@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 from maskjax import config as configs
 
 TEXT_ROOT = "data/english"  # rows that `maskjax pack` wrote
+# What is exempt from decay where everything decays, as in fairseq: found in no path.
+NOTHING = "(?!)"
 
 
 def python_reference(*, length: int = 128, vocab_size: int = 512) -> ConfigDict:

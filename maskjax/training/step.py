@@ -178,8 +178,8 @@ def rows_that_count(warmup: tuple[int, int], rows: int, step: Array | int) -> Ar
   first, steps = warmup
   if not (1 <= first <= rows and steps >= 1):
     raise UserError(
-      f"batch_warmup={(first, steps)}: expected from 1 to {rows} rows, the batch, and at "
-      "least 1 step"
+      f"batch_warmup={(first, steps)}: expected from 1 to {rows} rows, the batch, and "
+      "at least 1 step"
     )
   share = schedules.ramp(step, steps)
   return jnp.floor(schedules.linear(first, rows, share) + 1e-3).astype(jnp.int32)
