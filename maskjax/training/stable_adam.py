@@ -14,12 +14,12 @@ class StableAdamState(NamedTuple):
   """The state of `scale_by_stable_adam`.
 
   Attributes:
-    count: int32 scalar, the number of updates.
+    done: int32 scalar, the number of updates.
     mu: the first moments.
     nu: the second moments.
   """
 
-  count: jax.Array
+  done: jax.Array
   mu: optax.Updates
   nu: optax.Updates
 
@@ -56,8 +56,8 @@ def scale_by_stable_adam(
   def update(
     updates: optax.Updates, state: StableAdamState, params: optax.Params | None = None
   ) -> tuple[optax.Updates, StableAdamState]:
-    count = state.count + 1
-    now = count.astype(jnp.float32)
+    done = state.done + 1
+    now = done.astype(jnp.float32)
 
     def moment(decay: float, power: int) -> Callable[..., jax.Array]:
       rising = 1 - (1 - decay) / (1 - decay**now)
@@ -78,6 +78,6 @@ def scale_by_stable_adam(
       return direction / jnp.maximum(rms, 1)
 
     found = jax.tree.map_with_path(step, updates, mu, nu, params, decays(params))
-    return found, StableAdamState(count, mu, nu)
+    return found, StableAdamState(done, mu, nu)
 
   return optax.GradientTransformation(init, update)

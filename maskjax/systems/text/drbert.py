@@ -42,8 +42,8 @@ SYSTEM = System(
   config="configs/text/drbert.py",
   agrees_with="equations in NumPy",
   differs=(
-    "The authors have not released code; all is from the paper, and what it leaves open "
-    "is BERT's recipe, without next-sentence prediction.",
+    "The authors have not released code; all is from the paper, and what it leaves "
+    "open is BERT's recipe, without next-sentence prediction.",
     "Where masks are filled, masked tokens are unmasked in a fixed order of positions, "
     "and the decoder alone is read.",
   ),

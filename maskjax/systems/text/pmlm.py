@@ -1,9 +1,9 @@
 """PMLM: probabilistically masked language models, with a uniform prior (u-PMLM).
 
 Draws for each row anew which share of its tokens is masked, all shares equally likely,
-and takes the mean over the masked tokens of each row, or of all of them. Every number of masked tokens is
-then equally likely, and the former loss is that of a language model over all orders:
-the trained model generates, and scores, texts in any order
+and takes the mean over the masked tokens of each row, or of all of them. Every number
+of masked tokens is then equally likely, and the former loss is that of a language model
+over all orders: the trained model generates, and scores, texts in any order
 (https://arxiv.org/abs/2004.11579, sections 3.2 and 3.3; `maskjax.decoding`). Config:
 `configs/text/pmlm.py`.
 """
@@ -43,10 +43,10 @@ SYSTEM = System(
   differs=(
     "`mean` is over rows unless another is named, as in the paper's equations; the "
     "authors' code, and so the paper settings, take it over tokens.",
-    "Numbers of masked tokens go to that of the row's words; the authors' also count the "
-    "special tokens, and are cut to the words'.",
-    "Scores of attention are divided by the root of the width of a head with either kind "
-    "of positions; the released code does so with relative ones alone.",
+    "Numbers of masked tokens go to that of the row's words; the authors' also count "
+    "the special tokens, and are cut to the words'.",
+    "Scores of attention are divided by the root of the width of a head with either "
+    "kind of positions; the released code does so with relative ones alone.",
     "Relative positions are not cut off at a distance; rows are not longer than that.",
     "No next-sentence prediction.",
     "The moments of Adam are corrected for their bias.",

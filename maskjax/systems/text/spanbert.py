@@ -4,8 +4,8 @@ Masks runs of whole words, all tokens of a run in the same way, and predicts eac
 their tokens twice: from its own features, as BERT does, and from the features of the
 two tokens around the run and its position in it alone, so that these come to represent
 the whole run. Runs at either end of a document have no such tokens, and of long runs
-the first tokens alone are predicted from them. Rows hold one document (https://arxiv.org/abs/1907.10529, section 3).
-Config: `configs/text/spanbert.py`.
+the first tokens alone are predicted from them. Rows hold one document
+(https://arxiv.org/abs/1907.10529, section 3). Config: `configs/text/spanbert.py`.
 """
 
 import dataclasses

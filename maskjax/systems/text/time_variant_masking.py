@@ -45,12 +45,12 @@ SYSTEM = System(
   differs=(
     "Classes are those of a tagger of one's own; the authors take spaCy's.",
     "Mean errors are over the whole batch; the authors' are of a device's part of it.",
-    "A falling ratio without classes masks exactly that share of a row; the authors mask "
-    "each token by itself.",
+    "A falling ratio without classes masks exactly that share of a row; the authors "
+    "mask each token by itself.",
     "Rows may hold several documents, which do not attend to each other; the authors' "
     "hold one, or a part of it.",
-    "paper_decay begins anew unless `init_from` names a run; the authors go on from the "
-    "released BERT.",
+    "paper_decay begins anew unless `init_from` names a run; the authors go on from "
+    "the released BERT.",
   ),
 )
 
