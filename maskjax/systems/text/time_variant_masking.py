@@ -43,6 +43,8 @@ SYSTEM = System(
   config="configs/text/time_variant_masking.py",
   agrees_with="equations in NumPy",
   differs=(
+    "Both changes are made at once unless one is left out; the authors' commands, and "
+    "so the paper settings, make one of them.",
     "Classes are those of a tagger of one's own; the authors take spaCy's.",
     "Mean errors are over the whole batch; the authors' are of a device's part of it.",
     "A falling ratio without classes masks exactly that share of a row; the authors "
