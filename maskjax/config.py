@@ -38,6 +38,8 @@ def defaults() -> ConfigDict:
   config.seed = 0
   config.num_steps = 0  # the config sets it
   config.batch_size = 0  # over all devices; the config sets it
+  # Rows that count in the first step, and in how many steps it becomes all of them.
+  config.batch_warmup = (0, 0)  # none
   config.microbatches = 1  # parts of a batch computed one after the other
   config.ema_decay = 0.0  # of an average of the parameters; 0 keeps none
   config.init_from = ""  # a workdir whose parameters to begin with

@@ -28,6 +28,7 @@ from maskjax.objectives import Step, Variables, abilities_of
 from maskjax.objectives.abilities import RANDOM, Abilities
 from maskjax.tokens import vocabularies
 from maskjax.training import optimizers, transfer
+from maskjax.training.step import rows_that_count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,8 @@ def build_system(
   optimizer = resolve.build(optimizers, config.optimizer, num_steps=config.num_steps)
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
   sharding.check_batch(mesh, config.batch_size, config.microbatches)
+  if any(config.batch_warmup):
+    rows_that_count(tuple(config.batch_warmup), config.batch_size, 0)
   try:
     sharding.check_batch(mesh, config.eval.batch_size, 1)
   except UserError as error:

@@ -43,6 +43,8 @@ def migrate(config: Mapping[str, Any]) -> dict[str, Any]:
     {'name': 'bert', 'mask': 'whole_words'}
   """
   found = _renamed(config)
+  if "microbatches" in found and "batch_warmup" not in found:
+    found = _before_warm_ups({**found, "batch_warmup": [0, 0]})
   optimizer = found.get("optimizer")
   if isinstance(optimizer, dict) and "falls" in optimizer:
     falls = optimizer.pop("falls")
@@ -109,6 +111,21 @@ def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
     else:
       found[key] = value
   return found
+
+
+def _before_warm_ups(config: dict[str, Any]) -> dict[str, Any]:
+  """Writes out what systems did before configs had a warm-up of the batch.
+
+  Args:
+    config: of a whole run, without other names of older versions.
+  """
+  objective = config.get("objective")
+  if not isinstance(objective, dict) or objective.get("name") != "exlm":
+    return config
+  encoder = objective.get("encoder", "B")
+  encoder = {"size": encoder} if isinstance(encoder, str) else encoder
+  encoder = {"norm_embedded": True, **encoder}
+  return {**config, "objective": {"zero_masks": False, **objective, "encoder": encoder}}
 
 
 def _without_num_steps(values: Mapping[str, Any], num_steps: Any) -> dict[str, Any]:

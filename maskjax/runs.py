@@ -69,6 +69,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
         seed=config.seed,
         mesh=experiment.mesh,
         microbatches=config.microbatches,
+        batch_warmup=tuple(config.batch_warmup),
         ema_decay=config.ema_decay,
         initial=initial,
         writer=writer,

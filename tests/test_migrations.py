@@ -49,6 +49,21 @@ def test_a_config_of_today_stays(setting):
   assert migrate(plain) == plain
 
 
+def test_what_systems_did_before_is_written_out():
+  objective = {"name": "exlm", "encoder": "B", "mask_ratio": 0.2}
+  found = migrate({"microbatches": 1, "objective": objective})
+  assert found["batch_warmup"] == [0, 0]
+  assert found["objective"] == {
+    "name": "exlm",
+    "encoder": {"size": "B", "norm_embedded": True},
+    "mask_ratio": 0.2,
+    "zero_masks": False,
+  }
+  # One of today is as its defaults are.
+  today = {**found, "objective": objective}
+  assert migrate(today) == today
+
+
 def test_ids_that_had_defaults_are_written_out():
   objective = migrate(OLD)["objective"]
   assert (objective["pad_id"], objective["mask_id"]) == (0, 3)

@@ -33,7 +33,10 @@ def paper():
     warmup_steps=10_000,
     b1=0.9,
     b2=0.999,
+    epsilon=1e-8,
     weight_decay=0.01,
+    no_decay=recipes.NOTHING,
+    clip_norm=1.0,
     schedule="linear",
   )
   config.objective.update(
@@ -44,5 +47,6 @@ def paper():
     mask_ratio=0.15,
     replaced=(0.8, 0.1),
     place_width=200,
+    longest_target=15,
   )
   return config

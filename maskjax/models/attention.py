@@ -15,7 +15,7 @@ from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout
 from maskjax.models.heads import DenseFromHeads, DenseToHeads
 from maskjax.models.initialization import LayerInit
-from maskjax.models.relative import Relative, disentangled
+from maskjax.models.relative import Relative, Waves, disentangled
 from maskjax.models.rotary import BASE, rotate
 from maskjax.normalization import unit
 from maskjax.sharding import for_tpu
@@ -205,7 +205,7 @@ class Attention(nn.Module):
     bias: Array | None = None,
     positions: tuple[Array, Array] | None = None,
     rotary_base: Array | float = BASE,
-    relative: Relative | None = None,
+    relative: Relative | Waves | None = None,
   ) -> Array:
     """Attends from some tokens to others, or to themselves.
 
@@ -239,7 +239,7 @@ class Attention(nn.Module):
     bias: Array | None = None,
     positions: tuple[Array, Array] | None = None,
     rotary_base: Array | float = BASE,
-    relative: Relative | None = None,
+    relative: Relative | Waves | None = None,
   ) -> Array:
     """As `__call__`, in the form that suits CPUs and GPUs, with all options."""
     width = queries.shape[-1]
@@ -261,7 +261,10 @@ class Attention(nn.Module):
       return y.reshape(*y.shape[:2], self.heads, -1).swapaxes(1, 2)
 
     query, key = project(queries, "query"), project(context, "key")
-    if relative is not None:
+    if isinstance(relative, Waves):
+      more = relative.scores(query * query.shape[-1] ** -0.5)
+      bias = more if bias is None else bias + more
+    elif relative is not None:
       # Three scores are added up where `attend` has one.
       query = query * 3**-0.5
       depth = query.shape[-1]
@@ -285,7 +288,10 @@ class Attention(nn.Module):
       )
     weights = attention_weights(query, key, bias)
     self.sow("intermediates", "weights", weights)
-    y = weighted_sum(dropout(self, weights, self.dropout), project(values, "value"))
+    weights = dropout(self, weights, self.dropout)
+    y = weighted_sum(weights, project(values, "value"))
+    if isinstance(relative, Waves):
+      y = y + relative.sums(weights.astype(y.dtype), y.shape[-1])
     # [B, heads, N, D / heads] -> [B, N, D]
     y = y.swapaxes(1, 2).reshape(queries.shape)
     out = Dense(

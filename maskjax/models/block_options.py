@@ -49,6 +49,8 @@ class BlockOptions:
     dropout: share of the output of each branch that is dropped at random, where there
       is a `dropout` generator.
     attention_dropout: share of the attention weights that is dropped, likewise.
+    attention_output_dropout: share of the output of attention that is dropped, where it
+      is another one than `dropout`, as in ModernBERT.
     layer_scale: initial factor of the channels of each branch, as parameters
       (https://arxiv.org/abs/2103.17239); None for no such parameters.
     rotary: what rotary positions are.
@@ -89,6 +91,7 @@ class BlockOptions:
   key_bias: bool = True
   dropout: float = 0.0
   attention_dropout: float = 0.0
+  attention_output_dropout: float | None = None
   layer_scale: float | None = None
   rotary: Rotary = GRID
   rotary_bases: tuple[float, ...] = (BASE,)
@@ -103,8 +106,10 @@ class BlockOptions:
     """Checks the options, and brings them into a form that can be hashed."""
     object.__setattr__(self, "dtype", check_dtype(self.dtype))
     object.__setattr__(self, "rotary_bases", tuple(self.rotary_bases))
-    for rate in ("dropout", "attention_dropout", "drop_path"):
-      if not 0 <= (value := getattr(self, rate)) < 1:
+    rates = ("dropout", "attention_dropout", "attention_output_dropout", "drop_path")
+    for rate in rates:
+      value = getattr(self, rate)
+      if value is not None and not 0 <= value < 1:
         raise UserError(f"{rate}={value}: expected at least 0 and less than 1")
     if self.remat not in ("none", *REMAT):
       raise UserError(f"remat={self.remat!r}: expected {', '.join(('none', *REMAT))}")
@@ -132,6 +137,12 @@ class BlockOptions:
   def further(self) -> "BlockOptions":
     """The options of blocks that are added to these."""
     return self.replace(initialization=self.drawn.further or self.initialization)
+
+  @property
+  def drops_out(self) -> bool:
+    """Whether training drops numbers of activations at random."""
+    rates = (self.dropout, self.attention_dropout, self.attention_output_dropout)
+    return any(rates)
 
   def replace(self, **changes: Any) -> "BlockOptions":
     """These options with some changed.

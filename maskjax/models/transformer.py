@@ -17,7 +17,7 @@ from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout, stochastic_depth
 from maskjax.models.gelu import ACTIVATIONS
 from maskjax.models.initialization import LayerInit
-from maskjax.models.relative import Relative
+from maskjax.models.relative import Relative, Waves
 from maskjax.models.rotary import BASE
 from maskjax.sharding import constrain_batch
 
@@ -118,7 +118,7 @@ class Block(nn.Module):
     positions: Array | None = None,
     context_positions: Array | None = None,
     rotary_base: Array | float = BASE,
-    relative: Relative | None = None,
+    relative: Relative | Waves | None = None,
   ) -> Array:
     """Transforms tokens.
 
@@ -164,7 +164,10 @@ class Block(nn.Module):
         init = nn.initializers.constant(options.layer_scale)
         scale = self.param(f"{name}_scale", init, (y.shape[-1],))
         y = y * scale.astype(y.dtype)
-      x = x + stochastic_depth(self, dropout(self, y, options.dropout), drop_path)
+      rate = options.dropout
+      if name == "attention" and options.attention_output_dropout is not None:
+        rate = options.attention_output_dropout
+      x = x + stochastic_depth(self, dropout(self, y, rate), drop_path)
       return norm(name=f"{name}_norm")(x) if options.norm_last else x
 
     if self.attends != "context":
@@ -249,7 +252,7 @@ class Transformer(nn.Module):
     *,
     num_keys: int | None = None,
     change: Change | None = None,
-    **inputs: Array | Sequence[Array] | Relative | None,
+    **inputs: Array | Sequence[Array] | Relative | Waves | None,
   ) -> list[Array]:
     """Transforms tokens [B, N, D].
 

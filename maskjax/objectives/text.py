@@ -212,7 +212,7 @@ class MaskedTextObjective(abc.ABC):
 
 def dropout_rngs(encoder: TextEncoder, batch: Batch, step: Step) -> dict[str, Array]:
   """Generators of a text model for a training step; none where it drops nothing."""
-  if not (encoder.options.dropout or encoder.options.attention_dropout):
+  if not encoder.options.drops_out:
     return {}
   # The first row's key, so that microbatches drop different ones.
   key = keys.named(step.key, "dropout")
@@ -239,6 +239,7 @@ def held_out_loss(
   Returns:
     The cross-entropy in nats, with accuracy and bits per character.
   """
+  masking = dataclasses.replace(masking, of_words=False)
   mask = masking.draw(
     batch, step.key, ratio=HELD_OUT_RATIO, highest=HELD_OUT_RATIO, sampler=words.tokens
   )

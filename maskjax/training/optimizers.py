@@ -12,8 +12,9 @@ import optax
 from maskjax.errors import UserError
 from maskjax.schedules import check_sizes, learning_rates, weight_decays
 from maskjax.sharding import path_name
+from maskjax.training.stable_adam import scale_by_stable_adam
 
-__all__ = ["adamw", "lamb", "sgd"]
+__all__ = ["adamw", "lamb", "sgd", "stable_adamw"]
 
 NO_DECAY = r"(bias|scale)$"
 
@@ -30,6 +31,7 @@ def adamw(
   epsilon: float = 1e-8,
   weight_decay: float = 0.05,
   final_weight_decay: float | None = None,
+  fully_decoupled: bool = False,
   no_decay: str = NO_DECAY,
   decay_factors: Mapping[str, float] | None = None,
   clip_norm: float = 0.0,
@@ -56,6 +58,8 @@ def adamw(
     epsilon: added to the root of the second moment.
     weight_decay: decoupled weight decay, multiplied by the learning rate.
     final_weight_decay: at the end of a cosine schedule; None keeps it constant.
+    fully_decoupled: multiply the decay by the share of the peak that the learning rate
+      has, and not by the rate itself, as MosaicML's `DecoupledAdamW` does.
     no_decay: regular expression, found in the paths of parameters without decay.
     decay_factors: of the weight decay, by regular expressions for the paths of
       parameters; the first that is found in a path applies, before `no_decay`.
@@ -93,6 +97,10 @@ def adamw(
     drop_at=drop_at,
     cycles=cycles,
   )
+  if fully_decoupled:
+    weight_decay, final_weight_decay = _by_peak(
+      learning_rate, weight_decay, final_weight_decay
+    )
   decay = weight_decays(weight_decay, final_weight_decay, num_steps)
   moments = {"b1": b1, "b2": b2, "eps": epsilon}
   if decay_factors:
@@ -112,6 +120,68 @@ def adamw(
   if factors:
     parts.append(scale_by_path(factors))
   return optax.chain(*parts)
+
+
+def stable_adamw(
+  *,
+  learning_rate: float,
+  num_steps: int,
+  b1: float = 0.9,
+  b2: float = 0.99,
+  epsilon: float = 1e-6,
+  weight_decay: float = 0.01,
+  fully_decoupled: bool = False,
+  no_decay: str = NO_DECAY,
+  clip_norm: float = 0.0,
+  warmup_steps: int = 0,
+  initial_learning_rate: float = 0.0,
+  final_learning_rate: float = 0.0,
+  schedule: str = "cosine",
+) -> optax.GradientTransformation:
+  """StableAdamW: Adam whose steps shorten where a gradient is suddenly large.
+
+  https://arxiv.org/abs/2304.13013, algorithm 2, which ModernBERT is trained by.
+
+  Args:
+    learning_rate: peak of the schedule, see `maskjax.schedules.learning_rates`.
+    num_steps: steps of the whole run.
+    b1: decay of the first moment.
+    b2: decay of the second moment.
+    epsilon: added to the root of the second moment; see `scale_by_stable_adam`.
+    weight_decay: factor of a parameter that is added to its update.
+    fully_decoupled: see `adamw`.
+    no_decay: regular expression, found in the paths of parameters without decay.
+    clip_norm: largest global norm of the gradient; 0 does not clip.
+    warmup_steps: see `learning_rates`.
+    initial_learning_rate: see `learning_rates`.
+    final_learning_rate: see `learning_rates`.
+    schedule: see `learning_rates`.
+
+  Raises:
+    UserError: names the hyperparameter that is out of range.
+  """
+  rates = learning_rates(
+    learning_rate=learning_rate,
+    num_steps=num_steps,
+    warmup_steps=warmup_steps,
+    initial_learning_rate=initial_learning_rate,
+    final_learning_rate=final_learning_rate,
+    schedule=schedule,
+  )
+  check_sizes(weight_decay=weight_decay)
+  if fully_decoupled:
+    weight_decay, _ = _by_peak(learning_rate, weight_decay, None)
+  return optax.chain(
+    *_clipping(clip_norm),
+    scale_by_stable_adam(
+      b1=b1,
+      b2=b2,
+      epsilon=epsilon,
+      weight_decay=weight_decay,
+      decays=functools.partial(_decays, no_decay),
+    ),
+    optax.scale_by_learning_rate(rates),
+  )
 
 
 def lamb(
@@ -215,6 +285,18 @@ def sgd(
 def _clipping(norm: float) -> list[optax.GradientTransformation]:
   check_sizes(clip_norm=norm)
   return [optax.clip_by_global_norm(norm)] if norm else []
+
+
+def _by_peak(
+  peak: float, first: float, last: float | None
+) -> tuple[float, float | None]:
+  """Decays which, times the learning rate, are these where the rate is at its peak."""
+  if not peak:
+    raise UserError(
+      "optimizer.fully_decoupled=True: expected a learning_rate above 0, of which the "
+      "decay follows the share"
+    )
+  return first / peak, None if last is None else last / peak
 
 
 def _decays(no_decay: str, params: Any) -> Any:

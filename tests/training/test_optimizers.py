@@ -13,7 +13,7 @@ from maskjax.errors import UserError
 from maskjax.models import stack_blocks, unstack_blocks
 from maskjax.objectives import classification
 from maskjax.training import adamw
-from maskjax.training.optimizers import lamb, sgd
+from maskjax.training.optimizers import lamb, sgd, stable_adamw
 
 
 def random(*shape, seed=0):
@@ -374,6 +374,60 @@ def test_lamb_by_hand():
         update = update * np.linalg.norm(p) / np.linalg.norm(update)
       p = p - rate_by_hand(i, peak=0.1, warmup=0, total=4, final=0) * update
     np.testing.assert_allclose(found[name], p, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_stable_adamw_by_hand(stacked):
+  """Moments that begin as the gradient's; a sudden gradient shortens the step."""
+  name = "transformer/blocks/kernel" if stacked else "kernel"
+  params = {name: random(2, 3, 2), "bias": random(2, seed=1)}
+  grads = [{n: random(*p.shape, seed=i) for n, p in params.items()} for i in (2, 3, 4)]
+  grads[2] = {n: 9 * grad for n, grad in grads[2].items()}
+  found = run_of(
+    stable_adamw(
+      learning_rate=0.1,
+      num_steps=4,
+      b1=0.8,
+      b2=0.9,
+      weight_decay=0.05,
+      fully_decoupled=True,
+      schedule="linear",
+    ),
+    params,
+    grads,
+  )
+  for n, p in params.items():
+    # Each block of a stack is an array of its own.
+    parts = p.astype(np.float64) if stacked and n != "bias" else [p.astype(np.float64)]
+    for j, part in enumerate(parts):
+      m, v, steps = 0, 0, []
+      for i, grad in enumerate(grads):
+        grad = np.float64(grad[n][j] if part.shape != p.shape else grad[n])
+        # As corrected moments follow from uncorrected ones.
+        m = ((1 - 0.8**i) * 0.8 * m + 0.2 * grad) / (1 - 0.8 ** (i + 1))
+        v = ((1 - 0.9**i) * 0.9 * v + 0.1 * grad**2) / (1 - 0.9 ** (i + 1))
+        rms = np.sqrt(np.mean(grad**2 / np.maximum(v, 1e-12)))
+        share = (1 - i / 4) / max(1, rms)
+        decay = 0 if n == "bias" else 0.05
+        part = part - share * (0.1 * m / (np.sqrt(v) + 1e-6) + decay * part)
+        steps.append(rms)
+      assert steps[2] > 1.1
+      ours = found[n][j] if len(parts) > 1 else found[n]
+      np.testing.assert_allclose(ours, part, rtol=2e-5, atol=1e-6)
+
+
+def test_a_fully_decoupled_decay_does_not_follow_the_peak():
+  """One step at the peak takes the decay off, whatever the peak is."""
+  for rate in (0.1, 0.001):
+    optimizer = adamw(
+      learning_rate=rate, num_steps=9, weight_decay=0.25, fully_decoupled=True
+    )
+    found = run_of(
+      optimizer, {"kernel": np.ones(3, np.float32)}, [{"kernel": np.zeros(3)}]
+    )
+    np.testing.assert_allclose(found["kernel"], 0.75, rtol=1e-6)
+  with pytest.raises(UserError, match="expected a learning_rate above 0"):
+    adamw(learning_rate=0.0, num_steps=9, fully_decoupled=True)
 
 
 def test_sgd_is_torchs():

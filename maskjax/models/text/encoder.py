@@ -12,7 +12,7 @@ from maskjax.errors import UserError, did_you_mean
 from maskjax.models.block_options import BlockOptions, split_options
 from maskjax.models.checks import check_rotary, check_shape
 from maskjax.models.dropout import dropout
-from maskjax.models.relative import Relative, buckets
+from maskjax.models.relative import Relative, Waves, buckets
 from maskjax.models.transformer import Transformer, dense_like, norm_like
 from maskjax.tokens import Text
 
@@ -64,7 +64,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
   },
 }
 
-POSITIONS = ("disentangled", "learned", "rotary")
+POSITIONS = ("biased", "disentangled", "learned", "rotary", "waves")
 
 
 class TextEncoder(nn.Module):
@@ -78,10 +78,12 @@ class TextEncoder(nn.Module):
     heads: number of attention heads.
     embed_width: channels E of the table of tokens, which a dense layer makes D where
       the two differ, as ELECTRA does; D when None.
-    positions: `learned`, added to tokens; `rotary`, see `maskjax.models.rotary`; or
-      `disentangled`, see `maskjax.models.relative`.
-    buckets: numbers of distances in either direction, of disentangled positions; 0
-      numbers each by itself.
+    positions: `learned`, added to tokens; `biased`, these and a bias of attention for
+      each head and distance, the same in all blocks, as in T5; `rotary`, see
+      `maskjax.models.rotary`; `disentangled` or `waves`, see `maskjax.models.relative`.
+    buckets: numbers of distances in either direction, of disentangled and biased
+      positions; 0 numbers each by itself.
+    farthest: the distance from which on all have the last number; `length` when 0.
     types: kinds of a document's parts (BERT's first and second sentence), which are
       added to tokens, the first one where there are no parts; 0 adds none.
     windows: of each block, in turn from the first on, how many tokens on either side
@@ -100,6 +102,7 @@ class TextEncoder(nn.Module):
   embed_width: int | None = None
   positions: str = "learned"
   buckets: int = 256
+  farthest: int = 0
   types: int = 0
   windows: tuple[int, ...] = (0,)
   norm_embedded: bool = True
@@ -120,10 +123,13 @@ class TextEncoder(nn.Module):
     embed_width = self.embed_width or self.width
     init = self.options.drawn.tables
     self.table = self.param("tokens", init, (self.vocab_size, embed_width))
-    if self.positions == "learned":
+    distances = 2 * (self.buckets or self.farthest or self.length)
+    if self.positions in ("learned", "biased"):
       self.position_table = self.param("positions", init, (self.length, embed_width))
+    if self.positions == "biased":
+      shape = (distances, self.heads)
+      self.distance_bias = self.param("distance_bias", init, shape)
     if self.positions == "disentangled":
-      distances = 2 * (self.buckets or self.length)
       self.relative = self.param("relative", init, (distances, self.width))
       self.relative_norm = norm_like(self)
     if self.types:
@@ -158,7 +164,7 @@ class TextEncoder(nn.Module):
       [B, N, D].
     """
     x = self.table[text.token] if vectors is None else vectors
-    if self.positions == "learned":
+    if self.positions in ("learned", "biased"):
       x = x + self.position_table[text.position]
     if self.types:
       x = x + self.type_table[0 if text.kind is None else text.kind]
@@ -168,7 +174,12 @@ class TextEncoder(nn.Module):
     return x if x.shape[-1] == self.width else self.embed_up(x)
 
   def block_inputs(
-    self, text: Text, *, windowed: bool = True, causal: bool = False
+    self,
+    text: Text,
+    *,
+    windowed: bool = True,
+    causal: bool = False,
+    biased: bool = True,
   ) -> dict[str, Any]:
     """The inputs of blocks beside the tokens: a bias of attention, and positions.
 
@@ -176,12 +187,18 @@ class TextEncoder(nn.Module):
       text: the tokens.
       windowed: attend within `windows`; else to whole documents.
       causal: attend to no later tokens.
+      biased: by distances, where positions are `biased`.
 
     Returns:
       Keyword arguments of `maskjax.models.Transformer`.
     """
     windows = self.windows if windowed else (0,)
     bias = {w: attention_bias(text, window=w, causal=causal) for w in windows}
+    if self.positions == "biased" and biased:
+      # Those that are farthest have one number in either direction.
+      ids = jnp.maximum(self._distances(text), 1)
+      more = self.distance_bias[ids].transpose(0, 3, 1, 2)  # [B, N, N, H]
+      bias = {w: of_window + more for w, of_window in bias.items()}
     turns = [windows[i % len(windows)] for i in range(self.depth)]
     inputs: dict[str, Any] = {
       "bias": bias[turns[0]] if len(bias) == 1 else [bias[w] for w in turns]
@@ -189,10 +206,17 @@ class TextEncoder(nn.Module):
     if self.positions == "rotary":
       inputs["positions"] = text.position[..., None]
     if self.positions == "disentangled":
-      offsets = text.position[:, :, None] - text.position[:, None]
-      ids = buckets(offsets, count=self.buckets, most=self.length)
-      inputs["relative"] = Relative(self.relative_norm(self.relative), ids)
+      vectors = self.relative_norm(self.relative)
+      inputs["relative"] = Relative(vectors, self._distances(text))
+    if self.positions == "waves":
+      inputs["relative"] = Waves(text.position, self.length - 1)
     return inputs
+
+  def _distances(self, text: Text) -> Array:
+    """Numbers the distance from each query to each key: int32 [B, N, N]."""
+    offsets = text.position[:, :, None] - text.position[:, None]
+    most = self.farthest or self.length
+    return buckets(offsets, count=self.buckets, most=most)
 
   def run_blocks(self, x: Array, text: Text, bias: Array | float = 0.0) -> Array:
     """Runs all blocks, and finishes: [B, N, D] to the same.
@@ -298,6 +322,6 @@ def text_encoder(
     raise UserError(f"encoder.positions={found.positions!r}: {hint}")
   if found.buckets < 0 or found.buckets == 1:
     raise UserError(f"encoder.buckets={found.buckets}: expected 0, or at least 2")
-  if found.positions == "rotary":
+  if found.positions in ("rotary", "waves"):
     check_rotary("encoder", width=found.width, heads=found.heads, axes=1)
   return found
