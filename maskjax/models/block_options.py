@@ -30,7 +30,9 @@ class BlockOptions:
 
   Attributes:
     mlp_ratio: hidden width of the MLPs over the width of the tokens.
-    norm_epsilon: added to the variance in layer normalization.
+    norm: `layer`, or `rms`, which neither subtracts means nor adds biases
+      (https://arxiv.org/abs/1910.07467).
+    norm_epsilon: added to the variance, or the mean square, in normalization.
     norm_last: normalize the sum of tokens and branch, as BERT does, and not the input
       of the branch.
     norm_first: normalize the input of the first block's attention, as all but
@@ -41,8 +43,12 @@ class BlockOptions:
       (https://arxiv.org/abs/2002.05202).
     use_bias: give all layers, and the normalizations, biases.
     key_bias: give the keys of attention a bias, as all but BEiT do.
+    key_heads: number of heads of keys and values, each of which as many neighboring
+      heads of queries share (https://arxiv.org/abs/2305.13245); a head for each when
+      None.
     dropout: share of the output of each branch that is dropped at random, where there
       is a `dropout` generator.
+    mlp_dropout: share of the MLPs' hidden units that is dropped, likewise.
     attention_dropout: share of the attention weights that is dropped, likewise.
     layer_scale: initial factor of the channels of each branch, as parameters
       (https://arxiv.org/abs/2103.17239); None for no such parameters.
@@ -69,6 +75,7 @@ class BlockOptions:
   """
 
   mlp_ratio: float = 4.0
+  norm: str = "layer"
   norm_epsilon: float = 1e-6
   norm_last: bool = False
   norm_first: bool = True
@@ -76,7 +83,9 @@ class BlockOptions:
   gated: bool = False
   use_bias: bool = True
   key_bias: bool = True
+  key_heads: int | None = None
   dropout: float = 0.0
+  mlp_dropout: float = 0.0
   attention_dropout: float = 0.0
   layer_scale: float | None = None
   rotary_bases: tuple[float, ...] = (BASE,)
@@ -89,11 +98,15 @@ class BlockOptions:
     """Checks the options, and brings them into a form that can be hashed."""
     object.__setattr__(self, "dtype", check_dtype(self.dtype))
     object.__setattr__(self, "rotary_bases", tuple(self.rotary_bases))
-    for rate in ("dropout", "attention_dropout", "drop_path"):
+    for rate in ("dropout", "mlp_dropout", "attention_dropout", "drop_path"):
       if not 0 <= (value := getattr(self, rate)) < 1:
         raise UserError(f"{rate}={value}: expected at least 0 and less than 1")
     if self.remat not in ("none", *REMAT):
       raise UserError(f"remat={self.remat!r}: expected {', '.join(('none', *REMAT))}")
+    if self.norm not in ("layer", "rms"):
+      raise UserError(f"norm={self.norm!r}: expected 'layer' or 'rms'")
+    if self.key_heads is not None and self.key_heads < 1:
+      raise UserError(f"key_heads={self.key_heads}: expected None or at least 1")
     if self.activation not in ACTIVATIONS:
       hint = did_you_mean(str(self.activation), ACTIVATIONS)
       raise UserError(f"activation={self.activation!r}: {hint}")

@@ -50,6 +50,8 @@ class Mlp(nn.Module):
     gated: multiply the activation by a third layer's output
       (https://arxiv.org/abs/2002.05202).
     use_bias: give the layers biases.
+    dropout: share of the hidden units that is dropped at random, where there is a
+      `dropout` generator.
     dtype: type of the computation.
   """
 
@@ -57,6 +59,7 @@ class Mlp(nn.Module):
   activation: str = "gelu"
   gated: bool = False
   use_bias: bool = True
+  dropout: float = 0.0
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -71,7 +74,7 @@ class Mlp(nn.Module):
     y = ACTIVATIONS[self.activation](dense(hidden, "up")(x))
     if self.gated:
       y = y * dense(hidden, "gate")(x)
-    return dense(width, "down")(y)
+    return dense(width, "down")(dropout(self, y, self.dropout))
 
 
 class Block(nn.Module):
@@ -133,6 +136,7 @@ class Block(nn.Module):
         heads=self.heads,
         use_bias=options.use_bias,
         key_bias=options.key_bias,
+        key_heads=options.key_heads,
         dropout=options.attention_dropout,
         dtype=options.dtype,
         name=name,
@@ -182,6 +186,7 @@ class Block(nn.Module):
       activation=options.activation,
       gated=options.gated,
       use_bias=options.use_bias,
+      dropout=options.mlp_dropout,
       dtype=options.dtype,
       name="mlp",
     )
@@ -326,22 +331,18 @@ def blocks_like(
   return Transformer(depth=depth, heads=network.heads, options=options, name=name)
 
 
-def norm_like(network: HasOptions, **fields: Any) -> nn.LayerNorm:
-  """A layer normalization with the options of a network's blocks.
+def norm_like(network: HasOptions, **fields: Any) -> nn.LayerNorm | nn.RMSNorm:
+  """A normalization with the options of a network's blocks.
 
   Args:
     network: the network.
     **fields: further fields of the normalization, for example `name`.
   """
   options = network.options
-  return LayerNorm(
-    **{
-      "epsilon": options.norm_epsilon,
-      "use_bias": options.use_bias,
-      "dtype": options.dtype,
-      **fields,
-    }
-  )
+  shared = {"epsilon": options.norm_epsilon, "dtype": options.dtype}
+  if options.norm == "rms":
+    return nn.RMSNorm(**{**shared, **fields})
+  return LayerNorm(**{**shared, "use_bias": options.use_bias, **fields})
 
 
 def stack_blocks(params: dict[str, Any]) -> dict[str, Any]:

@@ -209,7 +209,8 @@ class MaskedTextObjective(abc.ABC):
 
 def dropout_rngs(encoder: TextEncoder, batch: Batch, step: Step) -> dict[str, Array]:
   """Generators of a text model for a training step; none where it drops nothing."""
-  if not (encoder.options.dropout or encoder.options.attention_dropout):
+  options = encoder.options
+  if not (options.dropout or options.mlp_dropout or options.attention_dropout):
     return {}
   # The first row's key, so that microbatches drop different ones.
   key = keys.named(step.key, "dropout")
