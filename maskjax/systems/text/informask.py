@@ -38,8 +38,8 @@ SYSTEM = System(
   config="configs/text/informask.py",
   agrees_with="equations in NumPy",
   differs=(
-    "The table of tokens has BERT's 30,522, whose tokenizer the authors' code uses, and "
-    "not RoBERTa's 50,265.",
+    "The table has BERT's 30,522 tokens, whose tokenizer the authors' code uses, where "
+    "theirs has RoBERTa's 50,265.",
     "Padding is not predicted, where all tokens are.",
     "At most `mask_ratio` of a row is masked.",
   ),

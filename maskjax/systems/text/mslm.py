@@ -42,9 +42,9 @@ SYSTEM = System(
   agrees_with="equations in NumPy",
   differs=(
     "No second loss, of the named entities that are labeled in its data.",
-    "Masks are drawn anew in each step; the authors draw them once, before training.",
-    "What tokens of each kind weigh follows from those that were masked so far; the "
-    "authors count all of their data before training.",
+    "Masks are drawn anew in each step; the authors draw them once before training.",
+    "What tokens of each kind weigh follows from those masked so far; the authors "
+    "count all of their data before training.",
     "At most `mask_ratio` of a row is masked.",
     "Padding is not predicted.",
   ),
@@ -59,8 +59,8 @@ _DECAY = 0.999
 class Mslm(MaskedTextObjective):
   """The objective of MSLM; `mslm` makes it from hyperparameters.
 
-  `extra` holds `masked`, float32 [2]: how many tokens were masked as parts of terms, and
-  how many others, from which the weights follow.
+  `extra` holds `masked`, float32 [2]: how many tokens were masked as parts of terms,
+  and how many others, from which the weights follow.
 
   Attributes:
     terms: draws the masked terms alone, as `masking` draws them.

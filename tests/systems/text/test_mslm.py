@@ -1,4 +1,4 @@
-"""MSLM: terms are masked whole, all tokens are predicted, and masked ones weigh more."""
+"""MSLM: terms are masked whole, all tokens are predicted, and terms weigh more."""
 
 import collections
 import dataclasses
@@ -97,12 +97,12 @@ def test_the_loss_weighs_either_kind(counts):
   errors = -np.log(np.take_along_axis(likely, tokens[..., None], -1)[..., 0])
   heavy, light = weights_by_hand(*counts) if sum(counts) else (0.5, 0.5)
   of_terms, total = np.asarray(drawn_terms(KEY)), 0.0
-  for row in range(8):
+  for i in range(8):
     weighted = 0.0
-    for n in np.flatnonzero(marked()["segment"][row]):
-      weight = (heavy if of_terms[row, n] else light) if masked[row, n] else 0.0
-      weighted += (1 + weight) * errors[row, n]
-    total += (1 + masked[row].sum()) * weighted / 32
+    for n in np.flatnonzero(marked()["segment"][i]):
+      weight = (heavy if of_terms[i, n] else light) if masked[i, n] else 0.0
+      weighted += (1 + weight) * errors[i, n]
+    total += (1 + masked[i].sum()) * weighted / 32
   np.testing.assert_allclose(found.sum, total, rtol=1e-5)
   assert found.weight == 8
   kinds = [of_terms.sum(), (masked & ~of_terms).sum()]

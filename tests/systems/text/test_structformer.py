@@ -1,5 +1,7 @@
 """StructFormer: the tree that distances and heights make, and attention along it."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,11 +115,10 @@ def test_a_margin_may_be_that_of_the_batch():
   arrays = jnp.float32(distance), jnp.float32(height), jnp.asarray(segment)
   apart, together = (np.asarray(calibrate(*arrays, shared=s)) for s in (False, True))
   assert 0 < min(margins) < max(margins)
-  for (row, part), own in zip(documents, margins, strict=True):
-    inner = slice(part.start, part.stop - 1)
-    before = distance[row, inner]
-    np.testing.assert_allclose(apart[row, inner], before - own, rtol=1e-5)
-    np.testing.assert_allclose(together[row, inner], before - max(margins), rtol=1e-5)
+  for (number, part), own in zip(documents, margins, strict=True):
+    at = number, slice(part.start, part.stop - 1)
+    np.testing.assert_allclose(apart[at], distance[at] - own, rtol=1e-5)
+    np.testing.assert_allclose(together[at], distance[at] - max(margins), rtol=1e-5)
 
 
 def parse(p, tokens, objective):
@@ -214,10 +215,8 @@ def test_what_is_dropped(monkeypatch):
   own = {("StructFormer", 8, 0.2), ("TreeBlock", 8, 0.2), ("Block", 8, 0.2)}
   assert found == own | {("Mlp", 32, 0.2)}
   # The parser's input, and the last layer's; two branches of each block.
-  counts = [
-    sum(name == n for n, *_ in dropped) for name in ("StructFormer", "TreeBlock")
-  ]
-  assert counts == [2, 2] and sum(n == "Mlp" for n, *_ in dropped) == 2
+  counts = collections.Counter(name for name, *_ in dropped)
+  assert counts["StructFormer"] == counts["TreeBlock"] == counts["Mlp"] == 2
 
 
 def test_the_parser_learns_and_constrains():
