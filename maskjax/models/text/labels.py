@@ -45,16 +45,19 @@ class TokenClassifier(nn.Module):
   Attributes:
     encoder: of the text.
     num_classes: number of classes K; to find spans, 2: where they begin and end.
+    drops: drop features at random before the last layer, as BERT does but to find
+      spans.
   """
 
   encoder: TextEncoder
   num_classes: int
+  drops: bool = True
 
   @nn.compact
   def __call__(self, text: Text) -> Array:
     """Rows [B, N] to float32 logits [B, N, K]."""
-    features = dropout(self, self.encoder(text), self.encoder.options.dropout)
-    features = features.astype(jnp.float32)
+    rate = self.encoder.options.dropout if self.drops else 0.0
+    features = dropout(self, self.encoder(text), rate).astype(jnp.float32)
     return nn.Dense(self.num_classes, kernel_init=_INIT, name="classes")(features)
 
   def encode(self, text: Text) -> Array:
