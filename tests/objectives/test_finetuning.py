@@ -83,6 +83,16 @@ def test_classes_of_texts(folder):
     assert row["label"] == line["label"] and set(row["segment"]) <= {0, 1}
 
 
+def numbers(*, rows, vocabulary):
+  return np.float32(rows["token"] + len(vocabulary))
+
+
+def test_labeled_texts_may_have_scores(folder):
+  statistic = f"{__name__}:numbers"
+  rows = read(folder, "labeled_text", "texts.jsonl", length=64, statistic=statistic)
+  np.testing.assert_array_equal(rows[3]["score"], rows[3]["token"] + 300)
+
+
 def test_tags_stand_at_first_tokens(folder):
   rows = read(folder, "tagged_text", "tags.jsonl", length=64)
   for i, line in enumerate(lines(folder, "tags.jsonl")[:20]):

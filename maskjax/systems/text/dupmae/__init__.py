@@ -22,8 +22,8 @@ SYSTEM = System(
   agrees_with="equations in NumPy",
   differs=(
     "Rows may hold several documents, each with a bag; the paper's hold one.",
-    "What is decoded of a row, and a document's bag, weigh as much as the masked tokens "
-    "do; the authors weigh all decoded tokens alike, and all documents.",
+    "What is decoded of a row, and a document's bag, weigh as much as the masked "
+    "tokens do; the authors weigh all decoded tokens alike, and all documents.",
     "The projection of embeddings has no decay, since pretraining does not learn it.",
   ),
 )
