@@ -96,7 +96,7 @@ def test_the_loss_weighs_either_kind(counts):
   tokens, masked = marked()["token"], np.asarray(mask.masked)
   errors = -np.log(np.take_along_axis(likely, tokens[..., None], -1)[..., 0])
   heavy, light = weights_by_hand(*counts) if sum(counts) else (0.5, 0.5)
-  of_terms, total = np.asarray(drawn_terms(KEY)), 0.0
+  of_terms, total = np.asarray(jax.jit(drawn_terms)(KEY)), 0.0
   for i in range(8):
     weighted = 0.0
     for n in np.flatnonzero(marked()["segment"][i]):
@@ -129,7 +129,8 @@ def test_terms_are_masked_whole():
   rows = marked()
   draw = jax.jit(jax.vmap(lambda key: OBJECTIVE.mask(rows, Step(key)).masked))
   keys = jax.random.split(KEY, 50)
-  masked, of_terms = np.asarray(draw(keys)), np.asarray(jax.vmap(drawn_terms)(keys))
+  masked = np.asarray(draw(keys))
+  of_terms = np.asarray(jax.jit(jax.vmap(drawn_terms))(keys))
   assert (of_terms <= masked).all() and (of_terms < masked).any()
   number, checked = marked()["score"], 0
   for i in range(8):
