@@ -108,6 +108,7 @@ def test_trees_are_sums_over_all_constituents(lengths):
 def test_a_margin_may_be_that_of_the_batch():
   rng = np.random.default_rng(0)
   height, distance = rng.normal(size=(2, 2, 6))
+  distance += 3.0  # so that all documents need a margin
   segment = np.array([[1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 0, 0]])
   height[1, 4:] -= 100.0  # Padding needs the largest, which does not count.
   documents = [(0, slice(0, 3)), (0, slice(3, 6)), (1, slice(0, 4))]
