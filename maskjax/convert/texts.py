@@ -125,7 +125,8 @@ def check_kind(encoder: TextEncoder, kind: str, fields: Sequence[str]) -> None:
     UserError: a field or option has another value; names it.
   """
   of_blocks = dataclasses.asdict(encoder.options)
-  always = ("gated", "norm_first", "activation", "layer_scale", "key_bias")
+  always = ("gated", "norm", "norm_first", "activation", "layer_scale", "key_bias")
+  always += ("key_heads",)
   for key in (*fields, *always):
     if key in of_blocks:
       found, usual = of_blocks[key], getattr(BlockOptions, key)

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
+from maskjax.errors import UserError
 from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout
 from maskjax.models.heads import DenseFromHeads, DenseToHeads
@@ -175,6 +176,7 @@ class Attention(nn.Module):
     heads: number of heads; divides the width.
     use_bias: give all layers biases.
     key_bias: give the keys a bias, as all but BEiT do.
+    key_heads: number of heads of keys and values, see `maskjax.models.BlockOptions`.
     cosine: compare queries and keys by the cosine of their angle, times a learned
       scale of each head of at most 100 (https://arxiv.org/abs/2111.09883, section
       3.2).
@@ -189,6 +191,7 @@ class Attention(nn.Module):
   heads: int
   use_bias: bool = True
   key_bias: bool = True
+  key_heads: int | None = None
   cosine: bool = False
   dropout: float = 0.0
   rotate: Callable[..., Array] = rotate
@@ -225,6 +228,7 @@ class Attention(nn.Module):
     values = context if values is None else values
     plain = bias is None and positions is None and relative is None
     plain = plain and not self.cosine and not self.dropout
+    plain = plain and self.key_heads is None
     if for_tpu() and plain and not collects:
       return self.on_tpu(queries, context, values)
     return self.on_others(
@@ -242,23 +246,33 @@ class Attention(nn.Module):
     relative: Relative | Waves | None = None,
   ) -> Array:
     """As `__call__`, in the form that suits CPUs and GPUs, with all options."""
-    width = queries.shape[-1]
+    width, depth = queries.shape[-1], queries.shape[-1] // self.heads
+    heads = dict.fromkeys(("query", "key", "value"), self.heads)
+    if self.key_heads is not None:
+      if self.heads % self.key_heads:
+        raise UserError(
+          f"key_heads={self.key_heads}: expected a divisor of heads={self.heads}"
+        )
+      heads |= {"key": self.key_heads, "value": self.key_heads}
 
     layers = {
       name: Dense(
-        width,
+        depth * count,
         use_bias=self._has_bias(name),
         **self._drawn(name)._asdict(),
         dtype=self.dtype,
         name=name,
       )
-      for name in ("query", "key", "value")
+      for name, count in heads.items()
     }
 
     def project(tokens: Array, name: str) -> Array:
       y = layers[name](tokens)
-      # [B, N, D] -> [B, heads, N, D / heads]
-      return y.reshape(*y.shape[:2], self.heads, -1).swapaxes(1, 2)
+      # [B, N, C] -> [B, C / depth, N, depth]
+      y = y.reshape(*y.shape[:2], heads[name], depth).swapaxes(1, 2)
+      # Neighboring queries share a key.
+      shared = self.heads // heads[name]
+      return y if shared == 1 else jnp.repeat(y, shared, axis=1)
 
     query, key = project(queries, "query"), project(context, "key")
     if isinstance(relative, Waves):
@@ -267,7 +281,6 @@ class Attention(nn.Module):
     elif relative is not None:
       # Three scores are added up where `attend` has one.
       query = query * 3**-0.5
-      depth = query.shape[-1]
       vectors = relative.vectors.astype(self.dtype)[None]
       far_query = project(vectors, "query") * (3 * depth) ** -0.5
       far = far_query, project(vectors, "key")

@@ -46,8 +46,12 @@ class BlockOptions:
       (https://arxiv.org/abs/2002.05202).
     use_bias: give all layers, and the normalizations, biases.
     key_bias: give the keys of attention a bias, as all but BEiT do.
+    key_heads: number of heads of keys and values, each of which as many neighboring
+      heads of queries share (https://arxiv.org/abs/2305.13245); a head for each when
+      None.
     dropout: share of the output of each branch that is dropped at random, where there
       is a `dropout` generator.
+    mlp_dropout: share of the MLPs' hidden units that is dropped, likewise.
     attention_dropout: share of the attention weights that is dropped, likewise.
     attention_output_dropout: share of the output of attention that is dropped, where it
       is another one than `dropout`, as in ModernBERT.
@@ -89,7 +93,9 @@ class BlockOptions:
   gated: bool = False
   use_bias: bool = True
   key_bias: bool = True
+  key_heads: int | None = None
   dropout: float = 0.0
+  mlp_dropout: float = 0.0
   attention_dropout: float = 0.0
   attention_output_dropout: float | None = None
   layer_scale: float | None = None
@@ -106,8 +112,8 @@ class BlockOptions:
     """Checks the options, and brings them into a form that can be hashed."""
     object.__setattr__(self, "dtype", check_dtype(self.dtype))
     object.__setattr__(self, "rotary_bases", tuple(self.rotary_bases))
-    rates = ("dropout", "attention_dropout", "attention_output_dropout", "drop_path")
-    for rate in rates:
+    rates = ("dropout", "mlp_dropout", "attention_dropout", "attention_output_dropout")
+    for rate in (*rates, "drop_path"):
       value = getattr(self, rate)
       if value is not None and not 0 <= value < 1:
         raise UserError(f"{rate}={value}: expected at least 0 and less than 1")
@@ -115,6 +121,8 @@ class BlockOptions:
       raise UserError(f"remat={self.remat!r}: expected {', '.join(('none', *REMAT))}")
     if self.norm not in ("layer", "rms"):
       raise UserError(f"norm={self.norm!r}: expected 'layer' or 'rms'")
+    if self.key_heads is not None and self.key_heads < 1:
+      raise UserError(f"key_heads={self.key_heads}: expected None or at least 1")
     if self.activation not in ACTIVATIONS:
       hint = did_you_mean(str(self.activation), ACTIVATIONS)
       raise UserError(f"activation={self.activation!r}: {hint}")
@@ -141,8 +149,8 @@ class BlockOptions:
   @property
   def drops_out(self) -> bool:
     """Whether training drops numbers of activations at random."""
-    rates = (self.dropout, self.attention_dropout, self.attention_output_dropout)
-    return any(rates)
+    rates = (self.dropout, self.mlp_dropout, self.attention_dropout)
+    return any((*rates, self.attention_output_dropout))
 
   def replace(self, **changes: Any) -> "BlockOptions":
     """These options with some changed.

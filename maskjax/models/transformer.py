@@ -51,6 +51,8 @@ class Mlp(nn.Module):
     gated: multiply the activation by a third layer's output
       (https://arxiv.org/abs/2002.05202).
     use_bias: give the layers biases.
+    dropout: share of the hidden units that is dropped at random, where there is a
+      `dropout` generator.
     drawn: how the layers are, at first.
     end_drawn: how the last of them is; as the others when None.
     dtype: type of the computation.
@@ -60,6 +62,7 @@ class Mlp(nn.Module):
   activation: str = "gelu"
   gated: bool = False
   use_bias: bool = True
+  dropout: float = 0.0
   drawn: LayerInit = LayerInit()
   end_drawn: LayerInit | None = None
   dtype: DTypeLike = jnp.float32
@@ -82,6 +85,7 @@ class Mlp(nn.Module):
     y = ACTIVATIONS[self.activation](dense(hidden, "up")(x))
     if self.gated:
       y = y * dense(hidden, "gate")(x)
+    y = dropout(self, y, self.dropout)
     return dense(width, "down", self.end_drawn)(y)
 
 
@@ -149,6 +153,7 @@ class Block(nn.Module):
         heads=self.heads,
         use_bias=options.use_bias,
         key_bias=options.key_bias,
+        key_heads=options.key_heads,
         dropout=options.attention_dropout,
         rotate=options.rotary.rotate,
         drawn=drawn.attention(number, self.depth, to_others=name != "attention"),
@@ -204,6 +209,7 @@ class Block(nn.Module):
       activation=options.activation,
       gated=options.gated,
       use_bias=options.use_bias,
+      dropout=options.mlp_dropout,
       drawn=drawn.inner,
       end_drawn=drawn.end(number, self.depth),
       dtype=options.dtype,

@@ -76,11 +76,13 @@ class TextRows:
     length: tokens of a row at most.
     ids: of the vocabulary.
     needs_score: whether rows need a `score`, see `maskjax.data.text`.
+    needs_label: whether rows need a `label`, int [B], see `maskjax.data.labeled_text`.
   """
 
   length: int
   ids: TokenIds
   needs_score: bool = False
+  needs_label: bool = False
 
   def __call__(self, batch: Batch) -> Text:
     """The rows of a batch.
@@ -100,10 +102,12 @@ class TextRows:
     """The shapes of a batch of this many rows."""
     row = jax.ShapeDtypeStruct((batch_size, self.length), jnp.int32)
     score = jax.ShapeDtypeStruct(row.shape, jnp.float32)
+    of_rows = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     return {
       **dict.fromkeys(("token", "segment", "position", "word", "characters"), row),
       **({"score": score} if self.needs_score else {}),
-      "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+      **({"label": of_rows} if self.needs_label else {}),
+      "index": of_rows,
     }
 
   def check_vocabulary(self, vocabulary: Any) -> None:
@@ -281,6 +285,7 @@ def text_parts(
   length: int = 512,
   encoder: Mapping[str, Any] | str = "B",
   needs_score: bool = False,
+  needs_label: bool = False,
   initialization: str = "normal",
   **text: Any,
 ) -> tuple[TextEncoder, TextRows]:
@@ -290,6 +295,7 @@ def text_parts(
     length: see `TextKeywords`.
     encoder: see `TextKeywords`.
     needs_score: see `TextRows`.
+    needs_label: see `TextRows`.
     initialization: see `TextKeywords`.
     **text: the rest of `TextKeywords`.
 
@@ -320,6 +326,7 @@ def text_parts(
       length=length,
       ids=TokenIds(size=size, pad=pad, mask=mask, special=special),
       needs_score=needs_score,
+      needs_label=needs_label,
     ),
   )
 

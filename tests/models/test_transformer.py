@@ -288,6 +288,8 @@ def test_hidden_states_change_before_one_block_alone(layer, scan, remat):
     ({"activation": "gleu"}, "activation='gleu': did you mean 'gelu'"),
     ({"scan": True, "norm_first": False}, "scan=True: expected norm_first=True"),
     ({"dropout": 1.0}, "dropout=1.0: expected at least 0 and less than 1"),
+    ({"norm": "batch"}, "norm='batch': expected 'layer' or 'rms'"),
+    ({"key_heads": 0}, "key_heads=0: expected None or at least 1"),
     ({"attention_dropout": -0.1}, "attention_dropout=-0.1: expected at least 0"),
     (
       {"attention_output_dropout": 1.0},

@@ -50,7 +50,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "windows": (0, 64, 64),
     "rotary_bases": (160_000.0, 10_000.0, 10_000.0),
   },
-  # https://arxiv.org/abs/2302.13971, section 2.2, but that normalization takes means.
+  # https://arxiv.org/abs/2302.13971, section 2.2, which also has `norm="rms"`.
   "llama": {
     "positions": "rotary",
     "types": 0,
@@ -89,9 +89,9 @@ class TextEncoder(nn.Module):
     windows: of each block, in turn from the first on, how many tokens on either side
       a token attends to; 0 for all of its document.
     norm_embedded: normalize embedded tokens, before the first block.
+    drop_embedded: drop numbers of embedded tokens at random, at the rate of `dropout`.
     options: of the blocks; normalizations outside of them have the same. With
-      `norm_last` tokens are not normalized once more after the last block; `dropout` is
-      of the embedded tokens as well.
+      `norm_last` tokens are not normalized once more after the last block.
   """
 
   vocab_size: int
@@ -106,6 +106,7 @@ class TextEncoder(nn.Module):
   types: int = 0
   windows: tuple[int, ...] = (0,)
   norm_embedded: bool = True
+  drop_embedded: bool = True
   options: BlockOptions = BlockOptions()
 
   @property
@@ -170,7 +171,7 @@ class TextEncoder(nn.Module):
       x = x + self.type_table[0 if text.kind is None else text.kind]
     x = x.astype(self.dtype)
     x = self.embed_norm(x) if self.norm_embedded else x
-    x = dropout(self, x, self.options.dropout)
+    x = dropout(self, x, self.options.dropout if self.drop_embedded else 0.0)
     return x if x.shape[-1] == self.width else self.embed_up(x)
 
   def block_inputs(

@@ -21,8 +21,8 @@ def dense(p, x):
   return y + p["bias"] if "bias" in p else y
 
 
-def norm(p, x, epsilon):
-  centered = x - x.mean(axis=-1, keepdims=True)
+def norm(p, x, epsilon, kind="layer"):
+  centered = x - x.mean(axis=-1, keepdims=True) if kind == "layer" else x
   y = centered / np.sqrt(np.square(centered).mean(axis=-1, keepdims=True) + epsilon)
   return y * p["scale"] + p.get("bias", 0.0)
 
@@ -48,14 +48,16 @@ def attention(p, x, sees, heads, turn=lambda x: x, context=None, bias=None, wave
   outputs = []
   query, key = dense(p["query"], x), dense(p["key"], context)
   value = dense(p["value"], context)
+  shared = x.shape[-1] // key.shape[-1]
   for h in range(heads):
     part = slice(h * width, (h + 1) * width)
-    scores = turn(query[:, part]) @ turn(key[:, part]).T
+    of_key = slice(h // shared * width, (h // shared + 1) * width)
+    scores = turn(query[:, part]) @ turn(key[:, of_key]).T
     if waves is not None:
       scores = scores + np.einsum("nd,nkd->nk", query[:, part], waves)
     scores = scores / math.sqrt(width) + (0 if bias is None else bias[h])
     weights = softmax(np.where(sees, scores, -np.inf))
-    output = weights @ value[:, part]
+    output = weights @ value[:, of_key]
     if waves is not None:
       output = output + np.einsum("nk,nkd->nd", weights, waves)
     outputs.append(output)
@@ -109,7 +111,17 @@ def waves(row, encoder):
 
 
 def block(
-  p, x, sees, heads, *, epsilon, norm_last, turn=lambda x: x, activation=gelu, **how
+  p,
+  x,
+  sees,
+  heads,
+  *,
+  epsilon,
+  norm_last,
+  kind,
+  turn=lambda x: x,
+  activation=gelu,
+  **how,
 ):
   def mlp(x):
     y = activation(dense(p["mlp"]["up"], x))
@@ -122,11 +134,11 @@ def block(
 
   for name, branch in (("attention", attend), ("mlp", mlp)):
     if norm_last:
-      x = norm(p[f"{name}_norm"], x + branch(x), epsilon)
+      x = norm(p[f"{name}_norm"], x + branch(x), epsilon, kind)
     elif f"{name}_norm" not in p:
       x = x + branch(x)
     else:
-      x = x + branch(norm(p[f"{name}_norm"], x, epsilon))
+      x = x + branch(norm(p[f"{name}_norm"], x, epsilon, kind))
   return x
 
 
@@ -134,7 +146,10 @@ def blocks(p, x, sees, encoder, turn=lambda x: x, activation=gelu, **how):
   """All blocks of a `Transformer`; `sees` is one for all, or one for each."""
   for i in range(len(p)):
     seen = sees[i] if isinstance(sees, list) else sees
-    shape = dict(epsilon=encoder.norm_epsilon, norm_last=encoder.options.norm_last)
+    options = encoder.options
+    shape = dict(
+      epsilon=options.norm_epsilon, norm_last=options.norm_last, kind=options.norm
+    )
     shape |= dict(turn=turn, activation=activation, **how)
     x = block(p[f"block_{i}"], x, seen, encoder.heads, **shape)
   return x

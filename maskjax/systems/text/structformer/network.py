@@ -30,11 +30,13 @@ class Parser(nn.Module):
     width: number of channels.
     depth: number of convolutions.
     size: tokens that each one reads, an odd number.
+    shared_margin: see `calibrate`.
   """
 
   width: int
   depth: int
   size: int
+  shared_margin: bool
 
   @nn.compact
   def __call__(self, x: Array, segment: Array) -> tuple[Array, Array]:
@@ -48,7 +50,7 @@ class Parser(nn.Module):
     pairs = neighbors(x, segment, range(2))
     distance = self.activate(self.dense(self.width, "distance_hidden")(pairs))
     distance = self.dense(1, "distance")(distance)[..., 0]
-    return jax.vmap(calibrate)(distance, height, segment), height
+    return calibrate(distance, height, segment, shared=self.shared_margin), height
 
   def dense(self, features: int, name: str) -> Dense:
     """A layer of the parser, which computes in float32."""
@@ -166,6 +168,7 @@ class TreeBlock(nn.Module):
       activation=options.activation,
       gated=options.gated,
       drawn=options.drawn.inner,
+      dropout=options.mlp_dropout,
       **like,
       name="mlp",
     )
@@ -183,26 +186,33 @@ class StructFormer(nn.Module):
 
   Attributes:
     encoder: embeds tokens, and has the options of all blocks and their number.
-    context: how many ordinary blocks stand first, whose output the parser reads; with
-      none it reads tokens without their positions.
+    context: how many ordinary blocks stand first, whose normalized output the parser
+      and, with positions added once more, the other blocks read; with none the parser
+      reads tokens without their positions.
     parser_depth: number of the parser's convolutions.
     conv_size: tokens that each of them reads.
+    shared_margin: see `calibrate`.
   """
 
   encoder: TextEncoder
   context: int
   parser_depth: int
   conv_size: int
+  shared_margin: bool = False
 
   def setup(self) -> None:
     """Makes the parser, the blocks and the head."""
     encoder = self.encoder
     depth = encoder.depth - self.context
     self.parser = Parser(
-      width=encoder.width, depth=self.parser_depth, size=self.conv_size
+      width=encoder.width,
+      depth=self.parser_depth,
+      size=self.conv_size,
+      shared_margin=self.shared_margin,
     )
     if self.context:
       self.first = blocks_like(encoder, self.context)
+      self.first_norm = norm_like(encoder)
     block = remat_of(TreeBlock, encoder.options.remat)
     self.blocks = [block(encoder=encoder) for _ in range(depth)]
     init = nn.initializers.normal(0.1)
@@ -212,7 +222,9 @@ class StructFormer(nn.Module):
 
   def __call__(self, text: Text, ids: Array) -> Array:
     """Logits at `ids` alone: [B, N] and int [B, M] to float32 [B, M, V]."""
-    return self.encoder.token_logits(gather(self.encode(text), ids)) + self.bias
+    x = gather(self.encode(text), ids)
+    x = dropout(self, x, self.encoder.options.dropout)
+    return self.encoder.token_logits(x) + self.bias
 
   def encode(self, text: Text) -> Array:
     """Features of all tokens: [B, N, D]."""
@@ -232,7 +244,10 @@ class StructFormer(nn.Module):
     x = encoder.embed(text)
     if self.context:
       x = self.first(x, **encoder.block_inputs(text, windowed=False))[-1]
+      x = dropout(self, self.first_norm(x), encoder.options.dropout)
       read = x
+      if encoder.positions == "learned":
+        x = x + encoder.position_table[text.position].astype(x.dtype)
     else:
       read = encoder.table[text.token]
     distance, height = self.parser(read, text.segment)
