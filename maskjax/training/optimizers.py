@@ -39,6 +39,7 @@ def adamw(
   initial_learning_rate: float = 0.0,
   final_learning_rate: float = 0.0,
   schedule: str = "cosine",
+  counts_warmup: bool = False,
   drop_at: int = 0,
   cycles: int = 1,
 ) -> optax.GradientTransformation:
@@ -64,6 +65,7 @@ def adamw(
     initial_learning_rate: see `learning_rates`.
     final_learning_rate: see `learning_rates`.
     schedule: see `learning_rates`.
+    counts_warmup: see `learning_rates`.
     drop_at: see `learning_rates`.
     cycles: see `learning_rates`.
 
@@ -81,6 +83,7 @@ def adamw(
     initial_learning_rate=initial_learning_rate,
     final_learning_rate=final_learning_rate,
     schedule=schedule,
+    counts_warmup=counts_warmup,
     drop_at=drop_at,
     cycles=cycles,
   )
@@ -113,6 +116,7 @@ def lamb(
   no_decay: str = NO_DECAY,
   clip_norm: float = 0.0,
   warmup_steps: int = 0,
+  initial_learning_rate: float = 0.0,
   final_learning_rate: float = 0.0,
 ) -> optax.GradientTransformation:
   """LAMB.
@@ -132,6 +136,7 @@ def lamb(
     no_decay: regular expression, found in the paths of parameters without decay.
     clip_norm: largest global norm of the gradient; 0 does not clip.
     warmup_steps: see `maskjax.schedules.learning_rates`.
+    initial_learning_rate: see `learning_rates`.
     final_learning_rate: see `learning_rates`.
 
   Raises:
@@ -141,6 +146,7 @@ def lamb(
     learning_rate=learning_rate,
     num_steps=num_steps,
     warmup_steps=warmup_steps,
+    initial_learning_rate=initial_learning_rate,
     final_learning_rate=final_learning_rate,
   )
   decays = functools.partial(_decays, no_decay)
