@@ -25,7 +25,7 @@ from maskjax import workdir as workdirs
 from maskjax.errors import UserError
 from maskjax.evaluation.probes import PROBES
 from maskjax.objectives import Step, Variables, abilities_of
-from maskjax.objectives.abilities import Abilities
+from maskjax.objectives.abilities import RANDOM, Abilities
 from maskjax.tokens import vocabularies
 from maskjax.training import optimizers, transfer
 
@@ -250,12 +250,19 @@ def beginning(
     None where the config names none.
 
   Raises:
-    UserError: a workdir that it names holds no checkpoint, or one that does not fit.
+    UserError: a workdir that it names is empty, holds no checkpoint, or one that does
+      not fit.
   """
   config = experiment.config
   wanted = experiment.abilities.pretrained
   if not (config.init_from or wanted):
     return None
+  for name, workdir in wanted.items():
+    if not workdir:
+      raise UserError(
+        f"objective.{name}.workdir='': expected that of the run or of the weights that "
+        f"the {name} has, or {RANDOM!r} for random ones"
+      )
 
   def read(workdir: str, like: Variables) -> Variables:
     source = workdirs.read_config(workdir)

@@ -30,7 +30,8 @@ def migrate(config: Mapping[str, Any]) -> dict[str, Any]:
   """Brings a run's config to today's names.
 
   A config of today comes back as it is, except that ids of tokens which it leaves out
-  are added, and a mask that is its system's default is left out. Two configs should
+  are added, as is "random" for a workdir that a frozen teacher leaves out, and a mask
+  that is its system's default is left out. Two configs should
   thus be compared when both are migrated.
 
   Args:
@@ -89,6 +90,9 @@ def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
   for key, value in values.items():
     if isinstance(value, Mapping):
       found[key] = _renamed(value)
+      # Weights that were random by default, and have to be asked for today.
+      if value.get("name") == "frozen" and not value.get("workdir"):
+        found[key]["workdir"] = "random"
     elif key in _NAMING_KEYS and isinstance(value, str):
       found[key] = NAMES.get(value, value)
     else:

@@ -31,6 +31,7 @@ def test_names_are_renamed_wherever_they_name_a_part():
   sampler = "maskjax.systems.text.difference_masking:by_similarity"
   assert (objective["name"], objective["mask"]["name"]) == ("bert", sampler)
   assert objective["teacher"]["objective"]["name"] == "bert"
+  assert objective["teacher"]["workdir"] == "random"  # as it was then
   assert data["test"]["statistic"] == "anchor_similarity"
   # A file may be called as a part was.
   expected = {"name": "labeled_text", "path": "mlm", "tokenizer": "by_likeness"}

@@ -18,6 +18,9 @@ from maskjax.masking import Mask
 from maskjax.objectives.objective import Batch, Objective, Step, Variables
 from maskjax.tokens import Text
 
+# In place of a workdir: variables that stay as they were made, asked for by name.
+RANDOM = "random"
+
 
 class Evaluates(Protocol):
   """Has a held-out loss other than its training loss."""
@@ -47,7 +50,11 @@ class Pretrained(Protocol):
 
   @property
   def pretrained(self) -> Mapping[str, str]:
-    """Entries of `extra` that are `Variables` of other runs, and their workdirs."""
+    """Entries of `extra` that are `Variables` of other runs, and their workdirs.
+
+    A run does not start while one of the workdirs is empty. An entry whose workdir is
+    to be `RANDOM` in a config is left out here.
+    """
 
 
 class HasFeatures(Protocol):

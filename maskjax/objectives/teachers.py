@@ -24,7 +24,7 @@ from maskjax import keys, resolve, schedules
 from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.models import Layers, VisionEncoder
-from maskjax.objectives.abilities import abilities_of, needed
+from maskjax.objectives.abilities import RANDOM, abilities_of, needed
 from maskjax.objectives.objective import Batch, Step, Variables
 from maskjax.tokens import Patches
 
@@ -209,8 +209,7 @@ class Frozen:
 
   Attributes:
     objective: has `init` and `features`.
-    workdir: of its run, or of imported weights; when empty, its variables stay as
-      they were made.
+    workdir: see `frozen`.
   """
 
   objective: Any
@@ -219,7 +218,7 @@ class Frozen:
   @property
   def pretrained(self) -> Mapping[str, str]:
     """See `Teacher`."""
-    return {"teacher": self.workdir} if self.workdir else {}
+    return {} if self.workdir == RANDOM else {"teacher": self.workdir}
 
   def init(self, params: Any, key: Array, batch: Batch) -> Variables:
     """Fresh variables, which those of `workdir` replace."""
@@ -421,8 +420,8 @@ def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
   Args:
     objective: `name` and keywords of an objective with `features`, as a config has
       them; it is given the student's examples.
-    workdir: of its run, or of weights that `maskjax convert` imported; when empty, its
-      variables are random ones.
+    workdir: of its run, or of weights that `maskjax convert` imported; a run without
+      one does not start. "random" leaves its variables as they are made.
 
   Raises:
     UserError: the objective has no features.

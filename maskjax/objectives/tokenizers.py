@@ -14,7 +14,7 @@ from jax import Array
 from maskjax import keys, resolve
 from maskjax.errors import UserError
 from maskjax.losses import Mean, cross_entropy
-from maskjax.objectives.abilities import abilities_of
+from maskjax.objectives.abilities import RANDOM, abilities_of
 from maskjax.objectives.objective import Batch, Variables
 from maskjax.tokens import Patches
 
@@ -50,7 +50,7 @@ class Frozen:
   Attributes:
     objective: has codes, see `maskjax.objectives.abilities.HasCodes`, which depend on
       its parameters and on the entry `codebook` of its `extra`.
-    workdir: of its run; when empty, its variables stay as they were made.
+    workdir: see `frozen`.
   """
 
   objective: Any
@@ -59,7 +59,7 @@ class Frozen:
   @property
   def pretrained(self) -> Mapping[str, str]:
     """See `Tokenizer`."""
-    return {"tokenizer": self.workdir} if self.workdir else {}
+    return {} if self.workdir == RANDOM else {"tokenizer": self.workdir}
 
   @property
   def grid(self) -> tuple[int, ...]:
@@ -109,7 +109,8 @@ def frozen(*, objective: Mapping[str, Any], workdir: str = "") -> Frozen:
   Args:
     objective: `name` and keywords of an objective with `codes`, as a config has them;
       it is given the examples of the system.
-    workdir: of its run; when empty, its variables are random ones.
+    workdir: of its run; a run without one does not start. "random" leaves its
+      variables as they are made.
 
   Raises:
     UserError: the objective gives no codes.

@@ -202,7 +202,7 @@ def frozen(config: str, *, workdir: str) -> dict[str, Any]:
 
   Args:
     config: `FILE:NAME` of the setting that it was trained by.
-    workdir: of its run.
+    workdir: of its run, or "random", see `maskjax.objectives.teachers.frozen`.
 
   Returns:
     What an objective takes as `teacher` or `tokenizer`.

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from maskjax import config as configs
-from maskjax import runs
+from maskjax import experiment, runs
+from maskjax.errors import UserError
 
 
 def make_config(objective, **more):
@@ -54,3 +55,15 @@ def test_frozen_teachers_begin_with_it(counted, tmp_path):
   runs.train(config, tmp_path / "taught")
   first = metrics_of(tmp_path / "taught")[0]
   assert first["train/spread"] > 0.01
+
+
+def test_a_frozen_teacher_is_random_only_where_that_is_asked_for(tmp_path):
+  teacher = dict(name="frozen", objective=dict(name="helpers.reading:counts"))
+  config = make_config(dict(name="helpers.reading:pupil", teacher=teacher), probes=())
+  expected = "objective.teacher.workdir='': expected .* or 'random' for random ones"
+  with pytest.raises(UserError, match=expected):
+    runs.train(config, tmp_path / "taught")
+  assert not (tmp_path / "taught").exists()
+  with config.unlocked():
+    config.objective.teacher.workdir = "random"
+  assert experiment.beginning(experiment.prepare(config)) is None

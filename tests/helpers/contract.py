@@ -22,6 +22,7 @@ from maskjax.data.configured import bind_transform
 from maskjax.errors import UserError
 from maskjax.models import stack_blocks
 from maskjax.objectives import Step, Variables, abilities_of
+from maskjax.objectives.abilities import RANDOM
 from maskjax.training import optimizers
 
 ROWS = 4
@@ -84,7 +85,7 @@ def random_teachers(objective: Any) -> None:
   """Leaves the teachers and tokenizers of an objective as they are made."""
   for part in nested(objective):
     if "workdir" in part:
-      part.workdir = ""
+      part.workdir = RANDOM
 
 
 @recent
