@@ -9,7 +9,7 @@ All of them work on the record's `"image"`, uint8 or float32 `[H, W, C]`, and on
 `"image2"` where it holds a pair; random changes are drawn for each image separately.
 """
 
-from maskjax.data.augment import rand_augment
+from maskjax.data.augment import rand_augment, trivial_augment
 from maskjax.data.colors import (
   color_jitter,
   random_blur,
@@ -43,5 +43,6 @@ __all__ = [
   "second_view",
   "spaced_patches",
   "to_float",
+  "trivial_augment",
   "two_views",
 ]
