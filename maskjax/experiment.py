@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -316,30 +316,32 @@ def beginning(experiment: Experiment) -> Beginning | None:
         f"the {name} has, or {RANDOM!r} for random ones"
       )
 
-  def read(workdir: str, entries: Iterable[str]) -> Variables:
+  def read(workdir: str, entries: Sequence[str]) -> Variables:
     """The other run's parameters, and some entries of its `extra`."""
     source = workdirs.read_config(workdir)
     checkpoints = workdirs.checkpoints(workdir, source)
     other = resolve.build(objectives, source.objective)
     step, params = networks.stored(source, other, checkpoints)
-    return Variables(params, checkpoints.restore_extra_entries(step, entries))
+    extra = checkpoints.restore_extra_entries(step, entries) if entries else ()
+    return Variables(params, extra)
 
   # Shapes alone: to make arrays that will not be used can take minutes.
   fresh = jax.eval_shape(experiment.objective.init, experiment.key, experiment.example)
   others = {}
   for name, workdir in wanted.items():
     like = fresh.extra[name]
-    found = read(workdir, like.extra)
+    found = read(workdir, list(like.extra))
     others[name] = found if like.extra else found._replace(extra=like.extra)
     transfer.check_same(others[name], like, workdir)
   transfers, report = {}, []
   if config.init_from:
-    own = read(config.init_from, ["statistics"])
-    parts = {"params": (fresh.params, own.params)}
     # Running averages, of networks that normalize by their batch.
-    if isinstance(fresh.extra, dict) and "statistics" in fresh.extra:
-      averages = fresh.extra["statistics"], own.extra.get("statistics", {})
-      parts["statistics"] = averages
+    extra = fresh.extra if isinstance(fresh.extra, dict) else {}
+    averages = [name for name in extra if name == "statistics"]
+    own = read(config.init_from, averages)
+    parts = {"params": (fresh.params, own.params)}
+    for name in averages:
+      parts[name] = extra[name], dict(own.extra).get(name, {})
     source = f"init_from={config.init_from}"
     for part, (mine, theirs) in parts.items():
       transfers[part] = transfer.transfer(

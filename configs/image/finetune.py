@@ -20,7 +20,8 @@ no other encoder is named, through TFDS, each for a run of the setting that it n
   maskjax train --config configs/image/finetune.py:mae_l \
     --config.init_from=runs/mae --workdir runs/mae_finetuned
 What differs from the authors' code, on purpose: the learned positions of MAE and those
-after it are of patches alone, since that of the class token is part of the token; in
+after it are of patches alone, since that of the class token is part of the token; the
+rates of SimMIM's lower layers begin and end at their share of 1e-6, and not at 1e-6; in
 the batches of SparK's ConvNeXt an image stands once, and not three times.
 """
 

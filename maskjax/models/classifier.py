@@ -113,7 +113,9 @@ def without_masks(
   grid = encoder.grid if grid is None else grid
   vit_only = {"positions": positions, "block_bias": block_bias}
   refused = {} if isinstance(encoder, VisionEncoder) else vit_only
-  if not isinstance(encoder, SwinEncoder):
+  if isinstance(encoder, SwinEncoder):
+    refused = {**refused, "scan": compute.pop("scan", None)}
+  else:
     refused = {**refused, "window": window}
   if isinstance(encoder, ConvEncoder):
     refused = {**refused, **{k: v for k, v in compute.items() if k != "dtype"}}

@@ -100,7 +100,7 @@ def resized(table: Array, count: int) -> np.ndarray:
 
   found = {}
   for extra in (0, 3):
-    sides = [math.isqrt(rows - extra) for rows in (len(table), count)]
+    sides = [math.isqrt(max(0, rows - extra)) for rows in (len(table), count)]
     if all(
       side % 2 and side**2 == rows - extra
       for side, rows in zip(sides, (len(table), count), strict=True)
@@ -119,12 +119,13 @@ def resized(table: Array, count: int) -> np.ndarray:
   ratio = _ratio(old // 2, new // 2)
   steps = np.cumsum(ratio ** np.arange(old // 2))
   at = np.concatenate([-steps[::-1], [0.0], steps])
-  wanted = np.arange(new) - new // 2
+  wanted, degree = np.arange(new) - new // 2, min(3, old - 1)
   heads = [
-    interpolate.RectBivariateSpline(at, at, own[:, h].reshape(old, old))(wanted, wanted)
-    for h in range(table.shape[1])
+    interpolate.RectBivariateSpline(at, at, head, kx=degree, ky=degree)(wanted, wanted)
+    for head in own.T.reshape(-1, old, old)
   ]
-  return np.concatenate([np.stack(heads, -1).reshape(-1, table.shape[1]), rest])
+  fitted = np.stack(heads, axis=-1).reshape(new * new, -1)
+  return np.concatenate([fitted, rest]).astype(np.float32)
 
 
 def _ratio(terms: int, total: int) -> float:
