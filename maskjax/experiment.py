@@ -248,7 +248,7 @@ def with_system(config: ConfigDict) -> ConfigDict:
     found = found.system
   config = config.copy_and_resolve_references()
   with config.unlocked():
-    config.objective.system = found
+    config.objective = {**config.objective, "system": found}
   return config
 
 

@@ -10,10 +10,11 @@ import pytest
 from flax import linen as nn
 
 from maskjax.errors import UserError
-from maskjax.models import Classifier
+from maskjax.models import Classifier, VisionEncoder
 from maskjax.objectives import Step, Variables, classification
 
 SMALL = {"width": 8, "depth": 2, "heads": 2}
+BERT = {"name": "bert", "vocabulary": "bert-base-uncased"}
 CLASSES = 3
 KEY = jax.random.key(5)
 
@@ -176,30 +177,22 @@ def test_each_class_by_itself():
 
 
 def test_the_class_token_stands_after_registers():
-  objective = classification(
-    num_classes=CLASSES,
-    system=dict(name="capi", image_size=8, channels=1, patch_size=2, encoder=SMALL),
-    pool="class_token",
-  )
-  assert objective.encoder.registers
-  params = random_like(jax.eval_shape(objective.init, KEY, large_batch()).params)
-  logits, tokens = jax.jit(
-    lambda params: (
-      objective.model.apply({"params": params}, objective.patches(large_batch())),
-      objective.encoder.apply(
-        {"params": params["encoder"]}, objective.patches(large_batch())
-      ),
-    )
-  )(params)
-  x = tokens[:, objective.encoder.num_first - 1]
+  encoder = VisionEncoder(grid=(2, 2), width=8, depth=1, heads=2, registers=2)
+  model = Classifier(encoder=encoder, num_classes=CLASSES, pool="class_token")
+  patches = random_like(jnp.zeros((2, 4, 5)))
+  params = random_like(jax.eval_shape(model.init, KEY, patches)["params"])
+
+  @jax.jit
+  def run(params):
+    tokens = encoder.apply({"params": params["encoder"]}, patches)
+    return model.apply({"params": params}, patches), tokens
+
+  logits, tokens = run(params)
+  x = np.asarray(tokens)[:, 2]
   x = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
   x = x * params["norm"]["scale"] + params["norm"]["bias"]
   expected = x @ params["head"]["kernel"] + params["head"]["bias"]
   np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
-
-
-def large_batch():
-  return {"image": np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype("f")}
 
 
 @pytest.mark.parametrize(("std", "expected"), [(0.02, 0.02), (None, (3 * 256) ** -0.5)])
@@ -226,7 +219,7 @@ class Ones(nn.Module):
   ("wrong", "message"),
   [
     ({"system": "maee"}, "did you mean 'mae'"),
-    ({"system": "bert"}, "has no encoder and patches"),
+    ({"system": BERT}, "has no encoder and patches"),
     ({"norm": "old"}, "norm='old'"),
     ({"pool": "max"}, "pool='max'"),
     ({"error": "hinge"}, "error='hinge'"),

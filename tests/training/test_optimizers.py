@@ -290,12 +290,12 @@ def test_lamb_as_timm_has_it_for_finetuning():
     scale_all=True,
     **keywords,
   )
-  state, found = optimizer.init(params), dict(params)
+  state, found, update = optimizer.init(params), params, jax.jit(optimizer.update)
   moments = {name: (0.0, 0.0) for name in params}
   expected = {name: np.float64(value) for name, value in params.items()}
   for _ in range(2):
-    updates, state = optimizer.update(grads, state, found)
-    found = optax.apply_updates(found, updates)
+    updates, state = update(grads, state, found)
+    found = {name: found[name] + updates[name] for name in found}
     for name, grad in grads.items():
       first, second = moments[name]
       first, second = 0.8 * first + 0.2 * grad, 0.9 * second + 0.1 * grad**2
