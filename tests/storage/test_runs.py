@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -48,6 +47,15 @@ def start(workdir, cache):
   )
 
 
+def wait_for(seen, run):
+  """Waits until a request was seen; ends a run that does not make it."""
+  until = time.monotonic() + 180
+  while not seen.wait(1):
+    if run.poll() is not None or time.monotonic() > until:
+      run.kill()
+      pytest.fail(f"the run did not save: {run.communicate()}")
+
+
 def saving(step):
   """A request that begins to write the arrays of a checkpoint."""
   return rb"checkpoints(/|%%2F)%d(/|%%2F)params(/|%%2F)ocdbt" % step
@@ -75,15 +83,15 @@ def test_server_and_run_are_killed_while_they_save(store, undisturbed, call, tmp
   expected, cache = undisturbed
   seen = store.proxy.watch(saving(2))
   run = start(store.root, cache)
-  assert seen.wait(180), run.communicate()
+  wait_for(seen, run)
   store.kill()
   time.sleep(3)
   seen = store.proxy.watch(saving(4))
   store.start()
   # It has tried again until the server was back.
-  assert seen.wait(180), run.communicate()
-  run.send_signal(signal.SIGKILL)
-  run.communicate()
+  wait_for(seen, run)
+  run.kill()
+  run.communicate(timeout=60)
   assert workdirs.checkpoints(store.root, tiny_config()).steps() in ([2], [2, 4])
   jax.tree.map(
     np.testing.assert_array_equal, params(store.root, 2), params(expected, 2)
