@@ -25,6 +25,12 @@ _NAMING_KEYS = ("mask", "name", "statistic", "tagger")
 # all of them, read off its data.
 _IDS = {"pad_id": 0, "mask_id": 3, "special_ids": [0, 1, 2, 3]}
 
+# What a classifier took before it was given the system whose encoder it has.
+_OF_ENCODER = (
+  *("image_size", "channels", "patch_size", "encoder"),
+  *("dtype", "mlp_ratio", "norm_epsilon", "scan", "remat"),
+)
+
 
 def migrate(config: Mapping[str, Any]) -> dict[str, Any]:
   """Brings a run's config to today's names.
@@ -58,6 +64,9 @@ def migrate(config: Mapping[str, Any]) -> dict[str, Any]:
     del objective["mask"]
   if objective.get("name") == "mfm" and "mean" not in objective:
     objective = _older_mfm(objective)
+  if objective.get("name") == "classification" and "system" not in objective:
+    system = {key: objective.pop(key) for key in _OF_ENCODER if key in objective}
+    objective["system"] = {"name": "mae", **system}
   # A system from elsewhere may have a vocab_size, and know nothing of the others.
   if "vocab_size" in objective and ":" not in str(objective.get("name")):
     objective = {**_IDS, **objective}

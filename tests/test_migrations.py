@@ -88,6 +88,16 @@ def test_how_a_learning_rate_falls_is_its_schedule():
   assert migrate(old) == {"optimizer": {"name": "adamw", "schedule": "linear"}}
 
 
+def test_a_classifier_is_given_the_system_whose_encoder_it_has():
+  encoder = {"width": 64, "depth": 2, "heads": 4}
+  old = {"name": "classification", "num_classes": 10, "encoder": encoder}
+  system = {"name": "mae", "patch_size": 2, "encoder": encoder, "dtype": "bfloat16"}
+  found = migrate({"objective": {**old, "patch_size": 2, "dtype": "bfloat16"}})
+  expected = {"name": "classification", "num_classes": 10, "system": system}
+  assert found["objective"] == expected
+  assert migrate(found) == found
+
+
 def test_a_workdir_of_an_older_version_is_read_and_stays_its_own(tmp_path):
   config = configs.load("configs/text/bert.py:small").copy_and_resolve_references()
   config.objective.vocab_size = 512  # as it was spelled before

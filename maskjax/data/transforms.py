@@ -10,7 +10,7 @@ Those of images work on the record's `"image"`, uint8 or float32 `[H, W, C]`, an
 `join_documents` works on rows of tokens.
 """
 
-from maskjax.data.augment import rand_augment
+from maskjax.data.augment import rand_augment, trivial_augment
 from maskjax.data.colors import (
   color_jitter,
   random_blur,
@@ -46,5 +46,6 @@ __all__ = [
   "second_view",
   "spaced_patches",
   "to_float",
+  "trivial_augment",
   "two_views",
 ]

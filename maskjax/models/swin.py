@@ -60,6 +60,7 @@ class SwinEncoder(nn.Module):
       at the end of each branch.
     norm_every: normalize the tokens themselves after each so many blocks of a stage,
       as the largest ones of the second version do; 0 for never.
+    masks: whether there is a learned token for masked patches.
     options: of the blocks, of which `mlp_ratio`, `norm_epsilon`, `drop_path`,
       `initialization`, `remat` and `dtype` are read.
   """
@@ -71,6 +72,7 @@ class SwinEncoder(nn.Module):
   window: int = 7
   version: int = 1
   norm_every: int = 0
+  masks: bool = True
   options: BlockOptions = BlockOptions(norm_epsilon=1e-5)
 
   @property
@@ -108,8 +110,11 @@ class SwinEncoder(nn.Module):
     norm = functools.partial(norm_like, self)
     x = dense_like(self, self.width, "patches", name="embed")(patches)
     x = norm(name="embed_norm")(x)
-    token = self.param("mask_token", self.options.drawn.mask_token, (self.width,))
+    token = None
+    if self.masks:
+      token = self.param("mask_token", self.options.drawn.mask_token, (self.width,))
     if mask is not None:
+      assert token is not None
       x = jnp.where(mask.masked[..., None], token.astype(self.dtype), x)
     x = x.reshape(-1, *self.grid, self.width)
     block = remat_of(SwinBlock, self.options.remat)

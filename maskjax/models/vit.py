@@ -15,7 +15,7 @@ from maskjax.errors import UserError, did_you_mean
 from maskjax.masking import Mask, gather
 from maskjax.models.block_options import BlockOptions, split_options
 from maskjax.models.checks import check_rotary, check_shape
-from maskjax.models.relative_bias import RelativeBias
+from maskjax.models.relative_bias import BlockBiases, RelativeBias
 from maskjax.models.transformer import Change, Transformer, dense_like, norm_like
 from maskjax.tokens import sincos
 
@@ -30,7 +30,15 @@ VIT_SIZES: Mapping[str, Mapping[str, int]] = {
 }
 
 MASKED_PATCHES = ("dropped", "token", "silent")
-POSITIONS = ("sincos", "sincos_spread", "learned", "rotary", "relative", "none")
+POSITIONS = (
+  "sincos",
+  "sincos_spread",
+  "learned",
+  "learned_sincos",
+  "rotary",
+  "relative",
+  "none",
+)
 
 
 def vit_size(size: str) -> dict[str, int]:
@@ -63,8 +71,11 @@ class VisionEncoder(nn.Module):
       (https://arxiv.org/abs/2205.13943), so that from there on masked patches differ by
       rotary or relative positions alone.
     positions: `sincos`, fixed, and `sincos_spread`, see `maskjax.tokens.sincos`;
-      `learned`; `rotary`, see `maskjax.models.rotary`; `relative`, see
-      `maskjax.models.relative_bias`, a bias that all blocks share; or `none`.
+      `learned`; `learned_sincos`, learned from the fixed ones on; `rotary`, see
+      `maskjax.models.rotary`; `relative`, see `maskjax.models.relative_bias`, a bias
+      that all blocks share; or `none`.
+    block_bias: give the attention of each block a bias of relative positions of its
+      own besides, as BEiT and CAE do when they are finetuned.
     class_token: put a learned token before the patches.
     registers: how many further learned tokens stand before them, for features of no
       patch in particular (https://arxiv.org/abs/2309.16588).
@@ -82,6 +93,7 @@ class VisionEncoder(nn.Module):
   masked_patches: str = "dropped"
   mask_token_layer: int = 0
   positions: str = "sincos"
+  block_bias: bool = False
   class_token: bool = True
   registers: int = 0
   embed_bias: bool = True
@@ -121,13 +133,14 @@ class VisionEncoder(nn.Module):
 
   def setup(self) -> None:
     """Makes the bias of relative positions, which further blocks may share."""
+    table: dict[str, Any] = dict(
+      grid=self.grid, heads=self.heads, class_token=self.class_token
+    )
     if self.positions == "relative":
-      self.relative = RelativeBias(
-        grid=self.grid,
-        heads=self.heads,
-        class_token=self.class_token,
-        init_table=self.options.drawn.relative,
-      )
+      init_table = self.options.drawn.relative
+      self.relative = RelativeBias(**table, init_table=init_table)
+    if self.block_bias:
+      self.biases = BlockBiases(**table, depth=self.depth, scan=self.options.scan)
 
   @nn.compact
   def every_block(
@@ -177,7 +190,7 @@ class VisionEncoder(nn.Module):
       return table if ids is None else jnp.asarray(table)[ids]
 
     inputs: dict[str, Any] = {}
-    if self.positions in ("sincos", "sincos_spread", "learned"):
+    if self.positions in ("sincos", "sincos_spread", "learned", "learned_sincos"):
       x = x + present(self._position_table())
     if self.class_token:
       x = jnp.concatenate([self._class_token(len(x)), x], axis=1)
@@ -188,12 +201,15 @@ class VisionEncoder(nn.Module):
       rotary = self.options.rotary
       positions = present(rotary.positions(self.grid))
       inputs["positions"] = rotary.first(positions, self.num_first)
-    if self.positions == "relative":
+    if self.positions == "relative" or self.block_bias:
       if ids is not None or self.registers:
         raise UserError(
           "positions='relative': expected masked_patches='token' and no registers"
         )
-      inputs["bias"] = self.relative()
+      shared = self.relative() if self.positions == "relative" else 0.0
+      inputs["bias"] = (
+        [bias + shared for bias in self.biases()] if self.block_bias else shared
+      )
     if self.embed_norm:
       x = norm_like(self, name="embed_norm")(x)
     blocks = Transformer(
@@ -230,11 +246,14 @@ class VisionEncoder(nn.Module):
 
   def _position_table(self) -> Array:
     """Embeddings of all positions: [N, D]."""
-    if self.positions != "learned":
+    if self.positions in ("sincos", "sincos_spread"):
       spread = self.positions == "sincos_spread"
       return jnp.asarray(sincos(self.grid, self.width, spread=spread), self.dtype)
-    init = self.options.drawn.positions
     shape = (math.prod(self.grid), self.width)
+    init = self.options.drawn.positions
+    if self.positions == "learned_sincos":
+      fixed = sincos(self.grid, self.width)
+      return self.param("positions", lambda *_: jnp.asarray(fixed)).astype(self.dtype)
     return self.param("positions", init, shape).astype(self.dtype)
 
   def _class_token(self, batch_size: int) -> Array:
@@ -322,27 +341,3 @@ def vit_encoder(
       f"{found.masked_patches!r}"
     )
   return found
-
-
-class Classifier(nn.Module):
-  """A linear classifier on the mean of an encoder's patch tokens.
-
-  As MAE finetunes: the encoder's own last normalization gives way to one of the
-  mean.
-
-  Attributes:
-    encoder: gives [B, 1 + N, D] of patches, with `final_norm=False`.
-    num_classes: number of classes K.
-  """
-
-  encoder: VisionEncoder
-  num_classes: int
-
-  @nn.compact
-  def __call__(self, patches: Array) -> Array:
-    """Classifies patches [B, N, P]: float32 logits [B, K]."""
-    x = self.encoder.patch_tokens(self.encoder(patches))
-    x = x.astype(jnp.float32).mean(axis=1)
-    x = norm_like(self.encoder, dtype=jnp.float32, name="norm")(x)
-    init = nn.initializers.truncated_normal(2e-5)
-    return nn.Dense(self.num_classes, kernel_init=init, name="head")(x)

@@ -17,6 +17,7 @@ from jax import Array
 from maskjax.errors import UserError, at_least_one
 from maskjax.losses import Loss, Mean
 from maskjax.models.text import TextClassifier, TokenClassifier
+from maskjax.objectives.abilities import Adoption
 from maskjax.objectives.objective import Batch, Step, Variables, first_example, valid
 from maskjax.objectives.text import (
   TextKeywords,
@@ -75,6 +76,12 @@ class LabeledText(abc.ABC):
     """Features of all tokens: [B, N, D]."""
     text, params = self.rows(batch), {"params": variables.params}
     return self.model.apply(params, text, method="encode")
+
+  def adopt(self, pretrained: Mapping[str, Any], like: Mapping[str, Any]) -> Adoption:
+    """Takes the encoder alone; see `maskjax.objectives.abilities.Adopts`."""
+    del like
+    taken = {k: (k, v) for k, v in pretrained.items() if k.startswith("encoder/")}
+    return Adoption(taken)
 
   def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a batch of this many labeled rows."""

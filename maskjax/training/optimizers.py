@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +20,16 @@ NO_DECAY = r"(bias|scale)$"
 
 # A parameter of `block_3` of a network, or of all its blocks where they are stacked.
 BLOCK = re.compile(r"(?P<network>.*)/block(s|_(?P<one>\d+))/")
+# One of `stage_1_block_3` of a network in stages, and one between two stages.
+STAGED = re.compile(r"(?P<network>.*)/stage_(?P<stage>\d+)_(block|norm)_(?P<one>\d+)/")
+BETWEEN = re.compile(
+  r"(?P<network>.*)/(?P<kind>merging|reduce)_(?P<stage>\d+)(_norm)?/"
+)
+# One of an encoder that stands before its blocks.
+BELOW = re.compile(
+  r"(?P<network>.*encoder(/network)?)/"
+  r"(embed|cls|positions|registers|tokens|types|mask_token|stem)(_norm)?(/|$)"
+)
 
 
 def adamw(
@@ -37,6 +47,7 @@ def adamw(
   clip_norm: float = 0.0,
   clip_each: float = 0.0,
   layer_decay: float = 1.0,
+  layer_blocks: Sequence[int] = (),
   factors: Mapping[str, float] | None = None,
   state_dtype: str = "float32",
   warmup_steps: int = 0,
@@ -67,6 +78,8 @@ def adamw(
     clip_each: largest norm of the gradient of each parameter by itself, as DINO's
       authors clip; 0 does not clip.
     layer_decay: factor of the learning rate from each block to the one below.
+    layer_blocks: of a network in stages, how many blocks of each stage have one rate;
+      each its own when empty.
     factors: of the learning rate, by regular expressions for the paths of parameters;
       the first that is found in a path applies.
     state_dtype: `float32`, or `bfloat16` to halve the memory of the moments, see
@@ -116,7 +129,7 @@ def adamw(
   parts += _clipping(clip_norm)
   parts.append(in_bfloat16(adam) if state_dtype == "bfloat16" else adam)
   if layer_decay != 1:
-    parts.append(scale_by_layer(layer_decay))
+    parts.append(scale_by_layer(layer_decay, layer_blocks))
   if factors:
     parts.append(scale_by_path(factors))
   return optax.chain(*parts)
@@ -195,6 +208,10 @@ def lamb(
   final_weight_decay: float | None = None,
   no_decay: str = NO_DECAY,
   clip_norm: float = 0.0,
+  bias_correction: bool = True,
+  scale_all: bool = False,
+  layer_decay: float = 1.0,
+  layer_blocks: Sequence[int] = (),
   warmup_steps: int = 0,
   initial_learning_rate: float = 0.0,
   final_learning_rate: float = 0.0,
@@ -215,6 +232,11 @@ def lamb(
     final_weight_decay: at the end of a cosine schedule; None keeps it constant.
     no_decay: regular expression, found in the paths of parameters without decay.
     clip_norm: largest global norm of the gradient; 0 does not clip.
+    bias_correction: whether the moments are means of what they have seen so far, as
+      Adam's are.
+    scale_all: scale the updates of arrays without decay too.
+    layer_decay: see `adamw`.
+    layer_blocks: see `adamw`.
     warmup_steps: see `maskjax.schedules.learning_rates`.
     initial_learning_rate: see `learning_rates`.
     final_learning_rate: see `learning_rates`.
@@ -231,13 +253,22 @@ def lamb(
   )
   decays = functools.partial(_decays, no_decay)
   decay = weight_decays(weight_decay, final_weight_decay, num_steps)
-  return optax.chain(
-    *_clipping(clip_norm),
-    optax.scale_by_adam(b1=b1, b2=b2, eps=epsilon),
-    optax.add_decayed_weights(decay, mask=decays),
-    optax.masked(optax.scale_by_trust_ratio(), decays),
-    optax.scale_by_learning_rate(rates),
-  )
+  parts = [*_clipping(clip_norm), optax.scale_by_adam(b1=b1, b2=b2, eps=epsilon)]
+  if not bias_correction:
+    parts.append(optax.scale_by_schedule(functools.partial(_uncorrected, b1, b2)))
+  parts.append(optax.add_decayed_weights(decay, mask=decays))
+  ratio = optax.scale_by_trust_ratio()
+  parts.append(ratio if scale_all else optax.masked(ratio, decays))
+  parts.append(optax.scale_by_learning_rate(rates))
+  if layer_decay != 1:
+    parts.append(scale_by_layer(layer_decay, layer_blocks))
+  return optax.chain(*parts)
+
+
+def _uncorrected(b1: float, b2: float, count: Any) -> Any:
+  """What Adam's update is to be multiplied by to be that of moments as they are."""
+  steps = count + 1
+  return (1 - b1**steps) / jnp.sqrt(1 - b2**steps)
 
 
 def sgd(
@@ -495,41 +526,96 @@ def round_at_random(key: jax.Array, x: jax.Array) -> jax.Array:
   return jnp.where(jnp.isfinite(x), rounded, x.astype(jnp.bfloat16))
 
 
-def scale_by_layer(decay: float) -> optax.GradientTransformation:
+def scale_by_layer(
+  decay: float, stage_blocks: Sequence[int] = ()
+) -> optax.GradientTransformation:
   """Layer-wise learning-rate decay (https://arxiv.org/abs/2003.10555).
 
   Args:
-    decay: factor from each block to the one below. Parameters before the blocks are
-      one layer below the first; those after the blocks keep the full rate.
+    decay: factor from each layer to the one below; a layer is a block, or several of a
+      stage. Parameters before the blocks are one layer below the first; those after the
+      blocks keep the full rate. What makes a grid coarser between two stages is of the
+      upper stage's first layer, but of a Swin of the lower stage's last, as their
+      authors have it.
+    stage_blocks: of networks in stages, how many blocks of each stage are one layer;
+      each its own when empty.
 
   Raises:
-    UserError: at the first step, if the model has no transformer blocks.
+    UserError: at the first step, if the model has no blocks, or another number of
+      stages.
   """
 
   def scale(updates: Any, params: Any = None) -> Any:
     del params
-    depths: dict[str, int] = {}  # blocks by the network that holds them
-    for path, leaf in jax.tree.leaves_with_path(updates):
-      if block := BLOCK.match(path_name(path)):
-        blocks = leaf.shape[0] if block["one"] is None else int(block["one"]) + 1
-        depths[block["network"]] = max(blocks, depths.get(block["network"], 0))
+    depths = _depths(
+      {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(updates)}
+    )
     if not depths:
       raise UserError(
-        f"optimizer.layer_decay={decay}: expected a model with transformer blocks"
+        f"optimizer.layer_decay={decay}: expected a model with transformer blocks, or "
+        "with stages"
       )
+    # The first layer of each stage of each network, and last of all their number.
+    first = {
+      name: _first_layers(stages, stage_blocks) for name, stages in depths.items()
+    }
 
     def one(path: tuple, update: jax.Array) -> jax.Array:
       name = path_name(path)
+      if (found := STAGED.match(name)) or (found := BETWEEN.match(name)):
+        layers, stage = first[found["network"]], int(found["stage"])
+        if "one" not in found.groupdict():
+          layer = layers[stage] - (found["kind"] == "merging")
+        else:
+          of_layer = stage_blocks[stage] if stage_blocks else 1
+          layer = layers[stage] + int(found["one"]) // of_layer
+        return update * decay ** (layers[-1] - layer)
       if block := BLOCK.match(name):
-        depth = depths[block["network"]]
+        (depth,) = depths[block["network"]]
         if block["one"] is not None:
           return update * decay ** (depth - int(block["one"]))
         factors = decay ** (depth - jnp.arange(depth, dtype=jnp.float32))
         return update * factors.reshape(-1, *[1] * (update.ndim - 1))
-      if below := re.match(r"(.*encoder/)(embed|cls)", name):
-        return update * decay ** (depths[f"{below[1]}transformer"] + 1)
+      if below := BELOW.match(name):
+        network = below["network"]
+        if layers := first.get(f"{network}/transformer", first.get(network)):
+          return update * decay ** layers[-1]
       return update
 
     return jax.tree.map_with_path(one, updates)
 
   return optax.stateless(scale)
+
+
+def _depths(arrays: Mapping[str, Any]) -> dict[str, list[int]]:
+  """How many blocks each network has: one number, or one for each of its stages."""
+  blocks: dict[str, dict[int, int]] = {}
+  for name, leaf in arrays.items():
+    if found := STAGED.match(name):
+      stage, count = int(found["stage"]), int(found["one"]) + 1
+    elif found := BLOCK.match(name):
+      stage, count = 0, leaf.shape[0] if found["one"] is None else int(found["one"]) + 1
+    else:
+      continue
+    stages = blocks.setdefault(found["network"], {})
+    stages[stage] = max(count, stages.get(stage, 0))
+  return {name: [stages[s] for s in sorted(stages)] for name, stages in blocks.items()}
+
+
+def _first_layers(depths: Sequence[int], stage_blocks: Sequence[int]) -> list[int]:
+  """The number of the first layer of each stage, from 1 on, and of what follows.
+
+  Example:
+    >>> _first_layers([3, 4, 6, 3], [3, 2, 3, 3])
+    [1, 2, 4, 6, 7]
+  """
+  if stage_blocks and len(stage_blocks) != len(depths):
+    raise UserError(
+      f"optimizer.layer_blocks={tuple(stage_blocks)}: expected one for each of "
+      f"{len(depths)} stages"
+    )
+  layers = [1]
+  for stage, depth in enumerate(depths):
+    of_layer = stage_blocks[stage] if stage_blocks else 1
+    layers.append(layers[-1] + -(-depth // of_layer))
+  return layers

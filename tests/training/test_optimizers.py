@@ -13,7 +13,7 @@ from maskjax.errors import UserError
 from maskjax.models import stack_blocks, unstack_blocks
 from maskjax.objectives import classification
 from maskjax.training import adamw
-from maskjax.training.optimizers import lamb, sgd, stable_adamw
+from maskjax.training.optimizers import lamb, scale_by_layer, sgd, stable_adamw
 
 
 def random(*shape, seed=0):
@@ -213,10 +213,15 @@ def test_decays_by_path():
 def classifier_shapes(scan):
   objective = classification(
     num_classes=2,
-    image_size=4,
-    channels=1,
-    patch_size=2,
-    encoder={"width": 4, "depth": 3, "heads": 1},
+    system=dict(
+      name="mae",
+      image_size=4,
+      channels=1,
+      patch_size=2,
+      encoder={"width": 4, "depth": 3, "heads": 1},
+    ),
+    positions="learned_sincos",
+    block_bias=True,
     scan=scan,
   )
   batch = {"image": jnp.zeros((1, 4, 4, 1)), "label": jnp.zeros(1, int)}
@@ -245,9 +250,12 @@ def test_layer_decay():
   factors = {
     "['encoder']['embed']": 0.5**4,
     "['encoder']['cls']": 0.5**4,
-    "['encoder']['transformer']['block_0']": 0.5**3,
-    "['encoder']['transformer']['block_1']": 0.5**2,
-    "['encoder']['transformer']['block_2']": 0.5**1,
+    "['encoder']['positions']": 0.5**4,
+    **{
+      f"['encoder']['{network}']['block_{i}']": 0.5 ** (3 - i)
+      for network in ("biases", "transformer")
+      for i in range(3)
+    },
     "['norm']": 1.0,
     "['head']": 1.0,
   }
@@ -275,6 +283,81 @@ def test_layer_decay_of_scanned_blocks():
     unstack_blocks(stacked),
     separate,
   )
+
+
+def test_layer_decay_of_stages():
+  """By the layers' numbers in SimMIM's and in SparK's code."""
+  swin = {
+    "encoder/embed/kernel": 4,
+    "encoder/embed_norm/scale": 4,
+    "encoder/stage_0_block_0/attention/out/kernel": 3,
+    "encoder/merging_1/dense/kernel": 3,
+    "encoder/stage_1_block_0/mlp/up/kernel": 2,
+    "encoder/stage_1_block_1/relative/table": 1,
+    "encoder/stage_1_norm_1/scale": 1,
+    "encoder/norm/scale": 0,
+    "head/kernel": 0,
+  }
+  resnet = {
+    "encoder/network/stem/kernel": 4,
+    "encoder/network/stem_norm/scale": 4,
+    "encoder/network/stage_0_block_2/conv_0/kernel": 3,
+    "encoder/network/stage_1_block_0/shortcut/kernel": 2,
+    "encoder/network/reduce_1/kernel": 2,
+    "encoder/network/reduce_1_norm/scale": 2,
+    "encoder/network/stage_1_block_1/conv_0/kernel": 2,
+    "encoder/network/stage_1_block_2/conv_0/kernel": 1,
+    "norm/scale": 0,
+  }
+  for layers, blocks in ((swin, ()), (resnet, (3, 2))):
+    scale = scale_by_layer(0.5, blocks)
+    found, _ = scale.update(nested(layers), scale.init(None))
+    for name, above in layers.items():
+      value = functools.reduce(lambda tree, key: tree[key], name.split("/"), found)
+      assert float(value[0]) == 0.5**above, name
+  with pytest.raises(UserError, match=r"layer_blocks=\(3,\): expected one for each"):
+    scale_by_layer(0.5, (3,)).update(nested(resnet), optax.EmptyState())
+
+
+def nested(names):
+  """A tree of ones with these paths."""
+  tree = {}
+  for name in names:
+    *parts, last = name.split("/")
+    at = tree
+    for part in parts:
+      at = at.setdefault(part, {})
+    at[last] = jnp.ones(1)
+  return tree
+
+
+def test_lamb_as_timm_has_it_for_finetuning():
+  """Two steps with moments as they are, and all arrays scaled to their norms."""
+  params = {"kernel": np.float32([[3.0, 4.0]]), "bias": np.float32([0.6, 0.8])}
+  grads = {"kernel": np.float32([[1.0, -2.0]]), "bias": np.float32([2.0, 0.5])}
+  keywords = dict(b1=0.8, b2=0.9, epsilon=1e-9, weight_decay=0.3)
+  optimizer = lamb(
+    learning_rate=0.1,
+    num_steps=10**6,
+    bias_correction=False,
+    scale_all=True,
+    **keywords,
+  )
+  state, found, update = optimizer.init(params), params, jax.jit(optimizer.update)
+  moments = {name: (0.0, 0.0) for name in params}
+  expected = {name: np.float64(value) for name, value in params.items()}
+  for _ in range(2):
+    updates, state = update(grads, state, found)
+    found = {name: found[name] + updates[name] for name in found}
+    for name, grad in grads.items():
+      first, second = moments[name]
+      first, second = 0.8 * first + 0.2 * grad, 0.9 * second + 0.1 * grad**2
+      moments[name] = first, second
+      step = first / np.sqrt(second) + (0.3 * expected[name] if name == "kernel" else 0)
+      ratio = np.linalg.norm(expected[name]) / np.linalg.norm(step)
+      expected[name] = expected[name] - 0.1 * ratio * step
+  for name in params:
+    np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
 
 
 @pytest.mark.parametrize("scan", [False, True])

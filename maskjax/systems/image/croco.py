@@ -97,6 +97,11 @@ class CroCo:
   target: Pixels
   error: Callable[[Array, Array], Array]
 
+  @property
+  def encoder(self) -> Any:
+    """The network that is finetuned."""
+    return self.model.encoder
+
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters for images of the batch's shape."""
     one = first_example(batch)
