@@ -1,4 +1,4 @@
-"""Objectives by their import paths, of which nothing but features is asked."""
+"""Objectives by their import paths, of which features or codes alone are asked."""
 
 import dataclasses
 
@@ -17,5 +17,23 @@ class Patches:
     return patchify(batch["image"], 2)
 
 
+@dataclasses.dataclass(frozen=True)
+class Signs:
+  """Has codes: of each pixel of 4 x 4 whether it is above 0."""
+
+  grid = (4, 4)
+  num_codes = 2
+
+  def init(self, key, batch):
+    return Variables({}, {"codebook": {}})
+
+  def codes(self, variables, batch):
+    return patchify(batch["image"] > 0, 1)[..., 0].astype("int32")
+
+
 def patches():
   return Patches()
+
+
+def signs():
+  return Signs()

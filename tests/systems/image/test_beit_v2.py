@@ -184,11 +184,15 @@ def test_without_aggregation_it_is_beit():
   assert set(loss.metrics) == {"accuracy"}
 
 
-def test_the_papers_masks():
+def test_the_papers_masks_and_dropped_paths():
   config = configs.load("configs/image/beit_v2.py:imagenet").objective.to_dict()
   config.pop("name")
   objective = beit_v2(**config)
   assert objective.masking.num_masked == 75 and objective.patches.grid == (14, 14)
+  # Those of the head go on from the early layer: of twelve from 0 to 0.1, the tenth and
+  # the eleventh.
+  drop_paths = objective.model.bind({}).aggregator.drop_paths
+  np.testing.assert_allclose(drop_paths, [0.1 * 9 / 11, 0.1 * 10 / 11])
   keys = jax.random.split(KEY, 16)
   sampler = objective.masking.sampler
   masked = jax.jit(jax.vmap(lambda key: sampler(key, (14, 14), 75)))(keys)
@@ -208,14 +212,6 @@ def test_paths_are_dropped_in_training_alone():
   kept, dropped = run(Variables(params, extra), batch, STEP)
   np.testing.assert_allclose(kept.value(), whole, rtol=1e-6)
   assert abs(float(dropped.value()) / float(whole) - 1) > 1e-3
-
-
-def test_dropped_paths_of_the_head_go_on_from_the_early_layer():
-  config = configs.load("configs/image/beit_v2.py:imagenet").objective.to_dict()
-  config.pop("name")
-  aggregator = beit_v2(**config).model.bind({}).aggregator
-  # Of twelve blocks from 0 to 0.1, the tenth and the eleventh.
-  np.testing.assert_allclose(aggregator.drop_paths, [0.1 * 9 / 11, 0.1 * 10 / 11])
 
 
 def test_losses_fall_and_the_tokenizer_stays():

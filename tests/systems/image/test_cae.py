@@ -199,21 +199,6 @@ def test_losses_fall_and_latents_do_not_collapse():
   assert np.exp(-(shares * np.log(shares)).sum()) > 2
 
 
-@pytest.mark.parametrize("options", [{"scan": True}, {"dtype": "bfloat16"}], ids=str)
-def test_other_ways_to_compute(options):
-  objective = cae(**{**SYSTEM, **options, "remat": "full", "drop_path": 0.1})
-  variables = jax.eval_shape(objective.init, KEY, make_batch())
-  loss = jax.eval_shape(objective.loss, variables, make_batch(), STEP)
-  types = {leaf.dtype for leaf in jax.tree.leaves((variables.params, loss))}
-  assert types == {jnp.dtype("float32")}
-
-  def loss_sum(params, extra):
-    return objective.loss(Variables(params, extra), make_batch(), STEP).sum
-
-  gradient = jax.eval_shape(jax.grad(loss_sum), *variables)
-  assert jax.tree.structure(gradient) == jax.tree.structure(variables.params)
-
-
 def test_the_papers_numbers():
   config = configs.load("configs/image/cae.py:imagenet").objective.to_dict()
   config.pop("name")

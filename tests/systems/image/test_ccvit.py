@@ -140,16 +140,6 @@ def test_what_is_replaced_is_visible_and_follows_the_index():
   np.testing.assert_array_equal(backwards[::-1], out["replaced"])
 
 
-def test_parts_of_a_batch_add_up():
-  run = outcome()[2]
-  first = np.array([True, False, False, True])
-  whole, *parts = (
-    run(make_batch(valid=valid))["loss"] for valid in (first | True, first, ~first)
-  )
-  assert [part.weight for part in parts] == [12, 12]
-  np.testing.assert_allclose(parts[0].sum + parts[1].sum, whole.sum, rtol=1e-5)
-
-
 def test_pictures_hold_the_pixels_of_the_second_branch():
   params, _, run = outcome()
   batch = make_batch()

@@ -133,10 +133,6 @@ def test_an_average_of_the_student_teaches(case):
   assert make(teacher={**taught.TEACHER, "workdir": "a"}).pretrained == {"teacher": "a"}
 
 
-def test_parts_of_a_batch_add_up():
-  taught.assert_parts_add_up(OBJECTIVE)
-
-
 def test_losses_fall_and_features_stay_apart():
   objective = make(encoder={"width": 16, "depth": 1, "heads": 2})
   losses, state = train(objective, 40)

@@ -199,17 +199,6 @@ def test_losses_fall_and_codes_stay_in_use():
   assert len(np.unique(codes)) > 4
 
 
-@pytest.mark.parametrize(
-  "options", [{"scan": True}, {"dtype": "bfloat16", "remat": "full"}], ids=str
-)
-def test_other_ways_to_compute(options):
-  objective = vqkd(**VQKD, **options)
-  made = jax.eval_shape(objective.init, KEY, make_batch())
-  loss = jax.eval_shape(objective.loss, made, make_batch(), Step(KEY))
-  types = {leaf.dtype for leaf in jax.tree.leaves((made, loss))}
-  assert types == {jnp.dtype("float32")}
-
-
 def test_the_teacher_decides_what_is_predicted():
   wide = {**MAE, "encoder": {**MAE["encoder"], "width": 12}}
   teacher = {"name": "frozen", "objective": wide, "workdir": "runs/wide"}
