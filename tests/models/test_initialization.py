@@ -56,7 +56,7 @@ def assert_uniform(array, limit):
 
 
 @functools.cache
-def vit(scheme, scan=True):
+def vit(scheme, scan=False):
   """Parameters of a ViT with a mask token, learned positions and a head."""
   encoder = vit_encoder(
     grid=(4, 4),
@@ -69,7 +69,7 @@ def vit(scheme, scan=True):
   masked = jnp.arange(16)[None] < 4
   mask = Mask.exactly(masked, num_masked=4)
   model = MaskedEncoder(encoder=encoder, size=HEAD)
-  params = jax.jit(model.init)(KEY, jnp.zeros((1, 16, PATCH)), mask)["params"]
+  params = model.init(KEY, jnp.zeros((1, 16, PATCH)), mask)["params"]
   return jax.tree.map(np.asarray, params)
 
 
@@ -177,7 +177,7 @@ def test_attention_to_others(scheme, of_values):
     options=BlockOptions(initialization=scheme),
   )
   x = jnp.zeros((1, 4, WIDTH))
-  params = jax.jit(functools.partial(blocks.init, context=x))(KEY, x)["params"]
+  params = blocks.init(KEY, x, context=x)["params"]
   layers = params["block_0"]["cross_attention"]
   assert_uniform(layers["query"]["kernel"], XAVIER)
   for name in ("key", "value"):
@@ -260,7 +260,7 @@ def test_a_decoder_is_drawn_as_its_encoder():
   decoder = decoder_of(encoder, shape, patch_dim=HEAD)
   mask = Mask.exactly(jnp.arange(16)[None] < 4, num_masked=4)
   inputs = jnp.zeros((1, 13, WIDTH)), mask, False
-  params = jax.jit(decoder.init, static_argnums=3)(KEY, *inputs)["params"]
+  params = decoder.init(KEY, *inputs)["params"]
   assert_normal(params["embed"]["kernel"], at=1)
   assert_uniform(params["head"]["kernel"], WIDTH**-0.5)
   assert spread(params["mask_token"])[1] <= 0.0201
