@@ -42,9 +42,13 @@ SYSTEM = System(
     "An image's targets are aggregated into its own mean feature; the authors pair the "
     "neighbors of each patch with the mean feature of another image of the batch, an "
     "error in the order of two axes.",
-    "Each example draws its own sizes of blocks, of which a fixed number of patches "
-    "is predicted; the authors draw one size for a batch, and truncate the contexts to "
-    "the smallest among its examples.",
+    "Each block of each example draws a size of its own; the authors draw one of "
+    "target blocks and one of contexts for a batch.",
+    "A fixed number of patches of each target block is predicted, drawn at random, and "
+    "the context has a fixed number; the authors predict whole blocks, and cut "
+    "contexts short, from below, to the smallest of a batch.",
+    "Blocks may touch each edge of the grid; the authors' never reach the last row and "
+    "the last column.",
   ),
 )
 
