@@ -194,6 +194,7 @@ class Block(nn.Module):
       )
       x = add(last(x), y, "attention")
     if self.attends != "self":
+      assert context is not None, f"attends={self.attends!r} takes a context"
       pair = None
       if positions is not None and context_positions is not None:
         pair = (last(positions), context_positions)

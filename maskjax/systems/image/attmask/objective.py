@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import jax
 import jax.numpy as jnp
@@ -152,8 +152,9 @@ class AttMask(PatchObjective):
     grid = grid_of(crops.shape[2:4], size)
     model, params = at_grid(self.model, variables.params, grid)
     own = {name: keys.named(key, "local") for name, key in rngs.items()}
-    logits = model.apply({"params": params}, patches, None, fixed, rngs=own)
-    return logits[:, 0].reshape(*crops.shape[:2], -1)
+    made = model.apply({"params": params}, patches, None, fixed, rngs=own)
+    logits = cast(Array, made)[:, 0]
+    return logits.reshape(*crops.shape[:2], -1)
 
   def temperature(self, step: Step) -> Array:
     """What the teacher's logits are divided by at a step: float32 scalar."""
