@@ -62,6 +62,24 @@ def test_schedule(warmup, final):
   assert (found[0] == 0) == (warmup > 0)
 
 
+def test_a_schedule_that_counts_its_warmup_is_timms():
+  """The cosine of all steps, whose first ones the warm-up replaces."""
+  found = rates(
+    10,
+    learning_rate=0.5,
+    num_steps=10,
+    warmup_steps=3,
+    initial_learning_rate=0.1,
+    final_learning_rate=0.2,
+    counts_warmup=True,
+  )
+  whole = [
+    rate_by_hand(i, peak=0.5, warmup=0, total=10, final=0.2) for i in range(3, 10)
+  ]
+  warm = [0.1, 0.1 + 0.4 / 3, 0.1 + 0.8 / 3]
+  np.testing.assert_allclose(found, warm + whole, rtol=2e-5)
+
+
 def test_schedule_along_a_line():
   keywords = dict(learning_rate=0.5, num_steps=12, warmup_steps=4)
   found = rates(14, **keywords, final_learning_rate=0.1, schedule="linear")
@@ -438,6 +456,8 @@ def test_lamb_by_hand():
     lamb(
       learning_rate=0.1,
       num_steps=4,
+      warmup_steps=2,
+      initial_learning_rate=0.02,
       b1=0.8,
       b2=0.9,
       weight_decay=0.04,
@@ -455,7 +475,7 @@ def test_lamb_by_hand():
       if name == "kernel":
         update = update + (0.2 - 0.16 * (1 + math.cos(math.pi * i / 4)) / 2) * p
         update = update * np.linalg.norm(p) / np.linalg.norm(update)
-      p = p - rate_by_hand(i, peak=0.1, warmup=0, total=4, final=0) * update
+      p = p - (0.02, 0.06)[i] * update
     np.testing.assert_allclose(found[name], p, rtol=1e-5, atol=1e-6)
 
 
