@@ -86,6 +86,7 @@ def learning_rates(
   initial_learning_rate: float = 0.0,
   final_learning_rate: float = 0.0,
   schedule: str = "cosine",
+  falls_from_start: bool = False,
   drop_at: int = 0,
   cycles: int = 1,
 ) -> optax.Schedule:
@@ -98,6 +99,8 @@ def learning_rates(
     initial_learning_rate: where the warm-up starts.
     final_learning_rate: where the schedule ends.
     schedule: a name in `SHAPES`, of the way from the peak to the end.
+    falls_from_start: begin this way at step 0, where the warm-up begins as well, and
+      join it after the warm-up, as BERT's code does.
     drop_at: step from which the rate is a tenth of its peak, constant before and
       after it, instead of following a schedule; 0 for none.
     cycles: how often all this is run through, for systems that begin anew; divides
@@ -110,6 +113,12 @@ def learning_rates(
     >>> rate = learning_rates(learning_rate=1.0, num_steps=8, warmup_steps=2)
     >>> [round(float(rate(step)), 2) for step in (0, 1, 2, 5, 8)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
+    >>> rate = learning_rates(
+    ...   learning_rate=1.0, num_steps=8, warmup_steps=2, schedule="linear",
+    ...   falls_from_start=True,
+    ... )
+    >>> [round(float(rate(step)), 2) for step in (0, 1, 2, 5, 8)]
+    [0.0, 0.5, 0.75, 0.38, 0.0]
   """
   if cycles < 1 or num_steps % cycles:
     raise UserError(
@@ -132,7 +141,7 @@ def learning_rates(
     initial_learning_rate=initial_learning_rate,
     final_learning_rate=final_learning_rate,
   )
-  fall = period - warmup_steps
+  fall = period if falls_from_start else period - warmup_steps
   # By optax, so that the rates of runs that go on are the same bit for bit.
   share = final_learning_rate / learning_rate if learning_rate else 0.0
   after = {
@@ -140,12 +149,19 @@ def learning_rates(
     "cosine": optax.cosine_decay_schedule(learning_rate, fall, share),
     "linear": optax.linear_schedule(learning_rate, final_learning_rate, fall),
   }[schedule]
+  if falls_from_start:
+    after = _later(after, warmup_steps)
   if drop_at:
     levels = [optax.constant_schedule(x) for x in (learning_rate, learning_rate / 10)]
     after = optax.join_schedules(levels, [drop_at - warmup_steps])
   warm = optax.linear_schedule(initial_learning_rate, learning_rate, warmup_steps)
   cycle = optax.join_schedules([warm, after], [warmup_steps])
   return cycle if cycles == 1 else lambda step: cycle(step % period)
+
+
+def _later(schedule: optax.Schedule, steps: int) -> optax.Schedule:
+  """A schedule that begins where another one is after some steps."""
+  return lambda step: schedule(step + steps)
 
 
 def weight_decays(

@@ -31,6 +31,7 @@ def paper():
     weight_decay=0.01,
     clip_norm=1.0,
     schedule="linear",
+    falls_from_start=True,
   )
   config.objective.update(
     name="bert",
@@ -56,6 +57,7 @@ def roberta():
     b2=0.98,
     clip_norm=0.0,
     no_decay=recipes.NOTHING,
+    falls_from_start=False,
   )
   return config
 

@@ -41,6 +41,7 @@ def adamw(
   initial_learning_rate: float = 0.0,
   final_learning_rate: float = 0.0,
   schedule: str = "cosine",
+  falls_from_start: bool = False,
   drop_at: int = 0,
   cycles: int = 1,
 ) -> optax.GradientTransformation:
@@ -68,6 +69,7 @@ def adamw(
     initial_learning_rate: see `learning_rates`.
     final_learning_rate: see `learning_rates`.
     schedule: see `learning_rates`.
+    falls_from_start: see `learning_rates`.
     drop_at: see `learning_rates`.
     cycles: see `learning_rates`.
 
@@ -85,6 +87,7 @@ def adamw(
     initial_learning_rate=initial_learning_rate,
     final_learning_rate=final_learning_rate,
     schedule=schedule,
+    falls_from_start=falls_from_start,
     drop_at=drop_at,
     cycles=cycles,
   )
