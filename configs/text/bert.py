@@ -31,6 +31,7 @@ def paper():
     weight_decay=0.01,
     clip_norm=1.0,
     schedule="linear",
+    counts_warmup=True,
   )
   config.objective.update(
     name="bert",
@@ -57,6 +58,7 @@ def roberta():
     b2=0.98,
     clip_norm=0.0,
     no_decay=recipes.NOTHING,
+    counts_warmup=False,
   )
   return config
 

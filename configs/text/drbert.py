@@ -33,6 +33,7 @@ def paper():
     weight_decay=0.01,
     clip_norm=1.0,
     schedule="linear",
+    counts_warmup=True,
   )
   config.objective.update(
     name="drbert",

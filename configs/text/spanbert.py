@@ -38,6 +38,7 @@ def paper():
     no_decay=recipes.NOTHING,
     clip_norm=1.0,
     schedule="linear",
+    counts_warmup=True,
   )
   config.objective.update(
     name="spanbert",

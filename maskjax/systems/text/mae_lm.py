@@ -27,8 +27,6 @@ SYSTEM = System(
     "tokens around documents as well.",
     "Rows may hold several documents, which do not attend to each other; the authors' "
     "hold one.",
-    "The learning rate falls from the end of the warm-up on; the authors' line starts "
-    "at step 0.",
   ),
 )
 

@@ -45,8 +45,6 @@ SYSTEM = System(
   differs=(
     "Boundary errors are divided by all masked tokens, as in the paper; the authors "
     "divide them by those that a boundary predicts.",
-    "The learning rate falls from the end of the warm-up on; the authors' line starts "
-    "at step 0.",
     "Random tokens are drawn from the vocabulary, not from the corpus.",
     "A document fills rows to the last token; the authors cut it between sentences.",
   ),

@@ -22,7 +22,7 @@ from maskjax.systems.text.exlm.objective import ExLm
 BATCH = batch(count=3)
 KEY = jax.random.key(3)
 STEP = Step(KEY)
-SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=16, depth=2, heads=2))
+SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=16, depth=1, heads=2))
 
 
 def without_mechanism(monkeypatch):
