@@ -184,7 +184,7 @@ def half(batch: dict[str, jax.Array], which: int) -> dict[str, jax.Array]:
 
 
 def check_parts_add_up(name: str) -> None:
-  """What the rows of a batch add to its loss and its gradient, they add in parts too."""
+  """What rows add to the loss and the gradient of a batch, they add in parts too."""
   if name in SHARED:
     pytest.skip(SHARED[name])
   run, whole = gradient(name), batch(name)
