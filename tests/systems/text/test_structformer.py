@@ -39,7 +39,7 @@ def without_mechanism(monkeypatch):
 
 def make(**options):
   objective = structformer(**{**SHAPE, **options})
-  params = shaken(objective.init(KEY, BATCH).params)
+  params = shaken(jax.eval_shape(objective.init, KEY, BATCH).params)
   return objective, Variables(jax.tree.map(jnp.asarray, params))
 
 
@@ -186,7 +186,13 @@ def test_loss_and_logits_of_the_equations(context_depth):
   objective, variables = make(context_depth=context_depth)
   mask = objective.mask(BATCH, STEP)
   text = objective.masking.with_mask_tokens(BATCH, mask)
-  found = jax.jit(objective.predict)(variables, text, mask)
+
+  @jax.jit
+  def both(variables):
+    loss = objective.loss(variables, BATCH, STEP)
+    return objective.predict(variables, text, mask), loss.sum
+
+  found, loss = both(variables)
   errors = 0.0
   for i in range(3):
     params = variables.params
@@ -195,8 +201,7 @@ def test_loss_and_logits_of_the_equations(context_depth):
     ids = np.flatnonzero(mask.masked[i])
     errors -= reference.log_softmax(expected)[ids, BATCH["token"][i, ids]].sum()
   # All that is masked becomes mask tokens.
-  loss = jax.jit(objective.loss)(variables, BATCH, STEP)
-  assert_close(loss.sum, errors)
+  assert_close(loss, errors)
 
 
 def test_what_is_dropped(monkeypatch):
@@ -235,9 +240,8 @@ def test_the_parser_learns_and_constrains():
     **{k: v for k, v in SHAPE.items() if k not in ("parser_depth", "conv_size")}
   )
   assert "parser" not in jax.eval_shape(plain.init, KEY, BATCH).params
-  tree = objective.model.apply(
-    {"params": params}, objective.rows(BATCH), method="parse"
-  )
+  parse = jax.jit(lambda p, t: objective.model.apply({"params": p}, t, method="parse"))
+  tree = parse(params, objective.rows(BATCH))
   apart = BATCH["segment"][:, None] != BATCH["segment"][..., None]
   assert (np.asarray(tree)[np.asarray(apart)] == 0).all()
   assert (np.asarray(tree).sum(axis=-1) < 1 + 1e-5).all() and (tree > 0).any()
