@@ -4,8 +4,8 @@
 
 Pretrains each system by its small setting, unless `runs/` has that run, finetunes it by
 `configs/image/finetune.py`, and trains the same classifier from scratch; all with one
-budget of images. Prints a table of accuracies on held-out images. Blocks of a classifier
-from scratch all learn at the full rate: layer decay is for what is pretrained.
+budget of images. Prints a table of accuracies on held-out images. From scratch all
+blocks learn at the full rate: layer decay is for what is pretrained.
 """
 
 import argparse

@@ -111,7 +111,7 @@ def without_masks(
   if norm not in NORMS:
     raise UserError(f"norm={norm!r}: {did_you_mean(norm, NORMS)}")
   grid = encoder.grid if grid is None else grid
-  vit_only = {"positions": positions, "block_bias": block_bias}
+  vit_only: dict[str, Any] = {"positions": positions, "block_bias": block_bias}
   refused = {} if isinstance(encoder, VisionEncoder) else vit_only
   if isinstance(encoder, SwinEncoder):
     refused = {**refused, "scan": compute.pop("scan", None)}

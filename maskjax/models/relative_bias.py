@@ -115,8 +115,8 @@ def resized(table: Array, count: int) -> np.ndarray:
       "expected those of two square grids"
     )
   old, new, extra = found["old"], found["new"], found["extra"]
-  table = np.asarray(table, np.float32)
-  own, rest = table[: old * old], table[old * old :]
+  whole = np.asarray(table, np.float32)
+  own, rest = whole[: old * old], whole[old * old :]
   assert len(rest) == extra
   # Offsets of the old table in units of the new one: [-d_k .. -d_1, 0, d_1 .. d_k].
   ratio = _ratio(old // 2, new // 2)

@@ -578,8 +578,8 @@ def scale_by_layer(
         return update * factors.reshape(-1, *[1] * (update.ndim - 1))
       if below := BELOW.match(name):
         network = below["network"]
-        if layers := first.get(f"{network}/transformer", first.get(network)):
-          return update * decay ** layers[-1]
+        if above := first.get(f"{network}/transformer", first.get(network)):
+          return update * decay ** above[-1]
       return update
 
     return jax.tree.map_with_path(one, updates)

@@ -78,7 +78,7 @@ def together(names: Iterable[str], others: Iterable[str]) -> list[str]:
     for parts in (name.split("/") for name in others)
     for n in range(1, len(parts) + 1)
   }
-  found = {}
+  found: dict[str, None] = {}
   for name in names:
     parts = name.split("/")
     starts = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
