@@ -24,6 +24,8 @@ class TokenDecoder(nn.Module):
     width: number of channels D.
     depth: number of blocks.
     heads: number of attention heads.
+    head: how `predict`'s layer is drawn, a role of
+      `maskjax.models.initialization.Initialization`.
     final_affine: give the last normalization a scale and a bias.
     options: of the blocks; the last normalization has the same.
   """
@@ -32,6 +34,7 @@ class TokenDecoder(nn.Module):
   width: int
   depth: int
   heads: int
+  head: str = "head"
   final_affine: bool = True
   options: BlockOptions = BlockOptions()
 
@@ -104,7 +107,7 @@ class TokenDecoder(nn.Module):
 
   def predict(self, x: Array, size: int) -> Array:
     """A linear layer: [B, M, D] to float32 [B, M, size]."""
-    return cast(Array, dense_like(self, size, "head", name="head")(x)).astype(
+    return cast(Array, dense_like(self, size, self.head, name="head")(x)).astype(
       jnp.float32
     )
 

@@ -133,6 +133,10 @@ def _neox_ends(number: Array | int, depth: int) -> Initializer:
   return init
 
 
+def _by_outputs(key: Array, shape: tuple[int, ...], dtype: type = jnp.float32) -> Array:
+  return uniform(shape[-1] ** -0.5)(key, shape, dtype)
+
+
 def _first_normal(
   key: Array, shape: tuple[int, ...], dtype: type = jnp.float32
 ) -> Array:
@@ -150,6 +154,8 @@ class Initialization:
     projected: query, key and value of attention; as `inner` when None.
     out: the last layer of attention; as `inner` when None.
     head: the last layer, which predicts; as `inner` when None.
+    deconvolution: heads whose outputs are several smaller patches; as `inner` when
+      None.
     ends: the kernels of the layers that end the branches of blocks; as `inner` when
       None.
     joined: how many of query, key and value, the last ones, are drawn as one matrix:
@@ -170,6 +176,7 @@ class Initialization:
   projected: LayerInit | None = None
   out: LayerInit | None = None
   head: LayerInit | None = None
+  deconvolution: LayerInit | None = None
   ends: Ends | None = None
   joined: tuple[int, int] = (1, 1)
   tokens: Initializer = NORMAL
@@ -182,7 +189,7 @@ class Initialization:
   further: str | None = None
 
   def layer(self, role: str) -> LayerInit:
-    """The layers of a role: `inner`, `patches`, `projected`, `out` or `head`."""
+    """The layers of a role: `inner`, or the name of one of the fields after it."""
     found: LayerInit | None = getattr(self, role)
     return self.inner if found is None else found
 
@@ -219,6 +226,10 @@ class Initialization:
 
 
 _TORCH = LayerInit(UNIFORM, bias_init=None)
+# Of torch's transposed convolutions the outputs count as inputs.
+_DECONVOLUTION = LayerInit(
+  nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform"), _by_outputs
+)
 _CUT = cut_normal(0.02, at=1)
 # Convolutions whose weights alone are drawn as those of dense layers.
 _MAE = Initialization(
@@ -252,7 +263,7 @@ SCHEMES: Mapping[str, Initialization] = {
   # As `mae`, but what compares features with a teacher's begins as torch's layers do.
   "dmae": dataclasses.replace(_MAE, further="torch"),
   # As `mae`, with torch's own convolutions as heads.
-  "localmim": dataclasses.replace(_MAE, head=_TORCH),
+  "localmim": dataclasses.replace(_MAE, head=_TORCH, deconvolution=_DECONVOLUTION),
   # As `xavier`, with torch's bias of the embedding of patches.
   "capi": dataclasses.replace(_MAE, joined=(1, 1)),
   # As `mae`, but the embedding of patches and tokens are BEiT's.

@@ -151,6 +151,12 @@ def test_what_torch_begins_by_itself():
   assert not block["attention"]["query"]["bias"].any()
 
 
+def test_deconvolutions_of_localmim():
+  drawn = initialization.SCHEMES["localmim"].layer("deconvolution")
+  assert_uniform(drawn.kernel_init(KEY, (40, 160), jnp.float32), 160**-0.5)
+  assert_uniform(drawn.of_bias(40)(KEY, (1600,), jnp.float32), 1600**-0.5)
+
+
 def test_maskfeat_has_biases():
   params = vit("maskfeat")
   block = blocks_of(params)[0]

@@ -89,7 +89,7 @@ class RegionDecoder(nn.Module):
       width //= 2
       if i + 1 < self.cuts:
         x = norm_like(self.decoder, name=f"norm_{i + 1}")(x)
-        cut = dense_like(self.decoder, width, "head", name=f"cut_{i + 1}")
+        cut = dense_like(self.decoder, width, "deconvolution", name=f"cut_{i + 1}")
         x = cut(gelu(x))
     if self.cuts:
       x = dense_like(self.decoder, self.size, "head", name="head")(x)
@@ -256,7 +256,9 @@ def localmim(
         f"decoder.width={shape['width']}: expected a multiple of scales={scale}"
       )
     length = 2 * shape["width"] if cuts else region.size
-    within = decoder_of(vit, shape, patch_dim=length)
+    within = decoder_of(
+      vit, shape, patch_dim=length, head="deconvolution" if cuts else "head"
+    )
     size = region.size // 4**cuts
     decoders.append(RegionDecoder(decoder=within, size=size, cuts=cuts, pool=pool))
     targets.append(region)
