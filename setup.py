@@ -45,6 +45,7 @@ setup(
     "pillow",
     "safetensors",
     "scikit-learn",
+    "scipy",
     "tensorboardX",
     "tensorflow-datasets>=4.9.10",
     "tokenizers",

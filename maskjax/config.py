@@ -28,6 +28,9 @@ FREE_KEYS = (
   "wandb_project",
 )
 
+# Keys that configs of older runs do not have, and what they meant by that.
+OLDER = {"initialization": "xavier"}
+
 
 def defaults() -> ConfigDict:
   """The keys that every config has beside its own, with their usual values."""
@@ -35,6 +38,8 @@ def defaults() -> ConfigDict:
   config.seed = 0
   config.num_steps = 0  # the config sets it
   config.batch_size = 0  # over all devices; the config sets it
+  # Rows that count in the first step, and in how many steps it becomes all of them.
+  config.batch_warmup = (0, 0)  # none
   config.microbatches = 1  # parts of a batch computed one after the other
   config.ema_decay = 0.0  # of an average of the parameters; 0 keeps none
   config.init_from = ""  # a workdir whose parameters to begin with
@@ -294,6 +299,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     Texts like `optimizer.learning_rate: 0.1, now 0.2`.
   """
   old, new = flat(old), flat(new)
+  for one, other in ((old, new), (new, old)):
+    for key, value in other.items():
+      if OLDER.get(key.rpartition(".")[2]) == value:
+        one.setdefault(key, value)
   return [
     f"{key}: {old.get(key)!r}, now {new.get(key)!r}"
     for key in sorted({**old, **new})

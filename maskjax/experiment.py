@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ from maskjax.objectives import Step, Variables, abilities_of
 from maskjax.objectives.abilities import RANDOM, Abilities
 from maskjax.tokens import vocabularies
 from maskjax.training import optimizers, transfer
+from maskjax.training.step import rows_that_count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ def build_system(
     raise UserError(
       f"config.wandb_project={config.wandb_project!r}: expected the package wandb"
     )
-  config, _ = with_vocabulary(config)
+  config, _ = with_vocabulary(with_system(config) if learns else config)
   objective = resolve.build(objectives, config.objective)
   found = abilities_of(objective)
   networks.check(config, objective)
@@ -126,6 +127,8 @@ def build_system(
   optimizer = resolve.build(optimizers, config.optimizer, num_steps=config.num_steps)
   mesh = sharding.make_mesh(**config.mesh, devices=devices)
   sharding.check_batch(mesh, config.batch_size, config.microbatches)
+  if any(config.batch_warmup):
+    rows_that_count(tuple(config.batch_warmup), config.batch_size, 0)
   try:
     sharding.check_batch(mesh, config.eval.batch_size, 1)
   except UserError as error:
@@ -143,6 +146,7 @@ def prepare(config: ConfigDict, *, learns: bool = True) -> Experiment:
   Raises:
     UserError: names the key that is wrong and what was expected.
   """
+  config = with_system(config) if learns else config
   config, source = with_vocabulary(config, whole=True)
   objective, optimizer, mesh = build_system(config, learns=learns)
 
@@ -228,6 +232,33 @@ def with_vocabulary(
   return config, source
 
 
+def with_system(config: ConfigDict) -> ConfigDict:
+  """Gives a finetuning config the system of the run that it begins with.
+
+  Args:
+    config: is not changed. Where `init_from` names a run and the objective takes a
+      `system`, the run's objective becomes it, so that the encoders are the same.
+
+  Raises:
+    UserError: no such objective, or no such run.
+  """
+  if not config.init_from or "name" not in config.objective:
+    return config
+  if not _takes_system(config.objective.name):
+    return config
+  found = workdirs.read_config(config.init_from).objective
+  if _takes_system(found.name):  # a classifier is finetuned again
+    found = found.system
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.objective = {**config.objective, "system": found}
+  return config
+
+
+def _takes_system(name: str) -> bool:
+  return "system" in (resolve.takes(resolve.find(objectives, name)) or ())
+
+
 def _check_vocabulary(experiment: Experiment) -> None:
   """Raises a `UserError` unless model, training and held-out text share one."""
   if experiment.abilities.check_vocabulary is not None:
@@ -241,13 +272,37 @@ def _check_vocabulary(experiment: Experiment) -> None:
       )
 
 
-def beginning(
-  experiment: Experiment,
-) -> Callable[[Variables], Variables] | None:
-  """A function from fresh variables to pretrained ones, as the config names them.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Beginning:
+  """What a run begins with in place of freshly made variables.
+
+  Attributes:
+    transfers: by part of the variables, `params` or `statistics`, what is taken of the
+      run that `config.init_from` names.
+    others: entries of `extra` that are other runs' variables.
+    report: what was taken and what not, a line each.
+  """
+
+  transfers: Mapping[str, transfer.Transfer]
+  others: Mapping[str, Variables]
+  report: tuple[str, ...]
+
+  def __call__(self, variables: Variables) -> Variables:
+    """The variables that a run begins with, from fresh ones."""
+    params, extra = variables
+    if "params" in self.transfers:
+      params = self.transfers["params"](params)
+    if "statistics" in self.transfers:
+      averages = self.transfers["statistics"](extra["statistics"])
+      extra = {**extra, "statistics": averages}
+    return Variables(params, {**extra, **self.others} if self.others else extra)
+
+
+def beginning(experiment: Experiment) -> Beginning | None:
+  """What the run begins with that its config names.
 
   Returns:
-    None where the config names none.
+    None where the config names no other run.
 
   Raises:
     UserError: a workdir that it names is empty, holds no checkpoint, or one that does
@@ -264,27 +319,39 @@ def beginning(
         f"the {name} has, or {RANDOM!r} for random ones"
       )
 
-  def read(workdir: str, like: Variables) -> Variables:
+  def read(workdir: str, entries: Sequence[str]) -> Variables:
+    """The other run's parameters, and some entries of its `extra`."""
     source = workdirs.read_config(workdir)
     checkpoints = workdirs.checkpoints(workdir, source)
     other = resolve.build(objectives, source.objective)
     step, params = networks.stored(source, other, checkpoints)
-    if not like.extra:
-      return Variables(params, like.extra)
-    return Variables(params, checkpoints.restore_extra_entries(step, like.extra))
+    extra = checkpoints.restore_extra_entries(step, entries) if entries else ()
+    return Variables(params, extra)
 
   # Shapes alone: to make arrays that will not be used can take minutes.
   fresh = jax.eval_shape(experiment.objective.init, experiment.key, experiment.example)
-  own = read(config.init_from, Variables({})).params if config.init_from else None
-  others = {name: read(workdir, fresh.extra[name]) for name, workdir in wanted.items()}
-  for name, variables in others.items():
-    transfer.check_same(variables, fresh.extra[name], wanted[name])
-
-  def change(variables: Variables) -> Variables:
-    params, extra = variables
-    if own is not None:
-      params = transfer.overlay(params, pretrained=own)
-    return Variables(params, {**extra, **others} if others else extra)
-
-  jax.eval_shape(change, fresh)
-  return change
+  others = {}
+  for name, workdir in wanted.items():
+    like = fresh.extra[name]
+    found = read(workdir, list(like.extra))
+    others[name] = found if like.extra else found._replace(extra=like.extra)
+    transfer.check_same(others[name], like, workdir)
+  transfers, report = {}, []
+  if config.init_from:
+    # Running averages, of networks that normalize by their batch.
+    extra = fresh.extra if isinstance(fresh.extra, dict) else {}
+    averages = [name for name in extra if name == "statistics"]
+    own = read(config.init_from, averages)
+    parts = {"params": (fresh.params, own.params)}
+    for name in averages:
+      parts[name] = extra[name], dict(own.extra).get(name, {})
+    source = f"init_from={config.init_from}"
+    for part, (mine, theirs) in parts.items():
+      transfers[part] = transfer.transfer(
+        mine,
+        pretrained=theirs,
+        adopt=experiment.abilities.adopt or transfer.same_paths,
+        source=source if part == "params" else f"{source}: {part}",
+      )
+    report = [f"{source}: {line}" for line in transfer.report(transfers)]
+  return Beginning(transfers=transfers, others=others, report=tuple(report))

@@ -25,6 +25,12 @@ _NAMING_KEYS = ("mask", "name", "statistic", "tagger")
 # all of them, read off its data.
 _IDS = {"pad_id": 0, "mask_id": 3, "special_ids": [0, 1, 2, 3]}
 
+# What a classifier took before it was given the system whose encoder it has.
+_OF_ENCODER = (
+  *("image_size", "channels", "patch_size", "encoder"),
+  *("dtype", "mlp_ratio", "norm_epsilon", "scan", "remat"),
+)
+
 
 def migrate(config: Mapping[str, Any]) -> dict[str, Any]:
   """Brings a run's config to today's names.
@@ -43,6 +49,8 @@ def migrate(config: Mapping[str, Any]) -> dict[str, Any]:
     {'name': 'bert', 'mask': 'whole_words'}
   """
   found = _renamed(config)
+  if "microbatches" in found and "batch_warmup" not in found:
+    found = _before_warm_ups({**found, "batch_warmup": [0, 0]})
   optimizer = found.get("optimizer")
   if isinstance(optimizer, dict) and "falls" in optimizer:
     falls = optimizer.pop("falls")
@@ -56,6 +64,9 @@ def migrate(config: Mapping[str, Any]) -> dict[str, Any]:
     del objective["mask"]
   if objective.get("name") == "mfm" and "mean" not in objective:
     objective = _older_mfm(objective)
+  if objective.get("name") == "classification" and "system" not in objective:
+    system = {key: objective.pop(key) for key in _OF_ENCODER if key in objective}
+    objective["system"] = {"name": "mae", **system}
   # A system from elsewhere may have a vocab_size, and know nothing of the others.
   if "vocab_size" in objective and ":" not in str(objective.get("name")):
     objective = {**_IDS, **objective}
@@ -109,6 +120,21 @@ def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
     else:
       found[key] = value
   return found
+
+
+def _before_warm_ups(config: dict[str, Any]) -> dict[str, Any]:
+  """Writes out what systems did before configs had a warm-up of the batch.
+
+  Args:
+    config: of a whole run, without other names of older versions.
+  """
+  objective = config.get("objective")
+  if not isinstance(objective, dict) or objective.get("name") != "exlm":
+    return config
+  encoder = objective.get("encoder", "B")
+  encoder = {"size": encoder} if isinstance(encoder, str) else encoder
+  encoder = {"norm_embedded": True, **encoder}
+  return {**config, "objective": {"zero_masks": False, **objective, "encoder": encoder}}
 
 
 def _without_num_steps(values: Mapping[str, Any], num_steps: Any) -> dict[str, Any]:

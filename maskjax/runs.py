@@ -40,11 +40,14 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     TerminatedError: SIGTERM came; the state is saved.
   """
   experiment = prepare(config)
-  config = experiment.config  # with its vocabulary
+  config = experiment.config  # with its vocabulary, or the system that is finetuned
   initial = beginning(experiment)
   checkpoints = workdirs.checkpoints(workdir, config)
   if saved := checkpoints.steps():
     checkpoints.check_whole(saved[-1])
+  elif initial is not None:
+    for line in initial.report:
+      _say(line)
   with (
     workdirs.opened(config, workdir) as opened,
     _written(opened),
@@ -69,6 +72,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
         seed=config.seed,
         mesh=experiment.mesh,
         microbatches=config.microbatches,
+        batch_warmup=tuple(config.batch_warmup),
         ema_decay=config.ema_decay,
         initial=initial,
         writer=writer,

@@ -99,8 +99,9 @@ def learning_rates(
     initial_learning_rate: where the warm-up starts.
     final_learning_rate: where the schedule ends.
     schedule: a name in `SHAPES`, of the way from the peak to the end.
-    counts_warmup: begin the schedule at the first step, not after the warm-up, as timm
-      and BERT have it: when the warm-up ends, the rate drops a little below the peak.
+    counts_warmup: begin the schedule at the first step and not after the warm-up, in
+      whose place it stands there, as timm and BERT have it: the rate is a little below
+      the peak when the warm-up has reached it.
     drop_at: step from which the rate is a tenth of its peak, constant before and
       after it, instead of following a schedule; 0 for none.
     cycles: how often all this is run through, for systems that begin anew; divides

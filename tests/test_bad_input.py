@@ -158,6 +158,10 @@ WRONG = {
     ["--config.batch_size=32", "--config.microbatches=3"],
     ["batch_size=32", "multiple of 24", "microbatches=3"],
   ),
+  "batch_warmup": (
+    ["--config.batch_size=32", "--config.batch_warmup=(64, 5)"],
+    ["batch_warmup=(64, 5)", "from 1 to 32 rows"],
+  ),
   "no_microbatches": (["--config.microbatches=0"], ["microbatches=0"]),
   "eval_batch_over_mesh": (
     ["--config.eval.batch_size=12"],

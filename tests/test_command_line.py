@@ -213,11 +213,10 @@ def test_weights_go_to_hugging_face_and_back(call, trained, tmp_path):
 
 
 def test_finetuning_begins_with_the_pretrained_encoder(call, trained, tmp_path):
-  code, *_ = call(
+  code, out, _ = call(
     "train",
     *("--config", "configs/image/finetune.py:digits", "--workdir", tmp_path / "run"),
     f"--config.init_from={trained}",
-    "--config.objective.encoder.depth=1",
     "--config.num_steps=1",
     "--config.batch_size=16",
     "--config.eval.batch_size=360",
@@ -226,6 +225,14 @@ def test_finetuning_begins_with_the_pretrained_encoder(call, trained, tmp_path):
     "--config.optimizer.weight_decay=0.0",
   )
   assert code == 0
+  # The run's encoder has one block, the setting's two.
+  source = f"init_from={trained}"
+  for line in (
+    "taken: encoder",
+    "left: decoder, encoder/norm",
+    "new: head, norm",
+  ):
+    assert f"{source}: {line}" in out.splitlines()
 
   def encoder(folder):
     checkpoints = workdirs.checkpoints(folder, workdirs.read_config(folder))

@@ -49,6 +49,21 @@ def test_a_config_of_today_stays(setting):
   assert migrate(plain) == plain
 
 
+def test_what_systems_did_before_is_written_out():
+  objective = {"name": "exlm", "encoder": "B", "mask_ratio": 0.2}
+  found = migrate({"microbatches": 1, "objective": objective})
+  assert found["batch_warmup"] == [0, 0]
+  assert found["objective"] == {
+    "name": "exlm",
+    "encoder": {"size": "B", "norm_embedded": True},
+    "mask_ratio": 0.2,
+    "zero_masks": False,
+  }
+  # One of today is as its defaults are.
+  today = {**found, "objective": objective}
+  assert migrate(today) == today
+
+
 def test_ids_that_had_defaults_are_written_out():
   objective = migrate(OLD)["objective"]
   assert (objective["pad_id"], objective["mask_id"]) == (0, 3)
@@ -71,6 +86,16 @@ def test_the_runs_number_of_steps_is_dropped():
 def test_how_a_learning_rate_falls_is_its_schedule():
   old = {"optimizer": {"name": "adamw", "falls": "line"}}
   assert migrate(old) == {"optimizer": {"name": "adamw", "schedule": "linear"}}
+
+
+def test_a_classifier_is_given_the_system_whose_encoder_it_has():
+  encoder = {"width": 64, "depth": 2, "heads": 4}
+  old = {"name": "classification", "num_classes": 10, "encoder": encoder}
+  system = {"name": "mae", "patch_size": 2, "encoder": encoder, "dtype": "bfloat16"}
+  found = migrate({"objective": {**old, "patch_size": 2, "dtype": "bfloat16"}})
+  expected = {"name": "classification", "num_classes": 10, "system": system}
+  assert found["objective"] == expected
+  assert migrate(found) == found
 
 
 def test_a_workdir_of_an_older_version_is_read_and_stays_its_own(tmp_path):

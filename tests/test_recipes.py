@@ -7,20 +7,25 @@ import pytest
 from helpers import recipes
 
 from maskjax import config as configs
-from maskjax import systems
+from maskjax import objectives, systems
 from maskjax.training import optimizers
 
-ROWS = [row for row in recipes.rows() if row["key"] != recipes.PARAMETERS]
+OF_BUILT = (recipes.PARAMETERS, recipes.INITIALIZATION)
+ROWS = [row for row in recipes.rows() if row["key"] not in OF_BUILT]
 SETTINGS = sorted({(row["system"], row["setting"]) for row in ROWS})
 
 
 def built(system, setting):
   """All values of a setting by key, those left to the parts' defaults included."""
-  (path,) = {r.config for r in systems.records() if r.name == system}
+  if system == recipes.FINETUNE:
+    path, factory = recipes.FINETUNE_CONFIG, objectives.classification
+  else:
+    (path,) = {r.config for r in systems.records() if r.name == system}
+    factory = systems.find(system)
   config = configs.load(f"{path}:{setting}").copy_and_resolve_references()
   values = configs.flat(config)
   parts = {
-    "objective": systems.find(system),
+    "objective": factory,
     "optimizer": getattr(optimizers, config.optimizer.name),
   }
   for part, function in parts.items():

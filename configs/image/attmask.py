@@ -8,8 +8,9 @@ small: Fashion-MNIST, see maskjax/recipes. Patches of 7 pixels; more of them are
   Hints, or the patches attended to least:
     --config.objective.mask.mode=hint (or low)
 
-imagenet: the paper's ViT-S/16, 100 epochs, through TFDS, with two global views and no
-small ones.
+imagenet: the README's AttMask-Hint, ViT-S/16, 100 epochs, through TFDS, with two views
+and ten small crops. There it has 72.8 % by nearest neighbors, and AttMask-High 72.5 %,
+--config.objective.mask.mode=high.
   maskjax train --config configs/image/attmask.py:imagenet --workdir runs/attmask
 """
 
@@ -45,17 +46,17 @@ def imagenet():
   config = recipes.imagenet_vit(
     epochs=100,
     warmup_epochs=10,
-    batch_size=1024,
+    batch_size=240,
     learning_rate=5e-4,
     base_batch=256,
     final_learning_rate=1e-6,
     b2=0.999,
     weight_decay=0.04,
     final_weight_decay=0.4,
-    clip_norm=3.0,
+    no_decay=r"(bias|norm/scale)$",
+    clip_each=3.0,
   )
   epoch = recipes.epoch(config)
-  del config.objective.scan, config.objective.remat  # it has no such keywords
   config.objective.update(
     name="attmask",
     encoder=dict(size="S"),
@@ -67,13 +68,22 @@ def imagenet():
     freeze_steps=epoch,
     drop_path=0.1,
   )
-  crop = dict(name="random_resized_crop", size=224, scale=(0.14, 1.0))
+  crop = dict(name="random_resized_crop", size=224, scale=(0.25, 1.0))
+  small = dict(name="random_resized_crop", size=96, scale=(0.05, 0.25))
   jitter = dict(name="color_jitter", prob=0.8, saturation=0.2, hue=0.1)
-  both = (crop, "random_flip", jitter, "random_gray")
-  blur, rarely = (dict(name="random_blur", prob=prob) for prob in (1.0, 0.1))
+  colors = ("random_flip", jitter, "random_gray")
+  always, rarely, often = (
+    dict(name="random_blur", prob=prob) for prob in (1.0, 0.1, 0.5)
+  )
   to_numbers = config.data.test_transforms[2:]
-  first = (*both, blur, *to_numbers)
-  second = (*both, rarely, "random_solarize", *to_numbers)
-  config.data.train_transforms = (dict(name="two_views", first=first, second=second),)
+  config.data.train_transforms = (
+    dict(
+      name="two_views",
+      first=(crop, *colors, always, *to_numbers),
+      second=(crop, *colors, rarely, "random_solarize", *to_numbers),
+      local=(small, *colors, often, *to_numbers),
+      num_local=10,
+    ),
+  )
   config.eval.network = "teacher"  # whose numbers the paper has
   return config

@@ -3,7 +3,8 @@
 small: Fashion-MNIST, see maskjax/recipes; docs/results/image.md has its numbers.
   maskjax train --config configs/image/capi.py:small --workdir runs/capi_small
 
-imagenet: the paper's recipe, ViT-L/14, on ImageNet-1k, through TFDS.
+imagenet: the authors' default_pretrain_config.yaml, ViT-L/14, but on ImageNet-1k,
+through TFDS.
   maskjax train --config configs/image/capi.py:imagenet --workdir runs/capi
 """
 
@@ -68,6 +69,8 @@ def imagenet():
     b2=0.95,
     weight_decay=0.1,
     factors={"clusters/": 0.5, "encoder/embed/": 0.2},
+    # Clusters have a decay of 0.01, biases included; so have normalizations' scales.
+    decay_factors={"clusters/": 0.1, "_norm/scale$": 0.1, "head/scale$": 1.0},
   )
   config.checkpoint.every = 5000
   config.eval.every = 20_000

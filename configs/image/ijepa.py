@@ -3,7 +3,8 @@
 small: Fashion-MNIST, see maskjax/recipes; docs/results/image.md has its numbers.
   maskjax train --config configs/image/ijepa.py:small --workdir runs/ijepa_small
 
-imagenet: the paper's appendix A, ViT-H/14 for 300 epochs, through TFDS.
+imagenet: the authors' in1k_vith14_ep300.yaml, ViT-H/14 for 300 epochs, through TFDS.
+(Their paper has 15 epochs of warm-up from a rate of 1e-4.)
   maskjax train --config configs/image/ijepa.py:imagenet --workdir runs/ijepa
 """
 
@@ -34,18 +35,19 @@ def small():
 def imagenet():
   config = recipes.imagenet_vit(
     epochs=300,
-    warmup_epochs=15,
+    warmup_epochs=40,
     batch_size=2048,
     patch_size=14,
-    initial_learning_rate=1e-4,
+    initial_learning_rate=2e-4,
     learning_rate=1e-3,
     final_learning_rate=1e-6,
     b2=0.999,
     weight_decay=0.04,
     final_weight_decay=0.4,
     scale=(0.3, 1.0),
+    method="bilinear",
   )
-  # The paper mirrors no images.
+  # No image is mirrored.
   transforms = config.data.train_transforms
   config.data.train_transforms = tuple(t for t in transforms if t != "random_flip")
   config.objective.update(

@@ -3,7 +3,7 @@
 small: Fashion-MNIST, see maskjax/recipes; docs/results/image.md has its numbers.
   maskjax train --config configs/image/latent_mim.py:small --workdir runs/lmim_small
 
-imagenet: the paper's recipe, ViT-B/16 for 800 epochs, through TFDS.
+imagenet: the README's command, ViT-B/16 for 800 epochs, through TFDS.
   maskjax train --config configs/image/latent_mim.py:imagenet --workdir runs/latent_mim
 """
 
@@ -43,12 +43,17 @@ def imagenet():
     b1=0.9,
     b2=0.95,
     weight_decay=0.05,
+    no_decay=r"(bias|scale)$|embed/",
   )
-  config.optimizer.final_learning_rate = config.optimizer.get_ref("learning_rate") / 4
+  # The warm-up begins where the schedule ends.
+  lowest = config.optimizer.get_ref("learning_rate") / 4
+  config.optimizer.initial_learning_rate = lowest
+  config.optimizer.final_learning_rate = lowest
   config.data.train_transforms = (
     dict(name="random_resized_crop", size=280, scale=(0.2, 1.0)),
+    "random_flip",
     dict(name="spaced_patches", patch_size=16, gap=4),
-    *config.data.train_transforms[1:],
+    *config.data.train_transforms[2:],
   )
   config.objective.update(
     name="latent_mim",

@@ -37,6 +37,7 @@ def digits():
     decoder=dict(width=64, depth=1, heads=4),
     mask_ratio=0.75,
     norm_pix_loss=False,
+    initialization="xavier",
     dtype="float32",
   )
   config.optimizer = dict(
@@ -68,6 +69,7 @@ def fashion_mnist():
     decoder=dict(width=64, depth=1, heads=2),
     mask_ratio=0.75,
     norm_pix_loss=False,
+    initialization="xavier",
     dtype="float32",
   )
   config.optimizer = dict(

@@ -4,6 +4,7 @@ small: Fashion-MNIST, see maskjax/recipes.
   maskjax train --config configs/image/spark.py:small --workdir runs/spark_small
   As in the paper, the masked units are as wide as the encoder's stride, here 4 pixels:
   a ResNet of two stages on 14x14 and 7x7 positions.
+small_convnext: the same with a ConvNeXt; not measured.
 
 imagenet: the paper's ResNet-50, 1600 epochs.
 imagenet_convnext: its ConvNeXt-S, which differs in the optimizer's second moment.
@@ -30,6 +31,7 @@ def small():
     decoder_width=32,
     mask_ratio=0.6,
     norm_pix_loss=False,
+    initialization="xavier",
     dtype="float32",
   )
   config.optimizer = dict(
@@ -39,6 +41,15 @@ def small():
     weight_decay=0.05,
   )
   config.eval.probes = ("knn", "linear", "plain")
+  return config
+
+
+def small_convnext():
+  config = small()
+  config.num_steps = 1200
+  config.objective.encoder = dict(
+    name="convnext", widths=(32, 64), depths=(2, 2), stem_stride=2
+  )
   return config
 
 

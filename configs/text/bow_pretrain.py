@@ -28,6 +28,7 @@ def paper():
     b1=0.9,
     b2=0.999,
     weight_decay=0.01,
+    clip_norm=1.0,
   )
   config.objective.update(
     name="bow_pretrain",

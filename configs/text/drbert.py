@@ -29,7 +29,11 @@ def paper():
     warmup_steps=10_000,
     b1=0.9,
     b2=0.999,
+    epsilon=1e-6,
     weight_decay=0.01,
+    clip_norm=1.0,
+    schedule="linear",
+    counts_warmup=True,
   )
   config.objective.update(
     name="drbert",

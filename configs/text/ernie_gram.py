@@ -34,8 +34,10 @@ def paper():
     learning_rate=1e-4,
     warmup_steps=10_000,
     b1=0.9,
-    b2=0.999,
+    b2=0.98,
+    epsilon=1e-6,
     weight_decay=0.01,
+    clip_norm=1.0,
     schedule="linear",
   )
   config.objective.update(

@@ -11,7 +11,8 @@ from maskjax import recipes
 
 
 def small():
-  config = recipes.small_text(name="exlm", mask_ratio=0.15, states=2)
+  config = recipes.small_text(name="exlm", mask_ratio=0.15, states=2, zero_masks=False)
+  config.objective.encoder.norm_embedded = True
   config.num_steps = 1200  # it first has to learn how states are used
   return config
 
@@ -25,13 +26,18 @@ def paper():
     warmup_steps=1380,
     b1=0.9,
     b2=0.98,
+    epsilon=1e-6,
     weight_decay=0.01,
+    no_decay=recipes.NOTHING,
+    schedule="linear",
+    join_documents=True,
   )
   config.objective.update(
     name="exlm",
     vocabulary="roberta-base",
     encoder=dict(size="B"),
     states=4,
+    zero_masks=True,
     mask="tokens",
     mask_ratio=0.15,
   )

@@ -36,13 +36,15 @@ def paper():
     b1=0.9,
     b2=0.999,
     weight_decay=0.0,
+    clip_norm=1.0,
     schedule="linear",
   )
   config.objective.update(
     name="informask",
     vocabulary="bert-base-uncased",
-    encoder=dict(kind="roberta", size="B"),
+    encoder=dict(kind="roberta", size="B", types=2, norm_epsilon=1e-12),
     mask_ratio=0.3,
     replaced=(1.0, 0.0),
+    everywhere=True,
   )
   return config

@@ -3,7 +3,8 @@
 small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/mae_lm.py:small --workdir runs/mae_lm_small
 
-paper: the base model, 125,000 batches of 2,048 rows of 512 tokens.
+paper: the base model, with relative positions in the encoder, 125,000 batches of 2,048
+rows of 512 tokens.
   maskjax train --config configs/text/mae_lm.py:paper --workdir DIR
 """
 
@@ -28,14 +29,23 @@ def paper():
     warmup_steps=10_000,
     b1=0.9,
     b2=0.98,
+    epsilon=1e-6,
     weight_decay=0.01,
+    no_decay=recipes.NOTHING,
     clip_norm=2.0,
     schedule="linear",
   )
   config.objective.update(
     name="mae_lm",
     vocab_size=32768,
-    encoder=dict(kind="roberta", size="B"),
+    encoder=dict(
+      kind="roberta",
+      size="B",
+      types=0,
+      positions="biased",
+      buckets=32,
+      farthest=128,
+    ),
     decoder_depth=4,
     decoder_dropout=0.0,
     mask="tokens",

@@ -27,8 +27,12 @@ def paper():
     warmup_steps=4200,
     b1=0.9,
     b2=0.98,
-    weight_decay=0.02,  # 1e-5 a step, which does not scale with the learning rate
+    epsilon=1e-6,
+    weight_decay=1e-5,
+    fully_decoupled=True,
+    no_decay=recipes.NOTHING,
     schedule="linear",
+    final_learning_rate=1e-5,
   )
   config.objective.update(
     name="masking_rate_schedule",

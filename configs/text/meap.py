@@ -3,7 +3,8 @@
 small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/meap.py:small --workdir runs/meap_small
 
-paper: a Llama of 1.1 billion parameters, 190,000 batches of 256 rows of 4,096 tokens.
+paper: a Llama of 1.18 billion parameters, 190,000 batches of 256 rows of 4,096 tokens
+that are cut out of a stream of documents.
   maskjax train --config configs/text/meap.py:paper --workdir DIR
 """
 
@@ -24,7 +25,7 @@ def paper():
     name="meap",
     vocab_size=32064,
     length=4096,
-    encoder=dict(kind="llama", width=2048, depth=24, heads=32),
+    encoder=dict(kind="llama", width=2048, depth=24, heads=32, key_heads=2, norm="rms"),
     mask="tokens",
     mask_ratio=0.15,
     dropout=0.0,
@@ -40,6 +41,7 @@ def paper():
     b1=0.9,
     b2=0.95,
     weight_decay=0.05,
+    no_decay=r"(?!)",  # all parameters decay
     clip_norm=1.0,
   )
   return config

@@ -34,7 +34,7 @@ def small():
 def paper():
   config = configs.defaults()
   config.batch_size = 8
-  config.num_steps = 13_500
+  config.num_steps = 13_560
   config.init_from = "runs/biobert"
   root = "data/ncbi_disease"
   config.data.train = dict(
@@ -69,7 +69,8 @@ def paper():
     warmup_steps=0,
     b1=0.9,
     b2=0.999,
-    weight_decay=0.0,
+    weight_decay=0.01,
+    no_decay=r"(?!)",  # all parameters decay
     schedule="linear",
   )
   return config

@@ -6,6 +6,7 @@ small: Python's reference, see maskjax/recipes; on two CPU cores.
 paper: BERT-base with absolute positions (u-PMLM-A), rows of 128 tokens, BERT's recipe
 otherwise.
   maskjax train --config configs/text/pmlm.py:paper --workdir DIR
+paper_relative: the same with relative positions (u-PMLM-R).
 """
 
 from maskjax import recipes
@@ -24,7 +25,11 @@ def paper():
     warmup_steps=10_000,
     b1=0.9,
     b2=0.999,
+    epsilon=1e-6,
     weight_decay=0.01,
+    clip_norm=1.0,
+    schedule="linear",
+    counts_warmup=True,
   )
   config.objective.update(
     name="pmlm",
@@ -33,5 +38,12 @@ def paper():
     mask="tokens",
     highest=1.0,
     replaced=(0.8, 0.1),
+    mean="tokens",
   )
+  return config
+
+
+def paper_relative():
+  config = paper()
+  config.objective.encoder.positions = "waves"
   return config

@@ -33,8 +33,12 @@ def paper():
     warmup_steps=10_000,
     b1=0.9,
     b2=0.999,
+    epsilon=1e-8,
     weight_decay=0.01,
+    no_decay=recipes.NOTHING,
+    clip_norm=1.0,
     schedule="linear",
+    counts_warmup=True,
   )
   config.objective.update(
     name="spanbert",
@@ -44,5 +48,6 @@ def paper():
     mask_ratio=0.15,
     replaced=(0.8, 0.1),
     place_width=200,
+    longest_target=15,
   )
   return config

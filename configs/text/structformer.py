@@ -29,7 +29,9 @@ def paper():
     warmup_steps=0,
     b1=0.9,
     b2=0.999,
+    epsilon=1e-9,
     weight_decay=1.2e-6,
+    no_decay=r"(?!)",  # all parameters decay
     clip_norm=0.25,
   )
   del config.objective.scan  # its blocks are made one by one
@@ -40,6 +42,7 @@ def paper():
     context_depth=0,
     parser_depth=4,
     conv_size=9,
+    shared_margin=True,
     mask="tokens",
     mask_ratio=0.3,
     replaced=(1.0, 0.0),

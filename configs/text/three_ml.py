@@ -29,7 +29,11 @@ def paper():
     warmup_steps=1380,
     b1=0.9,
     b2=0.98,
+    epsilon=1e-6,
     weight_decay=0.01,
+    no_decay=recipes.NOTHING,
+    schedule="linear",
+    join_documents=True,
   )
   config.objective.update(
     name="three_ml",

@@ -59,5 +59,5 @@ def paper():
 
 def paper_rts():
   config = paper()
-  config.objective.update(task="rts", loss_weight=50.0)
+  config.objective.task = "rts"
   return config

@@ -9,6 +9,12 @@ from maskjax.models import BlockOptions
 from maskjax.models.text.encoder import KINDS, TextEncoder
 from maskjax.systems import bert
 
+# Options of blocks that transformers has no other values of.
+_BLOCK_OPTIONS = (
+  *("activation", "gated", "key_bias", "key_heads", "layer_scale", "norm"),
+  "norm_first",
+)
+
 
 def hyperparameters_of(
   config: Mapping[str, Any],
@@ -125,8 +131,7 @@ def check_kind(encoder: TextEncoder, kind: str, fields: Sequence[str]) -> None:
     UserError: a field or option has another value; names it.
   """
   of_blocks = dataclasses.asdict(encoder.options)
-  always = ("gated", "norm_first", "activation", "layer_scale", "key_bias")
-  for key in (*fields, *always):
+  for key in (*fields, *_BLOCK_OPTIONS):
     if key in of_blocks:
       found, usual = of_blocks[key], getattr(BlockOptions, key)
     else:

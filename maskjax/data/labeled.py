@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maskjax import storage
-from maskjax.data.text import TokenRows, read_vocabulary
+from maskjax.data.text import TokenRows, read_vocabulary, scorer
 from maskjax.errors import UserError
 from maskjax.tokens.vocabulary import Encoded, Vocabulary
 
@@ -26,6 +26,7 @@ def labeled_text(
   length: int = 512,
   text_field: str = "text",
   label_field: str = "label",
+  statistic: str | Mapping[str, Any] | None = None,
 ) -> TokenRows:
   """Texts with one class each.
 
@@ -35,6 +36,7 @@ def labeled_text(
     length: number of tokens of a row; longer texts are truncated.
     text_field: the key of the text.
     label_field: the key of the class, an integer from 0.
+    statistic: see `maskjax.data.text.text`.
 
   Returns:
     Rows like those of `text`, with `label`, int32.
@@ -50,7 +52,11 @@ def labeled_text(
   texts = vocabulary.encode([line.entries[text_field] for line in lines])
   columns = _rows([[part] for part in texts], vocabulary, length)
   labels = np.array([line.entries[label_field] for line in lines], np.int32)
-  return TokenRows({**columns, "label": labels}, vocabulary, f"labeled_text({path!r})")
+  columns = {**columns, "label": labels}
+  if statistic is not None:
+    score = scorer(statistic, vocabulary, length=length, pack=False)
+    columns = {**columns, "score": score(columns)}
+  return TokenRows(columns, vocabulary, f"labeled_text({path!r})")
 
 
 def tagged_text(

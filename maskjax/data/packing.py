@@ -25,7 +25,7 @@ def packed(
   Texts longer than a row are split between words, and so are texts whose lengths would
   leave much padding. Each part is in one row, between the vocabulary's `first` and
   `last` tokens. `segment` numbers the parts of a row, none of which may attend to
-  another.
+  another, unless `maskjax.data.transforms.join_documents` makes them one.
 
   Args:
     texts: for example `maskjax.data.documents`.

@@ -1,10 +1,14 @@
 """From a record's image to Pillow's, and back."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
 from maskjax.data.records import Record, get_image
 from maskjax.errors import UserError
+
+Fill = int | Sequence[int]
 
 
 def as_picture(record: Record, user: str) -> Image.Image:
@@ -33,7 +37,7 @@ def as_pixels(picture: Image.Image) -> np.ndarray:
 
 
 def affine(
-  image: Image.Image, rows: tuple[float, float, float, float, float, float], fill: int
+  image: Image.Image, rows: tuple[float, float, float, float, float, float], fill: Fill
 ) -> Image.Image:
   """Applies an affine map to an image, of the same size.
 
@@ -41,17 +45,28 @@ def affine(
     image: gray or RGB.
     rows: the first two rows of the matrix from a pixel of the result to the pixel of
       `image` that it comes from.
-    fill: the gray level of pixels from outside the image.
+    fill: see `fill_color`.
   """
   return image.transform(
     image.size,
     Image.Transform.AFFINE,
     rows,
     resample=Image.Resampling.BICUBIC,
-    fillcolor=gray_level(image, fill),
+    fillcolor=fill_color(image, fill),
   )
 
 
-def gray_level(image: Image.Image, level: int) -> int | tuple[int, ...]:
-  """The color of a gray level in the mode of an image: one number, or three."""
-  return level if image.mode == "L" else (level,) * 3
+def fill_color(image: Image.Image, fill: Fill) -> int | tuple[int, ...]:
+  """The color of pixels from outside an image, in its mode: one number, or three.
+
+  Args:
+    image: gray or RGB.
+    fill: a gray level, or one for each of three channels, of which a gray image has the
+      mean.
+
+  Example:
+    >>> fill_color(Image.new("L", (1, 1)), (0, 2, 4))
+    2
+  """
+  levels = (fill,) * 3 if isinstance(fill, int) else tuple(fill)
+  return round(sum(levels) / len(levels)) if image.mode == "L" else levels

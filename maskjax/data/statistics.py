@@ -7,7 +7,8 @@ of another corpus. A config names the documents of both, see `maskjax.data.text`
 statistic returns float32 [R, L], 0 outside words.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from maskjax.data.word_vectors import (
   mean_token_vectors,
 )
 from maskjax.errors import UserError
-from maskjax.resolve import find
+from maskjax.resolve import find, find_by_path
 from maskjax.tokens.vocabulary import Vocabulary
 
 __all__ = [
@@ -154,7 +155,7 @@ def anchor_similarity(
   training: Columns,
   reference: Columns,
   anchors: int = 20,
-  vectors: str | None = None,
+  vectors: str | Mapping[str, Any] | None = None,
   ignored: Collection[str] = tuple(taggers.FUNCTION_WORDS),
 ) -> np.ndarray:
   """The similarity of each word to the nearest anchor: a word that sets corpora apart.
@@ -171,8 +172,10 @@ def anchor_similarity(
     anchors: number of anchors.
     vectors: path of a `.npy` file of an array [V, D], a vector for each token, such as
       the embedding table of a pretrained model; the vector of a word is the mean of
-      those of its tokens. By default vectors are computed from the training rows, see
-      `maskjax.data.word_vectors`.
+      those of its tokens. Or the import path of a function and its keywords, which
+      gives words, a list, their vectors, [U, D]: `maskjax.convert.pooled:pooled_words`
+      for BERT's, which the paper has. By default vectors are computed from the training
+      rows, see `maskjax.data.word_vectors`.
     ignored: words that are no anchors, in lower case; by default English function
       words.
 
@@ -189,8 +192,11 @@ def anchor_similarity(
   if vectors is None:
     documents = number_documents(training).reshape(-1)[domain.starts]
     table = context_vectors(domain.ids, documents, len(lexicon.words))
-  else:
+  elif isinstance(vectors, str):
     table = mean_token_vectors(vectors, lexicon.tokens, len(vocabulary))
+  else:
+    given = dict(vectors)
+    table = find_by_path(given.pop("name"))(lexicon.words, **given)
   similarity = cosine_similarities(table, table[nearest]).max(axis=1)
   return words.lookup(similarity)
 

@@ -5,11 +5,12 @@ hyperparameters as keywords. It returns a new record of NumPy arrays. The pipeli
 passes an `np.random.Generator` to those that have a parameter named `rng`; the same
 generator gives the same result.
 
-All of them work on the record's `"image"`, uint8 or float32 `[H, W, C]`, and on its
+Those of images work on the record's `"image"`, uint8 or float32 `[H, W, C]`, and on its
 `"image2"` where it holds a pair; random changes are drawn for each image separately.
+`join_documents` works on rows of tokens.
 """
 
-from maskjax.data.augment import rand_augment
+from maskjax.data.augment import rand_augment, trivial_augment
 from maskjax.data.colors import (
   color_jitter,
   random_blur,
@@ -24,12 +25,14 @@ from maskjax.data.crops import (
   resize,
   spaced_patches,
 )
+from maskjax.data.joining import join_documents
 from maskjax.data.values import normalize, random_erasing, to_float
 from maskjax.data.views import second_view, two_views
 
 __all__ = [
   "center_crop",
   "color_jitter",
+  "join_documents",
   "normalize",
   "rand_augment",
   "random_blur",
@@ -43,5 +46,6 @@ __all__ = [
   "second_view",
   "spaced_patches",
   "to_float",
+  "trivial_augment",
   "two_views",
 ]

@@ -1,4 +1,4 @@
-"""Two views of one image: as two chains of transforms make them, or two cameras."""
+"""Views of one image: as chains of transforms make them, or two cameras."""
 
 import math
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ import numpy as np
 
 from maskjax.data.pictures import affine, as_picture, as_pixels
 from maskjax.data.records import Record, Transform, apply
+from maskjax.errors import UserError
 
 
 def two_views(
@@ -15,8 +16,10 @@ def two_views(
   *,
   first: Sequence[Transform],
   second: Sequence[Transform],
+  local: Sequence[Transform] = (),
+  num_local: int = 0,
 ) -> Record:
-  """Makes two views of one image, each by its own transforms.
+  """Makes two views of one image, each by its own transforms, and smaller ones.
 
   Args:
     record: holds `image`.
@@ -24,9 +27,15 @@ def two_views(
     first: the transforms of the first view. A config names them like others, see
       `maskjax.data.bind_transform`.
     second: the transforms of the second view.
+    local: the transforms of further views, all of one size: crops of small parts.
+    num_local: how many of these to make.
 
   Returns:
-    The record with the views as `image` and `image2`.
+    The record with the views as `image` and `image2`, and the further ones, where
+    there are such, as `local` [num_local, h, w, C].
+
+  Raises:
+    UserError: `num_local` is below 0, or without transforms that make such views.
 
   Example:
     >>> import functools
@@ -37,9 +46,17 @@ def two_views(
     >>> views["image"].shape, views["image2"].shape
     ((4, 4, 3), (8, 8, 3))
   """
-  rng1, rng2 = rng.spawn(2)
+  if num_local < 0 or (num_local > 0) != bool(local):
+    raise UserError(
+      f"two_views: num_local={num_local}: expected above 0 with transforms as `local`, "
+      "and 0 without"
+    )
+  rng1, rng2, *rest = rng.spawn(2 + num_local)
   view1, view2 = apply(first, record, rng1), apply(second, record, rng2)
-  return {**view1, "image2": view2["image"]}
+  views = {**view1, "image2": view2["image"]}
+  if num_local:
+    views["local"] = np.stack([apply(local, record, own)["image"] for own in rest])
+  return views
 
 
 def second_view(

@@ -139,7 +139,10 @@ def rectangle(
   aspect: Sequence[float],
   min_area: int = 1,
 ) -> Array:
-  """A random rectangle of tokens: area, aspect ratio and position are drawn uniformly.
+  """A random rectangle of tokens, at a uniformly random position.
+
+  One uniform number decides on both area and aspect ratio, as in I-JEPA's code: a
+  larger block is also taller for its width. No block is as long as the grid.
 
   Args:
     key: the randomness.
@@ -155,18 +158,19 @@ def rectangle(
     UserError: the grid does not have two sides.
   """
   rows, columns = rows_and_columns(grid, "multi-block masks")
-  keys = jax.random.split(key, 4)
-  area = jnp.floor(
-    rows * columns * jax.random.uniform(keys[0], minval=scale[0], maxval=scale[1])
-  )
-  ratio = jax.random.uniform(keys[1], minval=aspect[0], maxval=aspect[1])
-  height = jnp.clip(
-    jnp.round(jnp.sqrt(area * ratio)), math.ceil(min_area / columns), rows
-  )
+  of_size, of_top, of_left = jax.random.split(key, 3)
+  chance = jax.random.uniform(of_size)
+  area = jnp.floor(rows * columns * (scale[0] + chance * (scale[1] - scale[0])))
+  ratio = aspect[0] + chance * (aspect[1] - aspect[0])
+  # A block of `min_area` may need the whole of a side.
+  height = jnp.round(jnp.sqrt(area * ratio))
+  height = jnp.minimum(height, max(1, rows - 1))
+  height = jnp.maximum(height, math.ceil(min_area / columns))
   width = jnp.round(jnp.sqrt(area / ratio))
-  width = jnp.clip(width, jnp.ceil(min_area / height), columns)
-  top = jnp.floor(jax.random.uniform(keys[2]) * (rows - height + 1))
-  left = jnp.floor(jax.random.uniform(keys[3]) * (columns - width + 1))
+  width = jnp.minimum(width, max(1, columns - 1))
+  width = jnp.maximum(width, jnp.ceil(min_area / height))
+  top = jnp.floor(jax.random.uniform(of_top) * (rows - height + 1))
+  left = jnp.floor(jax.random.uniform(of_left) * (columns - width + 1))
   row, column = jnp.arange(rows)[:, None], jnp.arange(columns)
   inside = (row >= top) & (row < top + height)
   return (inside & (column >= left) & (column < left + width)).ravel()

@@ -52,12 +52,15 @@ class TextMasking:
     replaced: shares of the masked tokens that a mask token stands for, and a random
       one; the rest stays as it is.
     ids: of the vocabulary.
+    of_words: mask the share of the tokens less the special ones around documents,
+      rounded up, as SpanBERT does.
   """
 
   sampler: TextSampler
   ratio: float
   replaced: tuple[float, float]
   ids: TokenIds
+  of_words: bool = False
 
   def __call__(self, batch: Mapping[str, Array], key: Array) -> Mask:
     """The masks of a batch's rows, under a step's key."""
@@ -90,6 +93,9 @@ class TextMasking:
 
   def count(self, ratio: Array | float, text: Text) -> Array:
     """How many tokens of each row a ratio masks: int32 [B], rounded as BERT does."""
+    if self.of_words:
+      share = ratio * text.is_word.sum(axis=-1)
+      return jnp.maximum(jnp.ceil(share - 1e-4), 1).astype(jnp.int32)
     length = (~text.is_padding).sum(axis=-1)
     return jnp.maximum(jnp.round(ratio * length), 1).astype(jnp.int32)
 
@@ -144,6 +150,7 @@ def text_masking(
   mask: str | Mapping[str, Any],
   mask_ratio: float,
   replaced: Sequence[float],
+  of_words: bool = False,
 ) -> TextMasking:
   """Makes `TextMasking` from what a config gives.
 
@@ -153,6 +160,7 @@ def text_masking(
       keywords.
     mask_ratio: share of the tokens that is masked.
     replaced: shares of the masked tokens that become mask tokens, and random ones.
+    of_words: see `TextMasking`.
 
   Raises:
     UserError: no such sampler, or shares that cannot be; names them.
@@ -171,4 +179,5 @@ def text_masking(
     ratio=mask_ratio,
     replaced=(replaced[0], replaced[1]),
     ids=ids,
+    of_words=of_words,
   )

@@ -3,6 +3,7 @@
 from maskjax.models.attention import last_attention
 from maskjax.models.block_options import BlockOptions
 from maskjax.models.checks import check_dtype, check_rotary, check_shape
+from maskjax.models.classifier import Classifier
 from maskjax.models.cnn import CNN_SIZES, ConvEncoder, conv_encoder, is_cnn
 from maskjax.models.decoder import Decoder, decoder_of
 from maskjax.models.joint_embedding import JointEmbedding
@@ -21,7 +22,6 @@ from maskjax.models.transformer import (
 )
 from maskjax.models.vit import (
   VIT_SIZES,
-  Classifier,
   Network,
   VisionEncoder,
   vit_encoder,

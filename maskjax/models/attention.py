@@ -1,7 +1,8 @@
 """Attention: one function for every model."""
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,10 +11,12 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
+from maskjax.errors import UserError
 from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout
 from maskjax.models.heads import DenseFromHeads, DenseToHeads
-from maskjax.models.relative import Relative, disentangled
+from maskjax.models.initialization import LayerInit
+from maskjax.models.relative import Relative, Waves, disentangled
 from maskjax.models.rotary import BASE, rotate
 from maskjax.normalization import unit
 from maskjax.sharding import for_tpu
@@ -173,19 +176,26 @@ class Attention(nn.Module):
     heads: number of heads; divides the width.
     use_bias: give all layers biases.
     key_bias: give the keys a bias, as all but BEiT do.
+    key_heads: number of heads of keys and values, see `maskjax.models.BlockOptions`.
     cosine: compare queries and keys by the cosine of their angle, times a learned
       scale of each head of at most 100 (https://arxiv.org/abs/2111.09883, section
       3.2).
     dropout: share of the weights that is dropped at random, where there is a `dropout`
       generator.
+    rotate: what positions do to queries and keys, see `maskjax.models.rotary.Rotary`.
+    drawn: how the layers `query`, `key`, `value` and `out` are, at first; those that
+      are left out by Xavier's distribution.
     dtype: type of the computation.
   """
 
   heads: int
   use_bias: bool = True
   key_bias: bool = True
+  key_heads: int | None = None
   cosine: bool = False
   dropout: float = 0.0
+  rotate: Callable[..., Array] = rotate
+  drawn: Mapping[str, LayerInit] = dataclasses.field(default_factory=dict)
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -198,7 +208,7 @@ class Attention(nn.Module):
     bias: Array | None = None,
     positions: tuple[Array, Array] | None = None,
     rotary_base: Array | float = BASE,
-    relative: Relative | None = None,
+    relative: Relative | Waves | None = None,
   ) -> Array:
     """Attends from some tokens to others, or to themselves.
 
@@ -218,6 +228,7 @@ class Attention(nn.Module):
     values = context if values is None else values
     plain = bias is None and positions is None and relative is None
     plain = plain and not self.cosine and not self.dropout
+    plain = plain and self.key_heads is None
     if for_tpu() and plain and not collects:
       return self.on_tpu(queries, context, values)
     return self.on_others(
@@ -232,34 +243,52 @@ class Attention(nn.Module):
     bias: Array | None = None,
     positions: tuple[Array, Array] | None = None,
     rotary_base: Array | float = BASE,
-    relative: Relative | None = None,
+    relative: Relative | Waves | None = None,
   ) -> Array:
     """As `__call__`, in the form that suits CPUs and GPUs, with all options."""
-    width = queries.shape[-1]
+    width, depth = queries.shape[-1], queries.shape[-1] // self.heads
+    heads = dict.fromkeys(("query", "key", "value"), self.heads)
+    if self.key_heads is not None:
+      if self.heads % self.key_heads:
+        raise UserError(
+          f"key_heads={self.key_heads}: expected a divisor of heads={self.heads}"
+        )
+      heads |= {"key": self.key_heads, "value": self.key_heads}
 
     layers = {
-      name: Dense(width, use_bias=self._has_bias(name), dtype=self.dtype, name=name)
-      for name in ("query", "key", "value")
+      name: Dense(
+        depth * count,
+        use_bias=self._has_bias(name),
+        **self._drawn(name)._asdict(),
+        dtype=self.dtype,
+        name=name,
+      )
+      for name, count in heads.items()
     }
 
     def project(tokens: Array, name: str) -> Array:
       y = layers[name](tokens)
-      # [B, N, D] -> [B, heads, N, D / heads]
-      return y.reshape(*y.shape[:2], self.heads, -1).swapaxes(1, 2)
+      # [B, N, C] -> [B, C / depth, N, depth]
+      y = y.reshape(*y.shape[:2], heads[name], depth).swapaxes(1, 2)
+      # Neighboring queries share a key.
+      shared = self.heads // heads[name]
+      return y if shared == 1 else jnp.repeat(y, shared, axis=1)
 
     query, key = project(queries, "query"), project(context, "key")
-    if relative is not None:
+    if isinstance(relative, Waves):
+      more = relative.scores(query * query.shape[-1] ** -0.5)
+      bias = more if bias is None else bias + more
+    elif relative is not None:
       # Three scores are added up where `attend` has one.
       query = query * 3**-0.5
-      depth = query.shape[-1]
       vectors = relative.vectors.astype(self.dtype)[None]
       far_query = project(vectors, "query") * (3 * depth) ** -0.5
       far = far_query, project(vectors, "key")
       more = disentangled(query * depth**-0.5, key, far, relative.ids)
       bias = more if bias is None else bias + more
     if positions is not None:
-      query = rotate(query, positions[0], rotary_base)
-      key = rotate(key, positions[1], rotary_base)
+      query = self.rotate(query, positions[0], rotary_base)
+      key = self.rotate(key, positions[1], rotary_base)
     if self.cosine:
       init = nn.initializers.constant(math.log(10))
       scale = self.param("logit_scale", init, (self.heads, 1, 1))
@@ -272,10 +301,23 @@ class Attention(nn.Module):
       )
     weights = attention_weights(query, key, bias)
     self.sow("intermediates", "weights", weights)
-    y = weighted_sum(dropout(self, weights, self.dropout), project(values, "value"))
+    weights = dropout(self, weights, self.dropout)
+    y = weighted_sum(weights, project(values, "value"))
+    if isinstance(relative, Waves):
+      y = y + relative.sums(weights.astype(y.dtype), y.shape[-1])
     # [B, heads, N, D / heads] -> [B, N, D]
     y = y.swapaxes(1, 2).reshape(queries.shape)
-    return Dense(width, use_bias=self.use_bias, dtype=self.dtype, name="out")(y)
+    out = Dense(
+      width,
+      use_bias=self.use_bias,
+      **self._drawn("out")._asdict(),
+      dtype=self.dtype,
+      name="out",
+    )
+    return out(y)
+
+  def _drawn(self, name: str) -> LayerInit:
+    return self.drawn.get(name, LayerInit())
 
   def _has_bias(self, name: str) -> bool:
     return self.use_bias and (self.key_bias or name != "key")
@@ -293,6 +335,7 @@ class Attention(nn.Module):
         heads=self.heads // group,
         use_bias=self._has_bias(name),
         tokens_last=last,
+        drawn=self._drawn(name),
         dtype=self.dtype,
         name=name,
       )(tokens)
@@ -304,6 +347,10 @@ class Attention(nn.Module):
     else:
       y = attend_by_groups(query, key, value, group)
     out = DenseFromHeads(
-      use_bias=self.use_bias, tokens_last=last, dtype=self.dtype, name="out"
+      use_bias=self.use_bias,
+      tokens_last=last,
+      drawn=self._drawn("out"),
+      dtype=self.dtype,
+      name="out",
     )
     return out(y)

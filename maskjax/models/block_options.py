@@ -11,7 +11,8 @@ from jax.typing import DTypeLike
 from maskjax.errors import UserError, did_you_mean
 from maskjax.models.checks import check_dtype
 from maskjax.models.gelu import ACTIVATIONS
-from maskjax.models.rotary import BASE
+from maskjax.models.initialization import SCHEMES, Initialization
+from maskjax.models.rotary import BASE, GRID, Rotary
 
 # What the backward pass of a block finds in memory; it computes the rest again. The
 # products of weights are those without a batch axis: attention's own have one.
@@ -30,26 +31,40 @@ class BlockOptions:
 
   Attributes:
     mlp_ratio: hidden width of the MLPs over the width of the tokens.
-    norm_epsilon: added to the variance in layer normalization.
+    norm: `layer`, or `rms`, which neither subtracts means nor adds biases
+      (https://arxiv.org/abs/1910.07467).
+    norm_epsilon: added to the variance, or the mean square, in normalization.
     norm_last: normalize the sum of tokens and branch, as BERT does, and not the input
       of the branch.
     norm_first: normalize the input of the first block's attention, as all but
       ModernBERT do, which normalizes embedded tokens; without effect with `norm_last`,
       and always True with `scan`.
+    context_norm: normalize the tokens that others attend to, where blocks attend to a
+      `context`.
     activation: of the MLPs, a name in `maskjax.models.gelu.ACTIVATIONS`.
     gated: multiply the activation by a third layer's output
       (https://arxiv.org/abs/2002.05202).
     use_bias: give all layers, and the normalizations, biases.
     key_bias: give the keys of attention a bias, as all but BEiT do.
+    key_heads: number of heads of keys and values, each of which as many neighboring
+      heads of queries share (https://arxiv.org/abs/2305.13245); a head for each when
+      None.
     dropout: share of the output of each branch that is dropped at random, where there
       is a `dropout` generator.
+    mlp_dropout: share of the MLPs' hidden units that is dropped, likewise.
     attention_dropout: share of the attention weights that is dropped, likewise.
+    attention_output_dropout: share of the output of attention that is dropped, where it
+      is another one than `dropout`, as in ModernBERT.
     layer_scale: initial factor of the channels of each branch, as parameters
       (https://arxiv.org/abs/2103.17239); None for no such parameters.
+    rotary: what rotary positions are.
     rotary_bases: `base` of `maskjax.models.rotary.rotate` in each block, in turn from
       the first on.
     drop_path: probability that an example skips a branch of the last block, where there
       is a `drop_path` generator; those of earlier blocks rise from 0 to it.
+    drop_path_rises: whether they do; else all blocks have the same.
+    initialization: how parameters are drawn at first, a name in
+      `maskjax.models.initialization.SCHEMES`.
     scan: compile one block and loop over it: parameters are stacked under `blocks`
       instead of standing under `block_0`, `block_1`, ...
     remat: which activations of each block the backward pass computes again: `none`;
@@ -69,18 +84,26 @@ class BlockOptions:
   """
 
   mlp_ratio: float = 4.0
+  norm: str = "layer"
   norm_epsilon: float = 1e-6
   norm_last: bool = False
   norm_first: bool = True
+  context_norm: bool = True
   activation: str = "gelu"
   gated: bool = False
   use_bias: bool = True
   key_bias: bool = True
+  key_heads: int | None = None
   dropout: float = 0.0
+  mlp_dropout: float = 0.0
   attention_dropout: float = 0.0
+  attention_output_dropout: float | None = None
   layer_scale: float | None = None
+  rotary: Rotary = GRID
   rotary_bases: tuple[float, ...] = (BASE,)
   drop_path: float = 0.0
+  drop_path_rises: bool = True
+  initialization: str = "xavier"
   scan: bool = False
   remat: str = "none"
   dtype: DTypeLike = jnp.float32
@@ -89,20 +112,45 @@ class BlockOptions:
     """Checks the options, and brings them into a form that can be hashed."""
     object.__setattr__(self, "dtype", check_dtype(self.dtype))
     object.__setattr__(self, "rotary_bases", tuple(self.rotary_bases))
-    for rate in ("dropout", "attention_dropout", "drop_path"):
-      if not 0 <= (value := getattr(self, rate)) < 1:
+    rates = ("dropout", "mlp_dropout", "attention_dropout", "attention_output_dropout")
+    for rate in (*rates, "drop_path"):
+      value = getattr(self, rate)
+      if value is not None and not 0 <= value < 1:
         raise UserError(f"{rate}={value}: expected at least 0 and less than 1")
     if self.remat not in ("none", *REMAT):
       raise UserError(f"remat={self.remat!r}: expected {', '.join(('none', *REMAT))}")
+    if self.norm not in ("layer", "rms"):
+      raise UserError(f"norm={self.norm!r}: expected 'layer' or 'rms'")
+    if self.key_heads is not None and self.key_heads < 1:
+      raise UserError(f"key_heads={self.key_heads}: expected None or at least 1")
     if self.activation not in ACTIVATIONS:
       hint = did_you_mean(str(self.activation), ACTIVATIONS)
       raise UserError(f"activation={self.activation!r}: {hint}")
+    if self.initialization not in SCHEMES:
+      hint = did_you_mean(str(self.initialization), SCHEMES)
+      raise UserError(f"initialization={self.initialization!r}: {hint}")
     if not self.rotary_bases:
       raise UserError("rotary_bases=(): expected at least one base")
     if self.scan and not self.norm_first:
       raise UserError(
         "scan=True: expected norm_first=True, so that all blocks are alike"
       )
+
+  @property
+  def drawn(self) -> Initialization:
+    """How parameters are, at first."""
+    return SCHEMES[self.initialization]
+
+  @property
+  def further(self) -> "BlockOptions":
+    """The options of blocks that are added to these."""
+    return self.replace(initialization=self.drawn.further or self.initialization)
+
+  @property
+  def drops_out(self) -> bool:
+    """Whether training drops numbers of activations at random."""
+    rates = (self.dropout, self.mlp_dropout, self.attention_dropout)
+    return any((*rates, self.attention_output_dropout))
 
   def replace(self, **changes: Any) -> "BlockOptions":
     """These options with some changed.

@@ -8,6 +8,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from maskjax.errors import UserError, did_you_mean
+from maskjax.models.block_options import BlockOptions
 from maskjax.models.checks import check_dtype
 from maskjax.models.convnext import ConvNext
 from maskjax.models.resnet import ResNet
@@ -59,6 +60,12 @@ class ConvEncoder(nn.Module):
   def dtype(self) -> DTypeLike:
     """Type of the computation."""
     return self.network.dtype
+
+  @property
+  def options(self) -> BlockOptions:
+    """For layers around it: type of the computation, and initialization."""
+    network = self.network
+    return BlockOptions(initialization=network.initialization, dtype=network.dtype)
 
   @property
   def drops_paths(self) -> bool:
@@ -117,6 +124,7 @@ def conv_encoder(
   image_size: int | Sequence[int],
   patch_size: int | Sequence[int] | None,
   encoder: Mapping[str, Any] | str,
+  initialization: str = "xavier",
   dtype: str = "float32",
 ) -> ConvEncoder:
   """Makes a convolutional encoder from hyperparameters, and checks that they fit.
@@ -126,6 +134,7 @@ def conv_encoder(
     patch_size: side, or (height, width), in pixels; the network's stride when None.
     encoder: a name in `CNN_SIZES`, or a mapping with `size`, one of these, or with
       `name`, `resnet` or `convnext`, and fields of that network.
+    initialization: see `maskjax.models.BlockOptions`; unless `encoder` has one.
     dtype: `float32` or `bfloat16`, type of the computation.
 
   Raises:
@@ -163,7 +172,9 @@ def conv_encoder(
       f"encoder.depths={stages['depths']}: expected one for each of "
       f"encoder.widths={stages['widths']}"
     )
-  built = network(**{**shape, **stages}, dtype=check_dtype(dtype))
+  shape = {"initialization": initialization, **shape, **stages}
+  built = network(**shape, dtype=check_dtype(dtype))
+  BlockOptions(initialization=built.initialization)  # raises where there is none
   if built.stem_stride not in (1, 2, 4):
     raise UserError(f"encoder.stem_stride={built.stem_stride}: expected 1, 2 or 4")
   if not 0 <= built.drop_path < 1:

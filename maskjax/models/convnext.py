@@ -9,10 +9,9 @@ from jax.typing import DTypeLike
 
 from maskjax.models.convolution import conv, zero_masked
 from maskjax.models.dropout import stochastic_depth
+from maskjax.models.initialization import SCHEMES
 from maskjax.models.transformer import LayerNorm, Mlp
 from maskjax.sharding import constrain_batch
-
-INIT = nn.initializers.truncated_normal(0.02)
 
 
 class ConvNextBlock(nn.Module):
@@ -20,10 +19,12 @@ class ConvNextBlock(nn.Module):
 
   Attributes:
     layer_scale: what the branch's channels are multiplied by at first, as parameters.
+    initialization: see `maskjax.models.BlockOptions`.
     dtype: type of the computation.
   """
 
   layer_scale: float = 1e-6
+  initialization: str = "xavier"
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -32,18 +33,18 @@ class ConvNextBlock(nn.Module):
   ) -> Array:
     """[B, H, W, C] to the same, see `ConvNext`."""
     x = constrain_batch(x)
-    width = x.shape[-1]
+    width, drawn = x.shape[-1], SCHEMES[self.initialization]
     y = conv(
       width,
       7,
       groups=width,
       use_bias=True,
-      init=INIT,
+      init=drawn.positions,
       dtype=self.dtype,
       name="depthwise",
     )(x)
     y = LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(y)
-    y = Mlp(dtype=self.dtype, name="mlp")(y)
+    y = Mlp(drawn=drawn.inner, dtype=self.dtype, name="mlp")(y)
     init = nn.initializers.constant(self.layer_scale)
     y = y * self.param("layer_scale", init, (width,)).astype(y.dtype)
     # All but the convolution read one position alone: zeros once are enough.
@@ -59,6 +60,7 @@ class ConvNext(nn.Module):
     stem_stride: side of the patches that the first convolution reads.
     layer_scale: see `ConvNextBlock`.
     drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
+    initialization: see `maskjax.models.BlockOptions`.
     dtype: type of the computation; parameters are float32.
   """
 
@@ -67,6 +69,7 @@ class ConvNext(nn.Module):
   stem_stride: int = 4
   layer_scale: float = 1e-6
   drop_path: float = 0.0
+  initialization: str = "xavier"
   dtype: DTypeLike = jnp.float32
 
   @property
@@ -82,7 +85,8 @@ class ConvNext(nn.Module):
       return LayerNorm(epsilon=1e-6, dtype=self.dtype, name=name)(x)
 
     def reduce(x: Array, width: int, by: int, name: str) -> Array:
-      return conv(width, by, by, use_bias=True, init=INIT, dtype=self.dtype, name=name)(
+      init = SCHEMES[self.initialization].positions
+      return conv(width, by, by, use_bias=True, init=init, dtype=self.dtype, name=name)(
         x
       )
 
@@ -98,7 +102,10 @@ class ConvNext(nn.Module):
       x = zero_masked(x, masked)
       for j in range(depth):
         x = ConvNextBlock(
-          layer_scale=self.layer_scale, dtype=self.dtype, name=f"stage_{i}_block_{j}"
+          layer_scale=self.layer_scale,
+          initialization=self.initialization,
+          dtype=self.dtype,
+          name=f"stage_{i}_block_{j}",
         )(x, masked, next(rates))
       outputs.append(x)
     return outputs

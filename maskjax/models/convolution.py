@@ -9,6 +9,8 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
+from maskjax.models.initialization import ZEROS
+
 # He's initialization by the outputs, https://arxiv.org/abs/1502.01852, as ResNets have.
 HE = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -23,6 +25,7 @@ def conv(
   groups: int = 1,
   use_bias: bool = False,
   init: nn.initializers.Initializer = HE,
+  bias_init: nn.initializers.Initializer = ZEROS,
 ) -> nn.Conv:
   """A square convolution that gives [B, H / stride, W / stride, features].
 
@@ -35,6 +38,7 @@ def conv(
     groups: of channels, each convolved by itself.
     use_bias: add a bias.
     init: of the kernel.
+    bias_init: of the bias.
   """
   return nn.Conv(
     features,
@@ -44,6 +48,7 @@ def conv(
     feature_group_count=groups,
     use_bias=use_bias,
     kernel_init=init,
+    bias_init=bias_init,
     dtype=dtype,
     name=name,
   )
@@ -137,17 +142,19 @@ class BatchNorm(nn.Module):
 
   Attributes:
     epsilon: added to the variance.
+    scale_init: of the scales.
     dtype: type of the output; statistics are float32.
   """
 
   epsilon: float = 1e-5
+  scale_init: nn.initializers.Initializer = nn.initializers.ones
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array, masked: Array | None = None) -> Array:
     """Normalizes [B, H, W, C], see `zero_masked`."""
     width = x.shape[-1:]
-    scale = self.param("scale", nn.initializers.ones_init(), width)
+    scale = self.param("scale", self.scale_init, width)
     bias = self.param("bias", nn.initializers.zeros_init(), width)
     x = x.astype(jnp.float32)
     trains = self.is_mutable_collection("moments")

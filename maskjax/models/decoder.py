@@ -11,11 +11,9 @@ from jax.typing import DTypeLike
 from maskjax.masking import Mask
 from maskjax.models.block_options import BlockOptions
 from maskjax.models.checks import check_shape
-from maskjax.models.dense import Dense
-from maskjax.models.rotary import pad_first
-from maskjax.models.transformer import Transformer, norm_like
+from maskjax.models.transformer import Transformer, dense_like, norm_like
 from maskjax.models.vit import VisionEncoder
-from maskjax.tokens import grid_positions, sincos
+from maskjax.tokens import sincos
 
 
 class TokenDecoder(nn.Module):
@@ -26,6 +24,9 @@ class TokenDecoder(nn.Module):
     width: number of channels D.
     depth: number of blocks.
     heads: number of attention heads.
+    head: how `predict`'s layer is drawn, a role of
+      `maskjax.models.initialization.Initialization`.
+    final_affine: give the last normalization a scale and a bias.
     options: of the blocks; the last normalization has the same.
   """
 
@@ -33,6 +34,8 @@ class TokenDecoder(nn.Module):
   width: int
   depth: int
   heads: int
+  head: str = "head"
+  final_affine: bool = True
   options: BlockOptions = BlockOptions()
 
   @property
@@ -47,7 +50,7 @@ class TokenDecoder(nn.Module):
 
   def mask_tokens(self, count: int = 1) -> Array:
     """Learned tokens, [1, count, D]."""
-    init = nn.initializers.normal(0.02)
+    init = self.options.drawn.mask_token
     return self.param("mask_token", init, (1, count, self.width)).astype(self.dtype)
 
   def joined(self, x: Array, mask: Mask, table: Array) -> Array:
@@ -99,11 +102,14 @@ class TokenDecoder(nn.Module):
       name="transformer",
     )
     x = blocks(x, num_queries, **inputs)[-1]
-    return cast(Array, norm_like(self, name="norm")(x))
+    norm = norm_like(self, affine=self.final_affine, name="norm")
+    return cast(Array, norm(x))
 
   def predict(self, x: Array, size: int) -> Array:
     """A linear layer: [B, M, D] to float32 [B, M, size]."""
-    return Dense(size, dtype=self.dtype, name="head")(x).astype(jnp.float32)
+    return cast(Array, dense_like(self, size, self.head, name="head")(x)).astype(
+      jnp.float32
+    )
 
   def decoded(
     self, x: Array, mask: Mask, visible_too: bool, size: int, **inputs: Any
@@ -160,15 +166,16 @@ class Decoder(TokenDecoder, kw_only=True):
       table = jnp.asarray(sincos(self.grid, self.width), self.dtype)
     else:
       table = jnp.zeros((mask.masked.shape[1], self.width), self.dtype)
-    embed = Dense(self.width, dtype=self.dtype, name="embed")
+    embed = dense_like(self, self.width, name="embed")
     x = self.joined(embed(encoded), mask, table)
     first = encoded.shape[1] - mask.visible_ids.shape[1]
     inputs: dict[str, Any] = {}
     if self.positions == "rotary":
-      positions = jnp.asarray(grid_positions(self.grid))
+      rotary = self.options.rotary
+      positions = jnp.asarray(rotary.positions(self.grid))
       ids = jnp.concatenate([mask.visible_ids, mask.masked_ids], axis=1)
       # [B, 1 + V + M, A]: the class token, where there is one, stands at 0.
-      inputs["positions"] = pad_first(positions[ids], first)
+      inputs["positions"] = rotary.first(positions[ids], first)
       inputs["context_positions"] = None if view is None else positions
     if view is not None:
       inputs["context"] = embed(view) + table

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from maskjax.models.dense import INIT
+from maskjax.models.initialization import LayerInit
 
 
 class DenseToHeads(nn.Module):
@@ -20,6 +20,7 @@ class DenseToHeads(nn.Module):
     heads: number of heads H.
     use_bias: add a bias.
     tokens_last: gives [H, B, D, N].
+    drawn: how kernel and bias are, at first.
     dtype: type of the computation.
   """
 
@@ -27,6 +28,7 @@ class DenseToHeads(nn.Module):
   heads: int
   use_bias: bool = True
   tokens_last: bool = False
+  drawn: LayerInit = LayerInit()
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -40,7 +42,8 @@ class DenseToHeads(nn.Module):
     y = jnp.einsum(equation, x, kernel)
     if not self.use_bias:
       return y
-    bias = _bias(self, self.width).reshape(self.heads, -1)  # [C] -> [H, D]
+    # [C] -> [H, D]
+    bias = _bias(self, x.shape[-1], self.width).reshape(self.heads, -1)
     return y + (bias[:, None, :, None] if self.tokens_last else bias[:, None, None, :])
 
 
@@ -50,11 +53,13 @@ class DenseFromHeads(nn.Module):
   Attributes:
     use_bias: add a bias.
     tokens_last: takes [H, B, D, N].
+    drawn: how kernel and bias are, at first.
     dtype: type of the computation.
   """
 
   use_bias: bool = True
   tokens_last: bool = False
+  drawn: LayerInit = LayerInit()
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -64,13 +69,14 @@ class DenseFromHeads(nn.Module):
     kernel = _kernel(self, (heads * depth,) * 2).reshape(heads, depth, -1)
     equation = "hbdn,hdc->bnc" if self.tokens_last else "hbnd,hdc->bnc"
     y = jnp.einsum(equation, x.astype(self.dtype), kernel)
-    return y + _bias(self, heads * depth) if self.use_bias else y
+    return y + _bias(self, heads * depth, heads * depth) if self.use_bias else y
 
 
 def _kernel(layer: DenseToHeads | DenseFromHeads, shape: tuple[int, int]) -> Array:
-  return layer.param("kernel", INIT, shape, jnp.float32).astype(layer.dtype)
+  kernel = layer.param("kernel", layer.drawn.kernel_init, shape, jnp.float32)
+  return kernel.astype(layer.dtype)
 
 
-def _bias(layer: DenseToHeads | DenseFromHeads, width: int) -> Array:
-  bias = layer.param("bias", nn.initializers.zeros_init(), (width,), jnp.float32)
+def _bias(layer: DenseToHeads | DenseFromHeads, inputs: int, width: int) -> Array:
+  bias = layer.param("bias", layer.drawn.of_bias(inputs), (width,), jnp.float32)
   return bias.astype(layer.dtype)

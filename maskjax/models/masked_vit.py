@@ -5,8 +5,8 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.masking import Mask
-from maskjax.models.dense import Dense
 from maskjax.models.encoder_model import EncoderModel
+from maskjax.models.transformer import dense_like
 from maskjax.tokens import unpatchify
 
 
@@ -29,7 +29,7 @@ class MaskedEncoder(EncoderModel):
     x = self.encoder.patch_tokens(self.encoder(patches, mask))
     if self.stride == 1 and not visible_too:
       x = mask.take_masked(x)
-    head = Dense(self.size * self.stride**2, dtype=self.encoder.dtype, name="head")
+    head = dense_like(self.encoder, self.size * self.stride**2, "head", name="head")
     x = head(x).astype(jnp.float32)
     if self.stride == 1:
       return x

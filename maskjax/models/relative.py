@@ -1,10 +1,14 @@
-"""Relative positions as DeBERTa has them: scores of attention apart from content."""
+"""Relative positions as DeBERTa and NEZHA have them, apart from content."""
 
 import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+
+from maskjax.models.rotary import rotate
+
+_WAVE_BASE = 10_000.0
 
 
 class Relative(NamedTuple):
@@ -17,6 +21,57 @@ class Relative(NamedTuple):
 
   vectors: Array
   ids: Array
+
+
+class Waves(NamedTuple):
+  """Sines and cosines of relative positions, added to keys and values.
+
+  https://arxiv.org/abs/1909.00204, section 2.2, whose table is not needed: the wave of
+  a distance is that of the key's position, rotated by the query's.
+
+  Attributes:
+    positions: of the tokens, int32 [B, N].
+    offset: what a query's own position has as its number in the table.
+  """
+
+  positions: Array
+  offset: int
+
+  def table(self, depth: int) -> Array:
+    """Sines, then cosines, of the positions: float32 [B, 1, N, depth]."""
+    half = depth // 2
+    frequencies = _WAVE_BASE ** -(jnp.arange(half) / half)
+    angles = self.positions[:, None, :, None] * frequencies
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+  def scores(self, query: Array) -> Array:
+    """Products of queries and distances, to add to the scores.
+
+    Args:
+      query: [B, H, N, D], scaled.
+
+    Returns:
+      float32 [B, H, N, N].
+    """
+    turned = rotate(query, self.offset - self.positions[..., None], _WAVE_BASE)
+    table = self.table(query.shape[-1])[:, 0].astype(query.dtype)
+    return jnp.einsum(
+      "bhnd,bkd->bhnk", turned, table, preferred_element_type=jnp.float32
+    )
+
+  def sums(self, weights: Array, depth: int) -> Array:
+    """The distances by the weights of attention, to add to the sums of values.
+
+    Args:
+      weights: [B, H, N, N].
+      depth: channels of a head.
+
+    Returns:
+      [B, H, N, depth].
+    """
+    table = self.table(depth)[:, 0].astype(weights.dtype)
+    found = jnp.einsum("bhnk,bkd->bhnd", weights, table)
+    return rotate(found, self.positions[..., None] - self.offset, _WAVE_BASE)
 
 
 def disentangled(

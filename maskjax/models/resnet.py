@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from maskjax.models.convolution import BatchNorm, conv, zero_masked
 from maskjax.models.dropout import stochastic_depth
+from maskjax.models.initialization import SCHEMES
 from maskjax.sharding import constrain_batch
 
 
@@ -21,12 +22,14 @@ class ResNetBlock(nn.Module):
     stride: of the block.
     bottleneck: 1x1, 3x3 and 1x1, the inner ones with a quarter of the channels; else
       two of 3x3.
+    ends_at_0: see `maskjax.models.initialization.Initialization`.
     dtype: type of the computation.
   """
 
   width: int
   stride: int = 1
   bottleneck: bool = True
+  ends_at_0: bool = False
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -40,7 +43,13 @@ class ResNetBlock(nn.Module):
       x: Array, features: int, size: int, stride: int, name: str, last: bool = False
     ) -> Array:
       x = conv(features, size, stride, name=name, dtype=self.dtype)(x)
-      x = BatchNorm(dtype=self.dtype, name=f"{name}_norm")(x, masked)
+      at_0 = last and self.ends_at_0 and name != "shortcut"
+      norm = BatchNorm(
+        scale_init=nn.initializers.zeros if at_0 else nn.initializers.ones,
+        dtype=self.dtype,
+        name=f"{name}_norm",
+      )
+      x = norm(x, masked)
       return x if last else jax.nn.relu(x)
 
     if self.bottleneck:
@@ -66,6 +75,7 @@ class ResNet(nn.Module):
       one of 3x3 alone, for small images.
     stem_width: channels of the first convolution.
     drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
+    initialization: see `maskjax.models.BlockOptions`.
     dtype: type of the computation; parameters and statistics are float32.
   """
 
@@ -75,6 +85,7 @@ class ResNet(nn.Module):
   stem_stride: int = 4
   stem_width: int = 64
   drop_path: float = 0.0
+  initialization: str = "xavier"
   dtype: DTypeLike = jnp.float32
 
   @property
@@ -110,6 +121,7 @@ class ResNet(nn.Module):
           width=width,
           stride=2 if i > 0 and j == 0 else 1,
           bottleneck=self.bottleneck,
+          ends_at_0=SCHEMES[self.initialization].ends_at_0,
           dtype=self.dtype,
           name=f"stage_{i}_block_{j}",
         )(x, masked, next(rates))

@@ -1,8 +1,13 @@
 """Rotary positions: attention scores depend on the offset between two tokens."""
 
+import dataclasses
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+from maskjax.tokens import grid_positions
 
 # For positions on the grid of an image.
 BASE = 100.0
@@ -57,3 +62,22 @@ def pad_first(positions: Array | np.ndarray, count: int) -> Array:
     [[0, 0], [2, 3]]
   """
   return jnp.pad(positions, [(0, 0)] * (positions.ndim - 2) + [(count, 0), (0, 0)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotary:
+  """How a network counts positions on a grid, and what they do to queries and keys.
+
+  Attributes:
+    positions: of all patches, from the sides of the grid: [N, A].
+    first: puts positions of tokens that stand nowhere on the grid before others, see
+      `pad_first`.
+    rotate: turns queries and keys, see `rotate`.
+  """
+
+  positions: Callable[[tuple[int, ...]], np.ndarray] = grid_positions
+  first: Callable[[Array | np.ndarray, int], Array] = pad_first
+  rotate: Callable[..., Array] = rotate
+
+
+GRID = Rotary()

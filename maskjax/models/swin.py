@@ -20,8 +20,9 @@ from maskjax.models.attention import Attention
 from maskjax.models.block_options import BlockOptions
 from maskjax.models.dense import Dense
 from maskjax.models.dropout import stochastic_depth
+from maskjax.models.initialization import LayerInit
 from maskjax.models.relative_bias import RelativeBias, relative_ids
-from maskjax.models.transformer import LayerNorm, Mlp, norm_like, remat_of
+from maskjax.models.transformer import Mlp, dense_like, norm_like, remat_of
 from maskjax.sharding import constrain_batch
 from maskjax.tokens import grid_of
 from maskjax.tokens.patches import per_side
@@ -59,8 +60,9 @@ class SwinEncoder(nn.Module):
       at the end of each branch.
     norm_every: normalize the tokens themselves after each so many blocks of a stage,
       as the largest ones of the second version do; 0 for never.
-    options: of the blocks, of which `mlp_ratio`, `norm_epsilon`, `drop_path`, `remat`
-      and `dtype` are read.
+    masks: whether there is a learned token for masked patches.
+    options: of the blocks, of which `mlp_ratio`, `norm_epsilon`, `drop_path`,
+      `initialization`, `remat` and `dtype` are read.
   """
 
   grid: tuple[int, int]
@@ -70,6 +72,7 @@ class SwinEncoder(nn.Module):
   window: int = 7
   version: int = 1
   norm_every: int = 0
+  masks: bool = True
   options: BlockOptions = BlockOptions(norm_epsilon=1e-5)
 
   @property
@@ -105,10 +108,13 @@ class SwinEncoder(nn.Module):
       `width * stride` channels.
     """
     norm = functools.partial(norm_like, self)
-    x = Dense(self.width, dtype=self.dtype, name="embed")(patches)
+    x = dense_like(self, self.width, "patches", name="embed")(patches)
     x = norm(name="embed_norm")(x)
-    token = self.param("mask_token", nn.initializers.normal(0.02), (self.width,))
+    token = None
+    if self.masks:
+      token = self.param("mask_token", self.options.drawn.mask_token, (self.width,))
     if mask is not None:
+      assert token is not None
       x = jnp.where(mask.masked[..., None], token.astype(self.dtype), x)
     x = x.reshape(-1, *self.grid, self.width)
     block = remat_of(SwinBlock, self.options.remat)
@@ -117,8 +123,7 @@ class SwinEncoder(nn.Module):
       if stage > 0:
         merging = PatchMerging(
           version=self.version,
-          norm_epsilon=self.norm_epsilon,
-          dtype=self.dtype,
+          options=self.options,
           name=f"merging_{stage}",
         )
         x = merging(x)
@@ -172,7 +177,7 @@ class SwinBlock(nn.Module):
     ones, zeros = nn.initializers.ones_init(), nn.initializers.zeros_init()
     first = self.version == 1
 
-    def norm(name: str) -> nn.LayerNorm:
+    def norm(name: str) -> nn.Module:
       return norm_like(self, scale_init=ones if first else zeros, name=name)
 
     def branch(x: Array, name: str, transform: Any) -> Array:
@@ -180,7 +185,13 @@ class SwinBlock(nn.Module):
       y = y if first else norm(f"{name}_norm")(y)
       return x + stochastic_depth(self, y, drop_path)
 
-    mlp = Mlp(ratio=self.options.mlp_ratio, dtype=self.options.dtype, name="mlp")
+    options = self.options
+    mlp = Mlp(
+      ratio=options.mlp_ratio,
+      drawn=options.drawn.inner,
+      dtype=options.dtype,
+      name="mlp",
+    )
     return branch(branch(x, "attention", self.in_windows), "mlp", mlp)
 
   def in_windows(self, x: Array) -> Array:
@@ -203,6 +214,7 @@ class SwinBlock(nn.Module):
       heads=self.heads,
       key_bias=not second,
       cosine=second,
+      drawn=self.options.drawn.attention(),
       dtype=self.options.dtype,
       name="attention",
     )
@@ -212,9 +224,15 @@ class SwinBlock(nn.Module):
   def bias(self, side: int) -> Array:
     """Of the attention in a window of that side: float32 [H, w * w, w * w]."""
     if self.version == 2:
-      return ContinuousBias(side=side, heads=self.heads, name="relative")()
+      return ContinuousBias(
+        side=side, heads=self.heads, drawn=self.options.drawn.inner, name="relative"
+      )()
     return RelativeBias(
-      grid=(side, side), heads=self.heads, class_token=False, name="relative"
+      grid=(side, side),
+      heads=self.heads,
+      class_token=False,
+      init_table=self.options.drawn.relative,
+      name="relative",
     )()
 
 
@@ -229,11 +247,13 @@ class ContinuousBias(nn.Module):
     side: rows and columns of the window.
     heads: number of heads H.
     hidden: width of the network.
+    drawn: how its layers are, at first.
   """
 
   side: int
   heads: int
   hidden: int = 512
+  drawn: LayerInit = LayerInit()
 
   @nn.compact
   def __call__(self) -> Array:
@@ -241,8 +261,9 @@ class ContinuousBias(nn.Module):
     offsets = np.indices((2 * self.side - 1,) * 2).reshape(2, -1).T - (self.side - 1)
     stretched = 8 * offsets / max(self.side - 1, 1)
     spaced = np.sign(stretched) * np.log2(np.abs(stretched) + 1) / 3
-    x = Dense(self.hidden, name="up")(jnp.asarray(spaced, jnp.float32))
-    x = Dense(self.heads, use_bias=False, name="down")(jax.nn.relu(x))
+    drawn = self.drawn._asdict()
+    x = Dense(self.hidden, **drawn, name="up")(jnp.asarray(spaced, jnp.float32))
+    x = Dense(self.heads, use_bias=False, **drawn, name="down")(jax.nn.relu(x))
     # [(2w - 1)^2, H] -> [w * w, w * w, H] -> [H, w * w, w * w]
     table = 16 * jax.nn.sigmoid(x)
     return table[relative_ids((self.side, self.side))].transpose(2, 0, 1)
@@ -253,24 +274,22 @@ class PatchMerging(nn.Module):
 
   Attributes:
     version: 1 normalizes before the dense layer, 2 after it.
-    norm_epsilon: added to the variance in layer normalization.
-    dtype: type of the computation.
+    options: see `SwinEncoder`.
   """
 
   version: int = 1
-  norm_epsilon: float = 1e-5
-  dtype: DTypeLike = jnp.float32
+  options: BlockOptions = BlockOptions(norm_epsilon=1e-5)
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """[B, rows, columns, D] to [B, ceil(rows / 2), ceil(columns / 2), 2 * D]."""
-    norm = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")
+    norm = norm_like(self, name="norm")
     batch, rows, columns, width = x.shape
     x = jnp.pad(x, ((0, 0), (0, rows % 2), (0, columns % 2), (0, 0)))
     # [B, R, 2, C, 2, D] -> [B, R, C, 2, 2, D], of the square first its left column
     x = x.reshape(batch, -(-rows // 2), 2, -(-columns // 2), 2, width)
     x = x.transpose(0, 1, 3, 4, 2, 5).reshape(*x.shape[:2], x.shape[3], 4 * width)
-    dense = Dense(2 * width, use_bias=False, dtype=self.dtype, name="dense")
+    dense = dense_like(self, 2 * width, use_bias=False, name="dense")
     return dense(norm(x)) if self.version == 1 else norm(dense(x))
 
 
@@ -339,6 +358,7 @@ def swin_encoder(
   mlp_ratio: float = 4.0,
   norm_epsilon: float = 1e-5,
   drop_path: float = 0.0,
+  initialization: str = "swin",
   remat: str = "none",
 ) -> SwinEncoder:
   """Makes an encoder from hyperparameters, and checks that they fit.
@@ -354,6 +374,7 @@ def swin_encoder(
     mlp_ratio: see `maskjax.models.BlockOptions`.
     norm_epsilon: likewise.
     drop_path: likewise.
+    initialization: likewise.
     remat: likewise.
 
   Raises:
@@ -377,6 +398,7 @@ def swin_encoder(
       mlp_ratio=mlp_ratio,
       norm_epsilon=norm_epsilon,
       drop_path=drop_path,
+      initialization=initialization,
       remat=remat,
       dtype=dtype,
     ),

@@ -16,7 +16,8 @@ from maskjax.models.block_options import REMAT, BlockOptions
 from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout, stochastic_depth
 from maskjax.models.gelu import ACTIVATIONS
-from maskjax.models.relative import Relative
+from maskjax.models.initialization import LayerInit
+from maskjax.models.relative import Relative, Waves
 from maskjax.models.rotary import BASE
 from maskjax.sharding import constrain_batch
 
@@ -50,6 +51,10 @@ class Mlp(nn.Module):
     gated: multiply the activation by a third layer's output
       (https://arxiv.org/abs/2002.05202).
     use_bias: give the layers biases.
+    dropout: share of the hidden units that is dropped at random, where there is a
+      `dropout` generator.
+    drawn: how the layers are, at first.
+    end_drawn: how the last of them is; as the others when None.
     dtype: type of the computation.
   """
 
@@ -57,6 +62,9 @@ class Mlp(nn.Module):
   activation: str = "gelu"
   gated: bool = False
   use_bias: bool = True
+  dropout: float = 0.0
+  drawn: LayerInit = LayerInit()
+  end_drawn: LayerInit | None = None
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -65,13 +73,20 @@ class Mlp(nn.Module):
     width = x.shape[-1]
     hidden = round(width * self.ratio)
 
-    def dense(features: int, name: str) -> Dense:
-      return Dense(features, use_bias=self.use_bias, dtype=self.dtype, name=name)
+    def dense(features: int, name: str, drawn: LayerInit | None = None) -> Dense:
+      return Dense(
+        features,
+        use_bias=self.use_bias,
+        **(drawn or self.drawn)._asdict(),
+        dtype=self.dtype,
+        name=name,
+      )
 
     y = ACTIVATIONS[self.activation](dense(hidden, "up")(x))
     if self.gated:
       y = y * dense(hidden, "gate")(x)
-    return dense(width, "down")(y)
+    y = dropout(self, y, self.dropout)
+    return dense(width, "down", self.end_drawn)(y)
 
 
 class Block(nn.Module):
@@ -83,6 +98,7 @@ class Block(nn.Module):
       `drop_path`, `scan` and `remat`, which are of a stack, are not read.
     attends: to what: `self`; `context`, to other tokens in place of these; or `both`,
       first to these and then to the others.
+    depth: of how many blocks it is one, for `initialization`.
     num_queries: compute only this many of the last tokens; all when None.
     num_keys: attend only to this many of the first tokens; to all when None.
   """
@@ -90,6 +106,7 @@ class Block(nn.Module):
   heads: int
   options: BlockOptions = BlockOptions()
   attends: str = "self"
+  depth: int = 1
   num_queries: int | None = None
   num_keys: int | None = None
 
@@ -99,12 +116,13 @@ class Block(nn.Module):
     x: Array,
     drop_path: Array | float = 0.0,
     *,
+    number: Array | int = 1,
     context: Array | None = None,
     bias: Array | None = None,
     positions: Array | None = None,
     context_positions: Array | None = None,
     rotary_base: Array | float = BASE,
-    relative: Relative | None = None,
+    relative: Relative | Waves | None = None,
   ) -> Array:
     """Transforms tokens.
 
@@ -112,6 +130,7 @@ class Block(nn.Module):
       x: [B, N, D].
       drop_path: probability that an example skips a branch, where there is a
         `drop_path` generator.
+      number: of the block, from 1, for `initialization`.
       context: [B, K, E], for `attends` other than `self`.
       bias: of the attention to `x`, see `maskjax.models.attention.attend`.
       positions: of `x`, for rotary positions: [B, N, A] or [N, A].
@@ -124,6 +143,7 @@ class Block(nn.Module):
     """
     options, x = self.options, constrain_batch(x)
     norm = functools.partial(norm_like, self)
+    drawn = options.drawn
 
     def before(name: str, tokens: Array) -> Array:
       return tokens if options.norm_last else norm(name=f"{name}_norm")(tokens)
@@ -133,7 +153,10 @@ class Block(nn.Module):
         heads=self.heads,
         use_bias=options.use_bias,
         key_bias=options.key_bias,
+        key_heads=options.key_heads,
         dropout=options.attention_dropout,
+        rotate=options.rotary.rotate,
+        drawn=drawn.attention(number, self.depth, to_others=name != "attention"),
         dtype=options.dtype,
         name=name,
       )
@@ -146,7 +169,10 @@ class Block(nn.Module):
         init = nn.initializers.constant(options.layer_scale)
         scale = self.param(f"{name}_scale", init, (y.shape[-1],))
         y = y * scale.astype(y.dtype)
-      x = x + stochastic_depth(self, dropout(self, y, options.dropout), drop_path)
+      rate = options.dropout
+      if name == "attention" and options.attention_output_dropout is not None:
+        rate = options.attention_output_dropout
+      x = x + stochastic_depth(self, dropout(self, y, rate), drop_path)
       return norm(name=f"{name}_norm")(x) if options.norm_last else x
 
     if self.attends != "context":
@@ -168,10 +194,12 @@ class Block(nn.Module):
       )
       x = add(last(x), y, "attention")
     if self.attends != "self":
+      assert context is not None, f"attends={self.attends!r} takes a context"
       pair = None
       if positions is not None and context_positions is not None:
         pair = (last(positions), context_positions)
-      context = norm(name="context_norm")(context)
+      if options.context_norm:
+        context = norm(name="context_norm")(context)
       y = before("cross_attention", last(x))
       y = attention("cross_attention")(
         y, context, positions=pair, rotary_base=rotary_base
@@ -182,6 +210,9 @@ class Block(nn.Module):
       activation=options.activation,
       gated=options.gated,
       use_bias=options.use_bias,
+      dropout=options.mlp_dropout,
+      drawn=drawn.inner,
+      end_drawn=drawn.end(number, self.depth),
       dtype=options.dtype,
       name="mlp",
     )
@@ -208,6 +239,7 @@ class Transformer(nn.Module):
     heads: number of attention heads.
     options: see `BlockOptions`.
     attends: see `Block`.
+    before: how many blocks of another stack stand before these, for `initialization`.
     drop_paths: probability of each block that an example skips a branch; when None,
       they rise from 0 to that of the options.
   """
@@ -216,6 +248,7 @@ class Transformer(nn.Module):
   heads: int
   options: BlockOptions = BlockOptions()
   attends: str = "self"
+  before: int = 0
   drop_paths: tuple[float, ...] | None = None
 
   @nn.compact
@@ -226,7 +259,7 @@ class Transformer(nn.Module):
     *,
     num_keys: int | None = None,
     change: Change | None = None,
-    **inputs: Array | Sequence[Array] | Relative | None,
+    **inputs: Array | Sequence[Array] | Relative | Waves | None,
   ) -> list[Array]:
     """Transforms tokens [B, N, D].
 
@@ -250,9 +283,11 @@ class Transformer(nn.Module):
       remat_of(Block, options.remat, scan=options.scan),
       heads=self.heads,
       attends=self.attends,
+      depth=self.before + self.depth,
       num_keys=num_keys,
     )
-    rates = jnp.linspace(0.0, options.drop_path, self.depth)
+    first = 0.0 if options.drop_path_rises else options.drop_path
+    rates = jnp.linspace(first, options.drop_path, self.depth)
     # Each block's own, and the same for all.
     own: dict[str, Any] = {k: v for k, v in inputs.items() if isinstance(v, list)}
     shared: dict[str, Any] = {k: v for k, v in inputs.items() if k not in own}
@@ -273,15 +308,16 @@ class Transformer(nn.Module):
           num_queries=num_queries if i == self.depth - 1 else None,
           name=f"block_{i}",
         )
-        x = layer(x, rates[i], **shared, **{k: v[i] for k, v in own.items()})
+        of_block = {k: v[i] for k, v in own.items()}
+        x = layer(x, rates[i], number=self.before + i + 1, **shared, **of_block)
         outputs.append(x)
       return outputs
 
     def body(layer: Any, tokens: Array, given: Any) -> tuple[Array, Array]:
-      rate, changes, of_block = given
+      rate, number, changes, of_block = given
       if change is not None:
         tokens = jnp.where(changes, change.apply(tokens), tokens)
-      tokens = layer(tokens, rate, **shared, **of_block)
+      tokens = layer(tokens, rate, number=number, **shared, **of_block)
       return tokens, tokens
 
     layers = nn.scan(
@@ -292,7 +328,9 @@ class Transformer(nn.Module):
     )
     own = {name: jnp.stack(arrays) for name, arrays in own.items()}
     changes = None if change is None else jnp.arange(self.depth) == change.layer
-    x, after = layers(block(options=options, name="blocks"), x, (rates, changes, own))
+    numbers = self.before + 1 + jnp.arange(self.depth)
+    given = (rates, numbers, changes, own)
+    x, after = layers(block(options=options, name="blocks"), x, given)
     return [
       *(after[i] for i in range(self.depth - 1)),
       x if num_queries is None else x[:, -num_queries:],
@@ -319,6 +357,7 @@ def blocks_like(
   network: HasBlocks,
   depth: int,
   *,
+  before: int = 0,
   name: str | None = None,
   drop_paths: tuple[float, ...] | None = None,
   **changes: Any,
@@ -328,37 +367,57 @@ def blocks_like(
   Args:
     network: the network, for example an encoder of images or of text.
     depth: number of blocks.
+    before: see `Transformer`.
     name: of the module, where it is made in a compact method.
     drop_paths: see `Transformer`.
     **changes: fields of `BlockOptions` in which the blocks differ. `norm_first` is True
       unless it is among them: it is for blocks that read tokens as they are embedded.
   """
-  options = network.options.replace(**{"norm_first": True, **changes})
+  options = network.options.further.replace(**{"norm_first": True, **changes})
   return Transformer(
     depth=depth,
     heads=network.heads,
     options=options,
+    before=before,
     drop_paths=drop_paths,
     name=name,
   )
 
 
-def norm_like(network: HasOptions, **fields: Any) -> nn.LayerNorm:
-  """A layer normalization with the options of a network's blocks.
+def dense_like(
+  network: HasOptions, features: int, role: str = "inner", **fields: Any
+) -> Dense:
+  """A dense layer with the options of a network's blocks.
 
   Args:
     network: the network.
+    features: number of outputs.
+    role: `inner`, or `head` for the last one, which predicts; or `patches`, for their
+      embedding: see `maskjax.models.initialization.Initialization`.
+    **fields: further fields of the layer, for example `name`.
+  """
+  options = network.options
+  drawn = options.drawn.layer(role)._asdict()
+  return Dense(features, **{"dtype": options.dtype, **drawn, **fields})
+
+
+def norm_like(
+  network: HasOptions, *, affine: bool = True, **fields: Any
+) -> nn.LayerNorm | nn.RMSNorm:
+  """A normalization with the options of a network's blocks.
+
+  Args:
+    network: the network.
+    affine: give it a scale, and a bias where the network's layers have biases.
     **fields: further fields of the normalization, for example `name`.
   """
   options = network.options
-  return LayerNorm(
-    **{
-      "epsilon": options.norm_epsilon,
-      "use_bias": options.use_bias,
-      "dtype": options.dtype,
-      **fields,
-    }
-  )
+  shared = {"epsilon": options.norm_epsilon, "dtype": options.dtype}
+  shared |= {"use_scale": affine}
+  if options.norm == "rms":
+    return nn.RMSNorm(**{**shared, **fields})
+  shared |= {"use_bias": affine and options.use_bias}
+  return LayerNorm(**{**shared, "bias_init": options.drawn.norm_bias, **fields})
 
 
 def stack_blocks(params: dict[str, Any]) -> dict[str, Any]:

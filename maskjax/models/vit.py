@@ -15,11 +15,9 @@ from maskjax.errors import UserError, did_you_mean
 from maskjax.masking import Mask, gather
 from maskjax.models.block_options import BlockOptions, split_options
 from maskjax.models.checks import check_rotary, check_shape
-from maskjax.models.dense import Dense
-from maskjax.models.relative_bias import RelativeBias
-from maskjax.models.rotary import pad_first
-from maskjax.models.transformer import Change, Transformer, norm_like
-from maskjax.tokens import grid_positions, sincos
+from maskjax.models.relative_bias import BlockBiases, RelativeBias
+from maskjax.models.transformer import Change, Transformer, dense_like, norm_like
+from maskjax.tokens import sincos
 
 # Widths, depths and heads: https://arxiv.org/abs/2010.11929, table 1, and for
 # Ti and S https://arxiv.org/abs/2012.12877, table 1.
@@ -32,7 +30,15 @@ VIT_SIZES: Mapping[str, Mapping[str, int]] = {
 }
 
 MASKED_PATCHES = ("dropped", "token", "silent")
-POSITIONS = ("sincos", "learned", "rotary", "relative", "none")
+POSITIONS = (
+  "sincos",
+  "sincos_spread",
+  "learned",
+  "learned_sincos",
+  "rotary",
+  "relative",
+  "none",
+)
 
 
 def vit_size(size: str) -> dict[str, int]:
@@ -64,15 +70,19 @@ class VisionEncoder(nn.Module):
       a later one it replaces hidden states as they are, as in A2MIM
       (https://arxiv.org/abs/2205.13943), so that from there on masked patches differ by
       rotary or relative positions alone.
-    positions: `sincos`, fixed; `learned`; `rotary`, see `maskjax.models.rotary`;
-      `relative`, see `maskjax.models.relative_bias`, a bias that all blocks share; or
-      `none`.
+    positions: `sincos`, fixed, and `sincos_spread`, see `maskjax.tokens.sincos`;
+      `learned`; `learned_sincos`, learned from the fixed ones on; `rotary`, see
+      `maskjax.models.rotary`; `relative`, see `maskjax.models.relative_bias`, a bias
+      that all blocks share; or `none`.
+    block_bias: give the attention of each block a bias of relative positions of its
+      own besides, as BEiT and CAE do when they are finetuned.
     class_token: put a learned token before the patches.
     registers: how many further learned tokens stand before them, for features of no
       patch in particular (https://arxiv.org/abs/2309.16588).
     embed_bias: give the embedding of patches a bias.
     embed_norm: normalize the tokens before the first block, as CLIP does.
     final_norm: normalize the tokens after the last block.
+    final_affine: give that normalization a scale and a bias.
     options: of the blocks; normalizations outside of them have the same.
   """
 
@@ -83,11 +93,13 @@ class VisionEncoder(nn.Module):
   masked_patches: str = "dropped"
   mask_token_layer: int = 0
   positions: str = "sincos"
+  block_bias: bool = False
   class_token: bool = True
   registers: int = 0
   embed_bias: bool = True
   embed_norm: bool = False
   final_norm: bool = True
+  final_affine: bool = True
   options: BlockOptions = BlockOptions()
 
   @property
@@ -121,10 +133,14 @@ class VisionEncoder(nn.Module):
 
   def setup(self) -> None:
     """Makes the bias of relative positions, which further blocks may share."""
+    table: dict[str, Any] = dict(
+      grid=self.grid, heads=self.heads, class_token=self.class_token
+    )
     if self.positions == "relative":
-      self.relative = RelativeBias(
-        grid=self.grid, heads=self.heads, class_token=self.class_token
-      )
+      init_table = self.options.drawn.relative
+      self.relative = RelativeBias(**table, init_table=init_table)
+    if self.block_bias:
+      self.biases = BlockBiases(**table, depth=self.depth, scan=self.options.scan)
 
   @nn.compact
   def every_block(
@@ -153,11 +169,13 @@ class VisionEncoder(nn.Module):
       num_keys = self.num_first + mask.visible_ids.shape[1]
     if ids is not None:
       patches = gather(patches, ids)
-    embed = Dense(self.width, use_bias=self.embed_bias, dtype=self.dtype, name="embed")
+    embed = dense_like(
+      self, self.width, "patches", use_bias=self.embed_bias, name="embed"
+    )
     x = embed(patches)
     change = None
     if self.masked_patches == "token":
-      token = self.param("mask_token", nn.initializers.normal(0.02), (self.width,))
+      token = self.param("mask_token", self.options.drawn.mask_token, (self.width,))
       if mask is not None:
         enter = functools.partial(
           self._replaced, token=token.astype(self.dtype), masked=mask.masked
@@ -172,7 +190,7 @@ class VisionEncoder(nn.Module):
       return table if ids is None else jnp.asarray(table)[ids]
 
     inputs: dict[str, Any] = {}
-    if self.positions in ("sincos", "learned"):
+    if self.positions in ("sincos", "sincos_spread", "learned", "learned_sincos"):
       x = x + present(self._position_table())
     if self.class_token:
       x = jnp.concatenate([self._class_token(len(x)), x], axis=1)
@@ -180,14 +198,18 @@ class VisionEncoder(nn.Module):
       registers = self._learned("registers", self.registers)
       x = jnp.concatenate([jnp.tile(registers, (len(x), 1, 1)), x], axis=1)
     if self.positions == "rotary":
-      positions = present(grid_positions(self.grid))
-      inputs["positions"] = pad_first(positions, self.num_first)
-    if self.positions == "relative":
+      rotary = self.options.rotary
+      positions = present(rotary.positions(self.grid))
+      inputs["positions"] = rotary.first(positions, self.num_first)
+    if self.positions == "relative" or self.block_bias:
       if ids is not None or self.registers:
         raise UserError(
           "positions='relative': expected masked_patches='token' and no registers"
         )
-      inputs["bias"] = self.relative()
+      shared = self.relative() if self.positions == "relative" else 0.0
+      inputs["bias"] = (
+        [bias + shared for bias in self.biases()] if self.block_bias else shared
+      )
     if self.embed_norm:
       x = norm_like(self, name="embed_norm")(x)
     blocks = Transformer(
@@ -195,7 +217,8 @@ class VisionEncoder(nn.Module):
     )
     outputs = blocks(x, num_keys=num_keys, change=change, **inputs)
     if self.final_norm:
-      outputs[-1] = norm_like(self, name="norm")(outputs[-1])
+      norm = norm_like(self, affine=self.final_affine, name="norm")
+      outputs[-1] = norm(outputs[-1])
     outputs = [x, *outputs] if embedded_too else outputs
     if mask is not None and self.masked_patches == "silent":
       outputs = [self._in_order(tokens, mask) for tokens in outputs]
@@ -223,10 +246,14 @@ class VisionEncoder(nn.Module):
 
   def _position_table(self) -> Array:
     """Embeddings of all positions: [N, D]."""
-    if self.positions == "sincos":
-      return jnp.asarray(sincos(self.grid, self.width), self.dtype)
-    init = nn.initializers.truncated_normal(0.02)
+    if self.positions in ("sincos", "sincos_spread"):
+      spread = self.positions == "sincos_spread"
+      return jnp.asarray(sincos(self.grid, self.width, spread=spread), self.dtype)
     shape = (math.prod(self.grid), self.width)
+    init = self.options.drawn.positions
+    if self.positions == "learned_sincos":
+      fixed = sincos(self.grid, self.width)
+      return self.param("positions", lambda *_: jnp.asarray(fixed)).astype(self.dtype)
     return self.param("positions", init, shape).astype(self.dtype)
 
   def _class_token(self, batch_size: int) -> Array:
@@ -235,7 +262,7 @@ class VisionEncoder(nn.Module):
 
   def _learned(self, name: str, count: int) -> Array:
     """Learned tokens: [1, count, D]."""
-    init = nn.initializers.normal(0.02)
+    init = self.options.drawn.tokens
     return self.param(name, init, (1, count, self.width)).astype(self.dtype)
 
 
@@ -246,6 +273,8 @@ class Network(TypedDict, total=False):
     dtype: `float32` or `bfloat16`, type of the computation; parameters are float32.
     mlp_ratio: hidden width of the MLPs over the width of the tokens; 4 when left out.
     norm_epsilon: added to the variance in layer normalization; 1e-6 when left out.
+    initialization: how parameters are drawn at first, a name in
+      `maskjax.models.initialization.SCHEMES`; the authors' when left out.
     scan: compile one block and loop over it, see `maskjax.models.BlockOptions`.
     remat: `none`, `dots` or `full`: which activations are computed again in the
       backward pass, see `maskjax.models.BlockOptions`.
@@ -254,6 +283,7 @@ class Network(TypedDict, total=False):
   dtype: str
   mlp_ratio: float
   norm_epsilon: float
+  initialization: str
   scan: bool
   remat: str
 
@@ -311,27 +341,3 @@ def vit_encoder(
       f"{found.masked_patches!r}"
     )
   return found
-
-
-class Classifier(nn.Module):
-  """A linear classifier on the mean of an encoder's patch tokens.
-
-  As MAE finetunes: the encoder's own last normalization gives way to one of the
-  mean.
-
-  Attributes:
-    encoder: gives [B, 1 + N, D] of patches, with `final_norm=False`.
-    num_classes: number of classes K.
-  """
-
-  encoder: VisionEncoder
-  num_classes: int
-
-  @nn.compact
-  def __call__(self, patches: Array) -> Array:
-    """Classifies patches [B, N, P]: float32 logits [B, K]."""
-    x = self.encoder.patch_tokens(self.encoder(patches))
-    x = x.astype(jnp.float32).mean(axis=1)
-    x = norm_like(self.encoder, dtype=jnp.float32, name="norm")(x)
-    init = nn.initializers.truncated_normal(2e-5)
-    return nn.Dense(self.num_classes, kernel_init=init, name="head")(x)

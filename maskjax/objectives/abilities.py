@@ -7,8 +7,8 @@ the result and never probes an objective itself.
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from jax import Array, ShapeDtypeStruct
 
@@ -16,7 +16,10 @@ from maskjax.errors import UserError
 from maskjax.losses import Loss
 from maskjax.masking import Mask
 from maskjax.objectives.objective import Batch, Objective, Step, Variables
-from maskjax.tokens import Text
+from maskjax.tokens import Patches, Text
+
+# In place of a workdir: variables that stay as they were made, asked for by name.
+RANDOM = "random"
 
 # In place of a workdir: variables that stay as they were made, asked for by name.
 RANDOM = "random"
@@ -62,6 +65,45 @@ class HasFeatures(Protocol):
 
   def features(self, variables: Variables, batch: Batch) -> Array:
     """Features [B, N, D], or [B, D]."""
+
+
+class HasEncoder(Protocol):
+  """Has an encoder of patches of images, which can be finetuned."""
+
+  @property
+  def encoder(self) -> Any:
+    """The network, whose parameters are those under `encoder`."""
+
+  @property
+  def patches(self) -> Patches:
+    """Cuts a batch into what the encoder reads."""
+
+
+class Adoption(NamedTuple):
+  """What a model takes of another one's parameters, and what it knowingly does not.
+
+  Attributes:
+    taken: by the path that an array has in the model, the path that it had in the other
+      one, and the array.
+    left: paths of the other one's encoder that the model has no use for.
+    new: paths of the model's encoder that the other one need not have.
+  """
+
+  taken: Mapping[str, tuple[str, Any]]
+  left: Sequence[str] = ()
+  new: Sequence[str] = ()
+
+
+class Adopts(Protocol):
+  """Begins with a part of another objective's run, under its own head."""
+
+  def adopt(self, pretrained: Mapping[str, Any], like: Mapping[str, Any]) -> Adoption:
+    """What it takes of pretrained arrays; those of the same paths without this ability.
+
+    Args:
+      pretrained: the other run's arrays by path.
+      like: the objective's own by path, or their shapes.
+    """
 
 
 class HasLayers(Protocol):
@@ -160,10 +202,10 @@ class HasTeacher(Protocol):
 PROTOCOLS: tuple[type, ...] = (
   *(Evaluates, Updates, Pretrained, HasFeatures, HasLayers, Embeds, HasCodes),
   *(HasTargets, Reconstructs, PredictsTokens, HasBatchShapes, ChecksVocabulary),
-  HasTeacher,
+  *(HasTeacher, HasEncoder, Adopts),
 )
 # Members that systems have for themselves too: only the others show an ability.
-_SHARED = ("grid", "mask", "error", "num_codes")
+_SHARED = ("grid", "mask", "error", "num_codes", "encoder", "patches")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -186,6 +228,8 @@ class Abilities:
     batch_shapes: see `HasBatchShapes`.
     check_vocabulary: see `ChecksVocabulary`.
     teacher_variables: see `HasTeacher`.
+    encoder: see `HasEncoder`; None without `patches` beside it.
+    adopt: see `Adopts`.
   """
 
   name: str
@@ -203,6 +247,8 @@ class Abilities:
   batch_shapes: Callable[[int], Mapping[str, ShapeDtypeStruct]] | None
   check_vocabulary: Callable[[Any], None] | None
   teacher_variables: Callable[[Variables], Variables] | None
+  encoder: Any
+  adopt: Callable[[Mapping[str, Any], Mapping[str, Any]], Adoption] | None
 
 
 def abilities_of(objective: Any) -> Abilities:
@@ -242,6 +288,8 @@ def abilities_of(objective: Any) -> Abilities:
     for field in dataclasses.fields(Abilities)
     if field.name not in ("name", "loss", "evaluate", "pretrained")
   }
+  if _member(objective, "patches") is None:
+    offered["encoder"] = None
   return Abilities(
     name=name,
     loss=loss,

@@ -43,6 +43,11 @@ class PatchObjective(abc.ABC):
   def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
     """See `maskjax.objectives.Objective`."""
 
+  @property
+  def encoder(self) -> Any:
+    """The network that is finetuned; its parameters are those under `encoder`."""
+    return self.model.encoder
+
   def init_params(self, key: Array, batch: Batch, **how: Any) -> Any:
     """Parameters of the model for examples of the batch's shape.
 

@@ -44,6 +44,8 @@ class TextKeywords(TypedDict, total=False):
     dtype: `float32` or `bfloat16`, type of the computation; parameters are float32.
     mlp_ratio: hidden width of the blocks' networks by their width.
     norm_epsilon: added to the variance in layer normalization.
+    initialization: how parameters are drawn at first, a name in
+      `maskjax.models.initialization.SCHEMES`; the authors' when left out.
     scan: compile one block and loop over it, see `maskjax.models.BlockOptions`.
     remat: `none`, `dots` or `full`: which activations are computed again in the
       backward pass, see `maskjax.models.BlockOptions`.
@@ -61,6 +63,7 @@ class TextKeywords(TypedDict, total=False):
   dtype: str
   mlp_ratio: float
   norm_epsilon: float
+  initialization: str
   scan: bool
   remat: str
 
@@ -73,11 +76,13 @@ class TextRows:
     length: tokens of a row at most.
     ids: of the vocabulary.
     needs_score: whether rows need a `score`, see `maskjax.data.text`.
+    needs_label: whether rows need a `label`, int [B], see `maskjax.data.labeled_text`.
   """
 
   length: int
   ids: TokenIds
   needs_score: bool = False
+  needs_label: bool = False
 
   def __call__(self, batch: Batch) -> Text:
     """The rows of a batch.
@@ -97,10 +102,12 @@ class TextRows:
     """The shapes of a batch of this many rows."""
     row = jax.ShapeDtypeStruct((batch_size, self.length), jnp.int32)
     score = jax.ShapeDtypeStruct(row.shape, jnp.float32)
+    of_rows = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     return {
       **dict.fromkeys(("token", "segment", "position", "word", "characters"), row),
       **({"score": score} if self.needs_score else {}),
-      "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+      **({"label": of_rows} if self.needs_label else {}),
+      "index": of_rows,
     }
 
   def check_vocabulary(self, vocabulary: Any) -> None:
@@ -209,7 +216,7 @@ class MaskedTextObjective(abc.ABC):
 
 def dropout_rngs(encoder: TextEncoder, batch: Batch, step: Step) -> dict[str, Array]:
   """Generators of a text model for a training step; none where it drops nothing."""
-  if not (encoder.options.dropout or encoder.options.attention_dropout):
+  if not encoder.options.drops_out:
     return {}
   # The first row's key, so that microbatches drop different ones.
   key = keys.named(step.key, "dropout")
@@ -236,6 +243,7 @@ def held_out_loss(
   Returns:
     The cross-entropy in nats, with accuracy and bits per character.
   """
+  masking = dataclasses.replace(masking, of_words=False)
   mask = masking.draw(
     batch, step.key, ratio=HELD_OUT_RATIO, highest=HELD_OUT_RATIO, sampler=words.tokens
   )
@@ -277,6 +285,8 @@ def text_parts(
   length: int = 512,
   encoder: Mapping[str, Any] | str = "B",
   needs_score: bool = False,
+  needs_label: bool = False,
+  initialization: str = "normal",
   **text: Any,
 ) -> tuple[TextEncoder, TextRows]:
   """Makes an encoder, and how it reads rows.
@@ -285,6 +295,8 @@ def text_parts(
     length: see `TextKeywords`.
     encoder: see `TextKeywords`.
     needs_score: see `TextRows`.
+    needs_label: see `TextRows`.
+    initialization: see `TextKeywords`.
     **text: the rest of `TextKeywords`.
 
   Raises:
@@ -307,12 +319,14 @@ def text_parts(
         f"pad_id, mask_id or special_ids has {token}: expected tokens below vocab_size="
         f"{size}"
       )
+  text["initialization"] = initialization
   return (
     text_encoder(vocab_size=size, length=length, encoder=encoder, **text),
     TextRows(
       length=length,
       ids=TokenIds(size=size, pad=pad, mask=mask, special=special),
       needs_score=needs_score,
+      needs_label=needs_label,
     ),
   )
 

@@ -17,6 +17,7 @@ from jax import Array
 from maskjax.errors import UserError, at_least_one
 from maskjax.losses import Loss, Mean
 from maskjax.models.text import TextClassifier, TokenClassifier
+from maskjax.objectives.abilities import Adoption
 from maskjax.objectives.objective import Batch, Step, Variables, first_example, valid
 from maskjax.objectives.text import (
   TextKeywords,
@@ -76,6 +77,12 @@ class LabeledText(abc.ABC):
     text, params = self.rows(batch), {"params": variables.params}
     return self.model.apply(params, text, method="encode")
 
+  def adopt(self, pretrained: Mapping[str, Any], like: Mapping[str, Any]) -> Adoption:
+    """Takes the encoder alone; see `maskjax.objectives.abilities.Adopts`."""
+    del like
+    taken = {k: (k, v) for k, v in pretrained.items() if k.startswith("encoder/")}
+    return Adoption(taken)
+
   def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a batch of this many labeled rows."""
     return {**self.rows.batch_shapes(batch_size), **self.label_shapes(batch_size)}
@@ -133,11 +140,15 @@ class SpanExtraction(LabeledText):
   longest: int
 
   def label_loss(self, logits: Array, batch: Batch) -> Loss:
-    """The mean of both positions' cross-entropy; an answer is right if both are."""
-    logits = jnp.where(may_answer(batch)[..., None], logits, -jnp.inf)
-    begins = token_cross_entropy(logits[..., 0], batch["start"])
-    ends = token_cross_entropy(logits[..., 1], batch["end"])
-    start, end = self.answers(logits)
+    """The mean of both positions' cross-entropy; an answer is right if both are.
+
+    As in BERT, training has to find them among all tokens; only answers are looked for
+    in the context alone.
+    """
+    seen = jnp.where(batch["segment"][..., None] > 0, logits, -jnp.inf)
+    begins = token_cross_entropy(seen[..., 0], batch["start"])
+    ends = token_cross_entropy(seen[..., 1], batch["end"])
+    start, end = self.answers(jnp.where(may_answer(batch)[..., None], logits, -jnp.inf))
     right = (start == batch["start"]) & (end == batch["end"])
     where = valid(batch)
     return Loss.of(Mean.of((begins + ends) / 2, where), exact=Mean.of(right, where))
@@ -220,5 +231,5 @@ def span_extraction(
     raise UserError(
       "encoder.types=1: expected 0 or 2, since questions and contexts are two kinds"
     )
-  model = TokenClassifier(encoder=encoder, num_classes=2)
+  model = TokenClassifier(encoder=encoder, num_classes=2, drops=False)
   return SpanExtraction(model=model, longest=longest, rows=rows)

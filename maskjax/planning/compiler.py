@@ -102,6 +102,7 @@ def compile_step(config: ConfigDict, where: Slice) -> Compiled:
       num_steps=config.num_steps,
       mesh=mesh,
       microbatches=config.microbatches,
+      batch_warmup=tuple(config.batch_warmup),
       ema_decay=config.ema_decay,
     )
     traced = ready.step.trace(ready.state, batch)

@@ -17,6 +17,7 @@ from maskjax.recipes.image import (
   small_image,
 )
 from maskjax.recipes.text import (
+  NOTHING,
   TEXT_ROOT,
   bert_paper,
   packed_text,
@@ -28,6 +29,7 @@ __all__ = [
   "CLIP_COLORS",
   "COLORS",
   "FASHION_ROOT",
+  "NOTHING",
   "SIGNED_COLORS",
   "TEXT_ROOT",
   "bert_paper",

@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 from maskjax import config as configs
 
 TEXT_ROOT = "data/english"  # rows that `maskjax pack` wrote
+# What is exempt from decay where everything decays, as in fairseq: found in no path.
+NOTHING = "(?!)"
 
 
 def python_reference(*, length: int = 128, vocab_size: int = 512) -> ConfigDict:
@@ -73,6 +75,7 @@ def small_text(**objective: Any) -> ConfigDict:
     length=128,
     encoder=dict(kind="modernbert", width=128, depth=3, heads=4, windows=(0,)),
     dropout=0.0,
+    initialization="xavier",
     dtype="float32",
   )
   config.objective.update(objective)
@@ -92,6 +95,7 @@ def bert_paper(
   num_steps: int,
   learning_rate: float,
   warmup_steps: int,
+  join_documents: bool = False,
   **optimizer: Any,
 ) -> ConfigDict:
   """A paper's pretraining of an encoder on packed English text, in bfloat16.
@@ -105,6 +109,8 @@ def bert_paper(
     learning_rate: of AdamW, the highest.
     warmup_steps: in which it rises; it falls along a cosine after them, or along a line
       with `schedule="linear"`.
+    join_documents: let all documents of a row attend to each other, see
+      `maskjax.data.transforms.join_documents`.
     **optimizer: further keywords of AdamW.
 
   Returns:
@@ -121,6 +127,8 @@ def bert_paper(
     0.1
   """
   config = packed_text()
+  if join_documents:
+    config.data.train_transforms = config.data.test_transforms = ("join_documents",)
   config.batch_size = batch_size
   config.num_steps = num_steps
   config.objective = dict(

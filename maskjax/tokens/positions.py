@@ -23,7 +23,7 @@ def grid_positions(grid: Sequence[int]) -> np.ndarray:
   return np.indices(grid).reshape(len(grid), -1).T
 
 
-def sincos(grid: Sequence[int], width: int) -> np.ndarray:
+def sincos(grid: Sequence[int], width: int, *, spread: bool = False) -> np.ndarray:
   """Sine-cosine embeddings of the positions of a grid of any rank.
 
   Each axis has an equal share of the channels, the last axis of the grid first:
@@ -34,6 +34,8 @@ def sincos(grid: Sequence[int], width: int) -> np.ndarray:
   Args:
     grid: sides of the token grid; N is their product.
     width: number of channels D, a multiple of twice the grid's rank.
+    spread: count the positions along a side so that the last one is its length, as
+      Latent MIM's authors do, and not one less.
 
   Returns:
     float32 [N, D], positions in row-major order.
@@ -53,7 +55,9 @@ def sincos(grid: Sequence[int], width: int) -> np.ndarray:
   frequencies = width // (2 * len(grid))
   omega = 1.0 / 10000 ** (np.arange(frequencies, dtype=np.float64) / frequencies)
   channels = []
-  for coordinate in reversed(grid_positions(grid).T):
+  for side, coordinate in reversed([*zip(grid, grid_positions(grid).T, strict=True)]):
+    if spread:
+      coordinate = coordinate * side / max(1, side - 1)
     angle = coordinate[:, None] * omega  # [N, frequencies]
     channels += [np.sin(angle), np.cos(angle)]
   return np.concatenate(channels, axis=1).astype(np.float32)

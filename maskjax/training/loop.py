@@ -50,6 +50,7 @@ def fit(
   mesh: Mesh | None = None,
   rules: sharding.Rules = sharding.TRANSFORMER_RULES,
   microbatches: int = 1,
+  batch_warmup: tuple[int, int] = (0, 0),
   ema_decay: float = 0.0,
   initial: Callable[[Variables], Variables] | None = None,
   writer: Writer | None = None,
@@ -74,6 +75,7 @@ def fit(
     mesh: the devices; all of them along `data` when None.
     rules: which parameters lie where, see `maskjax.sharding.shardings`.
     microbatches: parts of a batch that are computed one after the other.
+    batch_warmup: see `maskjax.training.step.train_step`.
     ema_decay: of an average of the parameters; 0 keeps none.
     initial: changes freshly made variables, for example to pretrained ones.
     writer: takes `train/...` and `eval/...` numbers.
@@ -128,6 +130,7 @@ def fit(
       mesh=mesh,
       rules=rules,
       microbatches=microbatches,
+      batch_warmup=batch_warmup,
       ema_decay=ema_decay,
     )
     if checkpoints is not None and saved is not None:

@@ -11,9 +11,11 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from maskjax import keys, sharding
+from maskjax import keys, schedules, sharding
+from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean
 from maskjax.objectives import Batch, Objective, Step, Variables, abilities_of
+from maskjax.objectives.objective import valid
 
 Metrics = Mapping[str, Mean]
 
@@ -79,6 +81,7 @@ def train_step(
   key: Array,
   num_steps: int,
   microbatches: int = 1,
+  batch_warmup: tuple[int, int] = (0, 0),
   ema_decay: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
   """One optimizer step; pure, to be compiled by the caller.
@@ -92,6 +95,9 @@ def train_step(
     num_steps: optimizer steps of the whole run.
     microbatches: parts of the batch that are computed one after the other. Sums,
       weights and gradients are added up and divided once.
+    batch_warmup: how many rows of the batch count in the first step, and in how many
+      steps this rises to all, along a line; (0, 0) for all from the first step on. The
+      other rows are read and computed, and passed over, so that no shape changes.
     ema_decay: of the average of the parameters; 0 keeps none.
 
   Returns:
@@ -101,6 +107,9 @@ def train_step(
   step = Step(step_key, state.step, num_steps)
   rows = len(next(iter(batch.values())))
   batch = {"index": jnp.arange(rows), **batch}
+  if any(batch_warmup):
+    count = rows_that_count(batch_warmup, rows, state.step)
+    batch = {**batch, "valid": valid(batch) & (jnp.arange(rows) < count)}
 
   def loss_sum(params: Any, part: Batch) -> tuple[Array, Loss]:
     loss = objective.loss(Variables(params, state.extra), part, step)
@@ -151,6 +160,31 @@ def train_step(
   )
 
 
+def rows_that_count(warmup: tuple[int, int], rows: int, step: Array | int) -> Array:
+  """How many rows of a batch count in a step of a warm-up of the batch.
+
+  Args:
+    warmup: how many in the first step, and in how many steps all do.
+    rows: of the batch.
+    step: number of the step, from 0.
+
+  Raises:
+    UserError: more rows at first than the batch has, or none, or no steps.
+
+  Example:
+    >>> [int(rows_that_count((4, 10), 24, step)) for step in (0, 1, 5, 10, 99)]
+    [4, 6, 14, 24, 24]
+  """
+  first, steps = warmup
+  if not (1 <= first <= rows and steps >= 1):
+    raise UserError(
+      f"batch_warmup={(first, steps)}: expected from 1 to {rows} rows, the batch, and "
+      "at least 1 step"
+    )
+  share = schedules.ramp(step, steps)
+  return jnp.floor(schedules.linear(first, rows, share) + 1e-3).astype(jnp.int32)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
   """A run's first state and its step, ready to be compiled for a mesh.
@@ -177,6 +211,7 @@ def program(
   mesh: Mesh,
   rules: sharding.Rules = sharding.TRANSFORMER_RULES,
   microbatches: int = 1,
+  batch_warmup: tuple[int, int] = (0, 0),
   ema_decay: float = 0.0,
 ) -> Program:
   """Makes what a run compiles: on this machine's devices, or planned for others.
@@ -190,6 +225,7 @@ def program(
     mesh: the devices.
     rules: which parameters lie where, see `maskjax.sharding.shardings`.
     microbatches: see `train_step`.
+    batch_warmup: see `train_step`.
     ema_decay: see `train_step`.
   """
   make = functools.partial(init_state, objective, optimizer, ema=bool(ema_decay))
@@ -202,6 +238,7 @@ def program(
     key=key,
     num_steps=num_steps,
     microbatches=microbatches,
+    batch_warmup=batch_warmup,
     ema_decay=ema_decay,
   )
   return Program(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskjax import UserError
-from maskjax.data import documents
+from maskjax.data import bind_transform, documents
 from maskjax.data.packing import best_fit, packed
 from maskjax.tokens import vocabulary
 
@@ -73,6 +73,26 @@ def test_pythons_reference_is_packed_with_less_than_a_fiftieth_of_padding(size, 
   expected = np.concatenate([found.ids for found in words.encode(texts)])
   np.testing.assert_array_equal(np.sort(inside), np.sort(expected))
   assert columns["characters"].sum() == sum(map(len, texts))
+
+
+def test_joined_documents_are_one_in_which_words_stay_apart(words):
+  row = rows(packed(["be", "to be or", "be"], words, length=40))[0]
+  assert row["segment"].max() == 3 and row["segment"][-1] == 0
+  joined = bind_transform("join_documents")(row)
+  filled = (row["segment"] > 0).sum()
+  assert joined["segment"].tolist() == [1] * filled + [0] * (40 - filled)
+  assert joined["position"][:filled].tolist() == list(range(filled))
+  assert not joined["position"][filled:].any()
+  for name in ("token", "characters"):
+    np.testing.assert_array_equal(joined[name], row[name])
+  # One word a number, in order, and none where there was none.
+  inside = row["word"] >= 0
+  assert ((joined["word"] >= 0) == inside).all()
+  before = list(zip(row["segment"][inside], row["word"][inside], strict=True))
+  numbers = {word: n for n, word in enumerate(dict.fromkeys(before))}
+  assert joined["word"][inside].tolist() == [numbers[word] for word in before]
+  with pytest.raises(UserError, match="found no 'segment': expected rows of tokens"):
+    bind_transform("join_documents")({"image": np.zeros(3)})
 
 
 @given(st.lists(st.integers(1, 20), max_size=50))

@@ -222,6 +222,27 @@ def test_similarity_to_the_nearest_anchor(tmp_path):
   assert checked == (columns(general)["word"] >= 0).sum() > (found == 1).sum()
 
 
+def lengths(words, *, least):
+  return np.array([[max(len(word), least), 1.0] for word in words])
+
+
+def test_vectors_may_be_those_of_a_function():
+  found = statistics.anchor_similarity(
+    rows=columns(general),
+    vocabulary=source().vocabulary,
+    training=columns(),
+    reference=columns(general),
+    anchors=1,
+    vectors=dict(name=f"{__name__}:lengths", least=2),
+    ignored=(),
+  )
+  for document in words_of(columns(general)):
+    for word, positions in document:
+      (a, _), (b, _) = lengths([word, "cell"], least=2)
+      expected = (a * b + 1) / np.sqrt((a * a + 1) * (b * b + 1))
+      np.testing.assert_allclose([found[at] for at in positions], expected, rtol=1e-5)
+
+
 def test_terms_are_numbered_in_each_row():
   vocabulary = source().vocabulary
   listed = ["Cell wall", "cell", "proteins of", "wall of the house"]

@@ -18,6 +18,7 @@ RANDOM = {
   "random_flip": {},
   "spaced_patches": {"patch_size": (2, 6), "gap": 2},
   "rand_augment": {"prob": 1.0},
+  "trivial_augment": {},
   "color_jitter": {},
 }
 
@@ -245,6 +246,51 @@ def test_rand_augment_operations():
   for name in ("rotate", "shear_x", "shear_y", "color", "contrast", "sharpness"):
     np.testing.assert_array_equal(run(name, 0.0), level)
     assert (run(name, 0.9) != level).any()
+
+
+def test_trivial_augment_operations():
+  from maskjax.data.augment import _WIDE
+
+  image = make_image((10, 40, 3))
+  picture = Image.fromarray(image)
+  level = image.astype(int)
+
+  def run(name, strength, sign=1, fill=0):
+    return np.asarray(_WIDE[name](picture, strength, sign, fill)).astype(int)
+
+  assert len(_WIDE) == 14
+  np.testing.assert_array_equal(run("identity", 1.0), level)
+  # 8 - 3 bits are kept, and at the greatest strength 2.
+  np.testing.assert_array_equal(run("posterize", 0.5), level & 0b1111_1000)
+  np.testing.assert_array_equal(run("posterize", 1.0), level & 0b1100_0000)
+  np.testing.assert_array_equal(run("solarize", 1.0), 255 - level)
+  assert np.abs(run("brightness", 1.0, -1) - level * 0.01).max() <= 1
+  moved = run("translate_x", 1.0, fill=(1, 2, 3))  # by 32 pixels
+  np.testing.assert_array_equal(moved[:, :8], level[:, 32:])
+  assert (moved[:, 8:] == (1, 2, 3)).all()
+  for name in ("rotate", "shear_x", "shear_y", "color", "contrast", "sharpness"):
+    np.testing.assert_array_equal(run(name, 0.0), level)
+    assert (run(name, 1.0) != level).any()
+
+
+def test_trivial_augment_draws_one_operation(monkeypatch):
+  from maskjax.data import augment
+
+  drawn = []
+  for name in augment._WIDE:
+
+    def record_it(picture, strength, sign, fill, name=name):
+      drawn.append((name, strength, sign))
+      return picture
+
+    monkeypatch.setitem(augment._WIDE, name, record_it)
+  rng = np.random.default_rng(0)
+  for _ in range(600):
+    apply("trivial_augment", make_image((2, 2, 1)), rng)
+  names, strengths, signs = zip(*drawn, strict=True)
+  assert len(drawn) == 600 and len(set(names)) == 14
+  assert {round(30 * s, 6) for s in strengths} == set(range(31))
+  assert abs(np.mean(signs)) < 0.15
 
 
 def test_rand_augment_draws_every_operation(monkeypatch):

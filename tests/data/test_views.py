@@ -51,6 +51,30 @@ def test_views_are_made_of_one_image_each_by_itself():
   assert not np.array_equal(make(1)["image2"], second)
 
 
+def test_further_views_are_small_and_differ():
+  image = np.arange(100, dtype=np.uint8).reshape(10, 10, 1)
+  crop, small = (dict(name="random_crop", size=size) for size in (4, 3))
+  plain = dict(name="two_views", first=(crop,), second=(crop,))
+  more = bind_transform({**plain, "local": (small, "to_float"), "num_local": 5})
+
+  def make(views):
+    return views({"image": image}, np.random.default_rng(0))
+
+  record, without = make(more), make(bind_transform(plain))
+  assert record["local"].shape == (5, 3, 3, 1)
+  assert len({view.tobytes() for view in record["local"]}) > 1
+  for view in np.rint(record["local"] * 255):
+    corner = int(view[0, 0, 0])
+    window = image[corner // 10 :, corner % 10 :][:3, :3]
+    np.testing.assert_array_equal(view, window)
+  # The two others are what they are without.
+  assert set(without) == {"image", "image2"}
+  assert all(np.array_equal(record[key], without[key]) for key in without)
+  for wrong in ({"num_local": 5}, {"local": (small,)}, {"num_local": -1}):
+    with pytest.raises(UserError, match="two_views: num_local"):
+      make(bind_transform({**plain, **wrong}))
+
+
 def test_mistakes_in_a_view_are_found_before_any_record_is_read():
   views = dict(name="two_views", first=("to_float",), second=("to_flaot",))
   with pytest.raises(UserError, match="no 'to_flaot'.*did you mean 'to_float'"):

@@ -19,6 +19,7 @@ from maskjax.models import (
   blocks_like,
   dense,
   stack_blocks,
+  transformer,
   unstack_blocks,
 )
 from maskjax.models.dropout import stochastic_depth
@@ -287,7 +288,13 @@ def test_hidden_states_change_before_one_block_alone(layer, scan, remat):
     ({"activation": "gleu"}, "activation='gleu': did you mean 'gelu'"),
     ({"scan": True, "norm_first": False}, "scan=True: expected norm_first=True"),
     ({"dropout": 1.0}, "dropout=1.0: expected at least 0 and less than 1"),
+    ({"norm": "batch"}, "norm='batch': expected 'layer' or 'rms'"),
+    ({"key_heads": 0}, "key_heads=0: expected None or at least 1"),
     ({"attention_dropout": -0.1}, "attention_dropout=-0.1: expected at least 0"),
+    (
+      {"attention_output_dropout": 1.0},
+      "attention_output_dropout=1.0: expected at least 0",
+    ),
     ({"dtype": "float16"}, "dtype='float16': expected 'float32' or 'bfloat16'"),
     ({"rotary_bases": ()}, "expected at least one base"),
   ],
@@ -309,6 +316,24 @@ def test_further_blocks_have_a_networks_options():
   further = blocks_like(first, 3, dropout=0.5)
   assert (further.depth, further.heads) == (3, HEADS)
   assert further.options == first.options.replace(norm_first=True, dropout=0.5)
+
+
+@pytest.mark.parametrize(
+  ("rates", "expected"),
+  [({}, [0.25, 0.25]), ({"attention_output_dropout": 0.5}, [0.5, 0.25])],
+)
+def test_attention_may_drop_another_share_of_its_output(monkeypatch, rates, expected):
+  found = []
+
+  def note(module, y, rate):
+    if isinstance(module, Block):
+      found.append(rate)
+    return y
+
+  monkeypatch.setattr(transformer, "dropout", note)
+  block = Block(heads=HEADS, options=BlockOptions(dropout=0.25, **rates))
+  jax.eval_shape(block.init, jax.random.key(0), random(B, N, D))
+  assert found == expected
 
 
 # Drop path

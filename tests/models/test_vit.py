@@ -117,7 +117,7 @@ def test_dtype_reaches_both_networks():
     model = mae(dtype=dtype, **keywords).model
     assert model.encoder.dtype == model.decoder.dtype == jnp.dtype(dtype)
   classifier = classification(
-    num_classes=2, dtype="bfloat16", image_size=4, patch_size=2, encoder=small
+    num_classes=2, dtype="bfloat16", system={"name": "mae", **keywords}
   ).model
   assert classifier.encoder.dtype == jnp.dtype("bfloat16")
   logits = jax.eval_shape(
@@ -431,7 +431,7 @@ def test_widths_without_positions_are_named():
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5])
 def test_drop_rates_out_of_range_are_named(rate):
   with pytest.raises(UserError, match=f"drop_path={rate}"):
-    classification(num_classes=2, drop_path=rate)
+    classification(num_classes=2, system="mae", drop_path=rate)
 
 
 def test_misspelled_hyperparameters_of_mae_get_a_hint():

@@ -1,4 +1,4 @@
-"""Finetuning: its loss, what it draws, and the parameters it begins with."""
+"""Finetuning: its loss, and what it draws."""
 
 import functools
 import sys
@@ -7,29 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from maskjax.errors import UserError
-from maskjax.models import stack_blocks
+from maskjax.models import Classifier, VisionEncoder
 from maskjax.objectives import Step, Variables, classification
-from maskjax.systems import mae
-from maskjax.training import transfer
 
 SMALL = {"width": 8, "depth": 2, "heads": 2}
+BERT = {"name": "bert", "vocabulary": "bert-base-uncased"}
 CLASSES = 3
 KEY = jax.random.key(5)
 
 
 def make_objective(**more):
+  system = dict(name="mae", image_size=4, channels=1, patch_size=2, encoder=SMALL)
   return classification(
-    **{
-      "num_classes": CLASSES,
-      "image_size": 4,
-      "channels": 1,
-      "patch_size": 2,
-      "encoder": SMALL,
-      "norm_epsilon": 0.1,
-      **more,
-    }
+    **{"num_classes": CLASSES, "system": {**system, "norm_epsilon": 0.1}, **more}
   )
 
 
@@ -172,80 +165,73 @@ def test_classification_refuses_images_of_other_shapes():
     make_objective().init(KEY, {"image": jnp.zeros((2, 4, 6, 1))})
 
 
-# Pretrained parameters
+def test_each_class_by_itself():
+  """Of every image and class, in place of one class of all."""
+  unmixed = dict(drop_path=0.0, mixup_alpha=0.0, cutmix_alpha=0.0)
+  objective = make_objective(**unmixed, label_smoothing=0.3, error="sigmoid")
+  loss = jax.jit(objective.loss)(Variables(make_params()), make_batch(), Step(KEY))
+  smooth = 0.7 * np.eye(CLASSES)[make_batch()["label"]] + 0.3 / CLASSES
+  logits = np.asarray(plain_logits(), np.float64)
+  each = np.log1p(np.exp(logits)) - smooth * logits
+  np.testing.assert_allclose(loss.value(), each.mean(), rtol=1e-5)
 
 
-def pretrained_and_fresh(**more):
-  small = {"image_size": 4, "channels": 1, "patch_size": 2, "encoder": SMALL}
-  old = mae(**{**small, **more}, decoder=SMALL)
-  batch = make_batch()
-  shapes = [
-    jax.eval_shape(objective.init, KEY, batch).params
-    for objective in (old, make_objective())
-  ]
-  return random_like(shapes[0], seed=1), random_like(shapes[1], seed=2)
+def test_the_class_token_stands_after_registers():
+  encoder = VisionEncoder(grid=(2, 2), width=8, depth=1, heads=2, registers=2)
+  model = Classifier(encoder=encoder, num_classes=CLASSES, pool="class_token")
+  patches = random_like(jnp.zeros((2, 4, 5)))
+  params = random_like(jax.eval_shape(model.init, KEY, patches)["params"])
+
+  @jax.jit
+  def run(params):
+    tokens = encoder.apply({"params": params["encoder"]}, patches)
+    return model.apply({"params": params}, patches), tokens
+
+  logits, tokens = run(params)
+  x = np.asarray(tokens)[:, 2]
+  x = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
+  x = x * params["norm"]["scale"] + params["norm"]["bias"]
+  expected = x @ params["head"]["kernel"] + params["head"]["bias"]
+  np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_overlay_takes_the_encoder_and_leaves_the_head():
-  old, fresh = pretrained_and_fresh()
-  mixed = transfer.overlay(fresh, pretrained=old)
-  assert jax.tree.structure(mixed) == jax.tree.structure(fresh)
-  for name in ("embed", "cls", "transformer"):
-    jax.tree.map(
-      np.testing.assert_array_equal, mixed["encoder"][name], old["encoder"][name]
-    )
-  for name in ("norm", "head"):
-    jax.tree.map(np.testing.assert_array_equal, mixed[name], fresh[name])
-  assert "norm" in old["encoder"]  # which a classifier does not have
-  assert "norm" not in mixed["encoder"]
+@pytest.mark.parametrize(("std", "expected"), [(0.02, 0.02), (None, (3 * 256) ** -0.5)])
+def test_the_last_layer_begins_as_the_papers_have_it(std, expected):
+  head = Classifier(encoder=Ones(), num_classes=400, norm=False, head_std=std)
+  params = head.init(KEY, jnp.zeros((1, 2, 4)))["params"]["head"]
+  assert float(params["kernel"].std()) == pytest.approx(expected, rel=0.02)
+  # Uniform within 1 / 16, or 0.
+  assert (abs(params["bias"]) <= 1 / 16).all()
+  assert float(params["bias"].std() > 0) == (std is None)
 
 
-def test_overlay_of_other_shapes():
-  old, fresh = pretrained_and_fresh(encoder={**SMALL, "width": 12})
-  with pytest.raises(
-    UserError, match=r"init_from: encoder/cls has the shape \[1, 1, 12\]: .*\[1, 1, 8\]"
-  ):
-    transfer.overlay(fresh, pretrained=old)
+class Ones(nn.Module):
+  """An encoder whose features are 1."""
 
+  def __call__(self, patches):
+    return jnp.ones((*patches.shape[:2], 256))
 
-def test_overlay_of_nothing():
-  _, fresh = pretrained_and_fresh()
-  with pytest.raises(
-    UserError, match="init_from: none of its 2 parameters .* example encoder/cls"
-  ):
-    transfer.overlay(fresh, pretrained={"a": np.ones(2), "b": {"c": np.ones(2)}})
-
-
-def test_overlay_of_scanned_blocks_takes_or_refuses_them():
-  old, fresh = pretrained_and_fresh()
-  try:
-    mixed = transfer.overlay(fresh, pretrained=stack_blocks(old))
-  except UserError:
-    return
-  jax.tree.map(
-    np.testing.assert_array_equal,
-    mixed["encoder"]["transformer"],
-    old["encoder"]["transformer"],
-  )
-
-
-def test_check_same_takes_equal_names_and_shapes():
-  old, _ = pretrained_and_fresh()
-  transfer.check_same(old, jax.eval_shape(lambda: old), "runs/a")
+  def patch_tokens(self, tokens):
+    return tokens
 
 
 @pytest.mark.parametrize(
-  ("found", "message"),
+  ("wrong", "message"),
   [
-    ({"a": np.ones(2)}, "parameter b/c has the shape none, expected \\[3\\]"),
-    ({"a": np.ones(2), "b": {"c": np.ones((3, 1))}}, "b/c has the shape \\[3, 1\\]"),
-    (
-      {"a": np.ones(2), "b": {"c": np.ones(3), "d": np.ones(1)}},
-      "parameter b/d has the shape \\[1\\], expected none",
-    ),
+    ({"system": "maee"}, "did you mean 'mae'"),
+    ({"system": BERT}, "has no encoder and patches"),
+    ({"norm": "old"}, "norm='old'"),
+    ({"pool": "max"}, "pool='max'"),
+    ({"error": "hinge"}, "error='hinge'"),
+    ({"positions": "lerned"}, "did you mean 'learned'"),
+    ({"window": 7}, "window=7: expected none, which VisionEncoder does not have"),
+    ({"num_classes": 0}, "num_classes=0"),
+    ({"system": "spark", "block_bias": True}, "block_bias=True: expected none"),
+    ({"system": "spark", "norm": "own"}, "norm='own': expected 'new' or 'none'"),
+    ({"system": "spark", "pool": "class_token"}, "has no class token"),
+    ({"system": "crossmae", "norm": "moved"}, "has no last normalization"),
   ],
 )
-def test_check_same_names_what_differs(found, message):
-  like = {"a": np.ones(2), "b": {"c": np.ones(3)}}
-  with pytest.raises(UserError, match=f"runs/a does not fit the config: .*{message}"):
-    transfer.check_same(found, like, "runs/a")
+def test_options_that_do_not_fit_are_named(wrong, message):
+  with pytest.raises(UserError, match=message):
+    make_objective(**wrong)

@@ -15,6 +15,7 @@ from maskjax import data, experiment, metrics, resolve, runs
 from maskjax import workdir as workdirs
 from maskjax.data import documents, labeled
 from maskjax.errors import UserError
+from maskjax.models.text import labels
 from maskjax.objectives import (
   Step,
   Variables,
@@ -80,6 +81,16 @@ def test_classes_of_texts(folder):
     inside = row["token"][row["word"] >= 0]
     assert line["text"].startswith(rows.vocabulary.decode(inside))
     assert row["label"] == line["label"] and set(row["segment"]) <= {0, 1}
+
+
+def numbers(*, rows, vocabulary):
+  return np.float32(rows["token"] + len(vocabulary))
+
+
+def test_labeled_texts_may_have_scores(folder):
+  statistic = f"{__name__}:numbers"
+  rows = read(folder, "labeled_text", "texts.jsonl", length=64, statistic=statistic)
+  np.testing.assert_array_equal(rows[3]["score"], rows[3]["token"] + 300)
 
 
 def test_tags_stand_at_first_tokens(folder):
@@ -214,11 +225,37 @@ def by_hand(task, logits, batch):
     return np.mean([error(logits[b, n], batch["tag"][b, n]) for b, n in at])
   losses = []
   for b in range(2):
-    may = (np.arange(16) == 0) | ((batch["kind"][b] == 1) & (batch["word"][b] >= 0))
-    masked = np.where(may[:, None], logits[b], -np.inf)
-    losses += [error(masked[:, 0], batch["start"][b])]
-    losses += [error(masked[:, 1], batch["end"][b])]
+    # Of all tokens, the question's too, but for padding.
+    filled = logits[b][batch["segment"][b] > 0]
+    losses += [error(filled[:, 0], batch["start"][b])]
+    losses += [error(filled[:, 1], batch["end"][b])]
   return np.mean(losses)
+
+
+def test_features_are_dropped_but_to_find_spans(monkeypatch):
+  rates = {}
+
+  def record(module, y, rate):
+    rates[type(module).__name__, getattr(module, "num_classes", None)] = rate
+    return y
+
+  monkeypatch.setattr(labels, "dropout", record)
+  for objective in (
+    tagging(num_classes=3, **SHAPE, dropout=0.1),
+    span_extraction(**SHAPE, dropout=0.1),
+  ):
+    jax.eval_shape(objective.init, KEY, small_batch())
+  assert rates == {("TokenClassifier", 3): 0.1, ("TokenClassifier", 2): 0.0}
+
+
+def test_answers_are_found_in_the_context_alone():
+  batch, logits = small_batch(), jnp.zeros((2, 16, 2))
+  # Of the question, token 3 is far likelier than the answer in the context.
+  logits = logits.at[:, 3].set(9.0).at[0, 7, 0].set(5.0).at[0, 9, 1].set(5.0)
+  logits = logits.at[1, 0].set(5.0)
+  assert (
+    span_extraction(**SHAPE).label_loss(logits, batch).metrics["exact"].value() == 1
+  )
 
 
 def test_an_answer_does_not_end_before_it_begins_nor_is_too_long():

@@ -65,7 +65,9 @@ def test_held_out_text_is_evaluated_alike_for_all():
   assert less.weight == found[0].weight - where[-1].sum()
 
 
-@pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
+@pytest.mark.parametrize(
+  "rate", ["dropout", "attention_dropout", "attention_output_dropout"]
+)
 def test_dropout_is_for_training_alone(rate):
   objective = make(**{rate: 0.5})
   params = objective.init(KEY, BATCH).params

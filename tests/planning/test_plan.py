@@ -299,7 +299,10 @@ def test_shapes_of_batches_need_no_data():
   options = {"image_size": (8, 4), "channels": 3, "patch_size": (2, 1)}
   for objective, more in (
     (mae(**options, encoder=small, decoder=small), set()),
-    (classification(**options, encoder=small, num_classes=5), {"label"}),
+    (
+      classification(system=dict(name="mae", **options, encoder=small), num_classes=5),
+      {"label"},
+    ),
   ):
     shapes = objective.batch_shapes(6)
     assert set(shapes) == {"image", "index"} | more

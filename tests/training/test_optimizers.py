@@ -13,7 +13,7 @@ from maskjax.errors import UserError
 from maskjax.models import stack_blocks, unstack_blocks
 from maskjax.objectives import classification
 from maskjax.training import adamw
-from maskjax.training.optimizers import lamb, sgd
+from maskjax.training.optimizers import lamb, scale_by_layer, sgd, stable_adamw
 
 
 def random(*shape, seed=0):
@@ -174,14 +174,72 @@ def test_clipping_is_by_the_global_norm(clip_norm, factor):
     np.testing.assert_allclose(updates[name], expected, rtol=2e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("scan", [False, True])
+def test_clipping_of_each_parameter_by_itself(scan):
+  """Norms of 5, 0.5 and, of two blocks, 2 and 8, to at most 2.5; see DINO's authors."""
+  kernels = [np.full((2, 2), size, np.float32) for size in (1.0, -4.0)]
+  blocks = {f"block_{i}": {"kernel": kernel} for i, kernel in enumerate(kernels)}
+  grads = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([0.5]), "net": blocks}
+  grads = stack_blocks(grads) if scan else grads
+  optimizer = adamw(
+    learning_rate=1.0, num_steps=9, epsilon=1.0, weight_decay=0.0, clip_each=2.5
+  )
+  updates = optimizer.update(grads, optimizer.init(grads), grads)[0]
+  updates = unstack_blocks(updates) if scan else updates
+  clipped = {"a": grads["a"] / 2, "b": grads["b"]}
+  net = {"block_0": kernels[0], "block_1": kernels[1] * 2.5 / 8}
+  for ours, grad in (
+    *((updates[name], grad) for name, grad in clipped.items()),
+    *((updates["net"][name]["kernel"], grad) for name, grad in net.items()),
+  ):
+    np.testing.assert_allclose(ours, -grad / (np.abs(grad) + 1), rtol=3e-6)
+
+
+def test_decays_by_path():
+  """Decay alone: the first expression applies, before that of `no_decay`."""
+  params = {
+    "head": {"kernel": jnp.ones(2), "bias": jnp.ones(2)},
+    "norm": {"scale": jnp.ones(2), "bias": jnp.ones(2)},
+    "rest": jnp.ones(2),
+  }
+  keywords = dict(learning_rate=1.0, num_steps=9, weight_decay=0.2, b2=0.5)
+  factors = {"head/": 0.25, "norm/scale": 0.5}
+  optimizer = adamw(**keywords, decay_factors=factors)
+  nothing = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = optimizer.update(nothing, optimizer.init(params), params)
+  found = jax.tree.map(lambda x: float(-x[0]), updates)
+  expected = {
+    "head": {"kernel": 0.05, "bias": 0.05},
+    "norm": {"scale": 0.1, "bias": 0.0},
+    "rest": 0.2,
+  }
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), found, expected
+  )
+  # Without a part that differs it is the same optimizer.
+  grads = jax.tree.map(lambda x: 0.3 * x, params)
+  plain, same = (
+    run_of(adamw(**keywords, final_weight_decay=0.4, **more), params, [grads] * 3)
+    for more in ({}, {"decay_factors": {"rest": 1.0}})
+  )
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), same, plain)
+  with pytest.raises(UserError, match="optimizer.decay_factors: 'tail' is in the path"):
+    run_of(adamw(**keywords, decay_factors={"tail": 2.0}), params, [grads])
+
+
 @functools.cache
 def classifier_shapes(scan):
   objective = classification(
     num_classes=2,
-    image_size=4,
-    channels=1,
-    patch_size=2,
-    encoder={"width": 4, "depth": 3, "heads": 1},
+    system=dict(
+      name="mae",
+      image_size=4,
+      channels=1,
+      patch_size=2,
+      encoder={"width": 4, "depth": 3, "heads": 1},
+    ),
+    positions="learned_sincos",
+    block_bias=True,
     scan=scan,
   )
   batch = {"image": jnp.zeros((1, 4, 4, 1)), "label": jnp.zeros(1, int)}
@@ -210,9 +268,12 @@ def test_layer_decay():
   factors = {
     "['encoder']['embed']": 0.5**4,
     "['encoder']['cls']": 0.5**4,
-    "['encoder']['transformer']['block_0']": 0.5**3,
-    "['encoder']['transformer']['block_1']": 0.5**2,
-    "['encoder']['transformer']['block_2']": 0.5**1,
+    "['encoder']['positions']": 0.5**4,
+    **{
+      f"['encoder']['{network}']['block_{i}']": 0.5 ** (3 - i)
+      for network in ("biases", "transformer")
+      for i in range(3)
+    },
     "['norm']": 1.0,
     "['head']": 1.0,
   }
@@ -240,6 +301,81 @@ def test_layer_decay_of_scanned_blocks():
     unstack_blocks(stacked),
     separate,
   )
+
+
+def test_layer_decay_of_stages():
+  """By the layers' numbers in SimMIM's and in SparK's code."""
+  swin = {
+    "encoder/embed/kernel": 4,
+    "encoder/embed_norm/scale": 4,
+    "encoder/stage_0_block_0/attention/out/kernel": 3,
+    "encoder/merging_1/dense/kernel": 3,
+    "encoder/stage_1_block_0/mlp/up/kernel": 2,
+    "encoder/stage_1_block_1/relative/table": 1,
+    "encoder/stage_1_norm_1/scale": 1,
+    "encoder/norm/scale": 0,
+    "head/kernel": 0,
+  }
+  resnet = {
+    "encoder/network/stem/kernel": 4,
+    "encoder/network/stem_norm/scale": 4,
+    "encoder/network/stage_0_block_2/conv_0/kernel": 3,
+    "encoder/network/stage_1_block_0/shortcut/kernel": 2,
+    "encoder/network/reduce_1/kernel": 2,
+    "encoder/network/reduce_1_norm/scale": 2,
+    "encoder/network/stage_1_block_1/conv_0/kernel": 2,
+    "encoder/network/stage_1_block_2/conv_0/kernel": 1,
+    "norm/scale": 0,
+  }
+  for layers, blocks in ((swin, ()), (resnet, (3, 2))):
+    scale = scale_by_layer(0.5, blocks)
+    found, _ = scale.update(nested(layers), scale.init(None))
+    for name, above in layers.items():
+      value = functools.reduce(lambda tree, key: tree[key], name.split("/"), found)
+      assert float(value[0]) == 0.5**above, name
+  with pytest.raises(UserError, match=r"layer_blocks=\(3,\): expected one for each"):
+    scale_by_layer(0.5, (3,)).update(nested(resnet), optax.EmptyState())
+
+
+def nested(names):
+  """A tree of ones with these paths."""
+  tree = {}
+  for name in names:
+    *parts, last = name.split("/")
+    at = tree
+    for part in parts:
+      at = at.setdefault(part, {})
+    at[last] = jnp.ones(1)
+  return tree
+
+
+def test_lamb_as_timm_has_it_for_finetuning():
+  """Two steps with moments as they are, and all arrays scaled to their norms."""
+  params = {"kernel": np.float32([[3.0, 4.0]]), "bias": np.float32([0.6, 0.8])}
+  grads = {"kernel": np.float32([[1.0, -2.0]]), "bias": np.float32([2.0, 0.5])}
+  keywords = dict(b1=0.8, b2=0.9, epsilon=1e-9, weight_decay=0.3)
+  optimizer = lamb(
+    learning_rate=0.1,
+    num_steps=10**6,
+    bias_correction=False,
+    scale_all=True,
+    **keywords,
+  )
+  state, found, update = optimizer.init(params), params, jax.jit(optimizer.update)
+  moments = {name: (0.0, 0.0) for name in params}
+  expected = {name: np.float64(value) for name, value in params.items()}
+  for _ in range(2):
+    updates, state = update(grads, state, found)
+    found = {name: found[name] + updates[name] for name in found}
+    for name, grad in grads.items():
+      first, second = moments[name]
+      first, second = 0.8 * first + 0.2 * grad, 0.9 * second + 0.1 * grad**2
+      moments[name] = first, second
+      step = first / np.sqrt(second) + (0.3 * expected[name] if name == "kernel" else 0)
+      ratio = np.linalg.norm(expected[name]) / np.linalg.norm(step)
+      expected[name] = expected[name] - 0.1 * ratio * step
+  for name in params:
+    np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
 
 
 @pytest.mark.parametrize("scan", [False, True])
@@ -274,6 +410,7 @@ def test_layer_decay_without_blocks_is_refused():
     ({"warmup_steps": 4, "drop_at": 3}, "optimizer.drop_at=3"),
     ({"drop_at": 10}, "optimizer.drop_at=10.*less than num_steps=10"),
     ({"clip_norm": -1.0}, "clip_norm=-1.0"),
+    ({"clip_each": -1.0}, "clip_each=-1.0"),
     ({"state_dtype": "float16"}, "optimizer.state_dtype='float16': expected 'float32'"),
   ],
   ids=str,
@@ -340,6 +477,60 @@ def test_lamb_by_hand():
         update = update * np.linalg.norm(p) / np.linalg.norm(update)
       p = p - (0.02, 0.06)[i] * update
     np.testing.assert_allclose(found[name], p, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_stable_adamw_by_hand(stacked):
+  """Moments that begin as the gradient's; a sudden gradient shortens the step."""
+  name = "transformer/blocks/kernel" if stacked else "kernel"
+  params = {name: random(2, 3, 2), "bias": random(2, seed=1)}
+  grads = [{n: random(*p.shape, seed=i) for n, p in params.items()} for i in (2, 3, 4)]
+  grads[2] = {n: 9 * grad for n, grad in grads[2].items()}
+  found = run_of(
+    stable_adamw(
+      learning_rate=0.1,
+      num_steps=4,
+      b1=0.8,
+      b2=0.9,
+      weight_decay=0.05,
+      fully_decoupled=True,
+      schedule="linear",
+    ),
+    params,
+    grads,
+  )
+  for n, p in params.items():
+    # Each block of a stack is an array of its own.
+    parts = p.astype(np.float64) if stacked and n != "bias" else [p.astype(np.float64)]
+    for j, part in enumerate(parts):
+      m, v, steps = 0, 0, []
+      for i, grad in enumerate(grads):
+        grad = np.float64(grad[n][j] if part.shape != p.shape else grad[n])
+        # As corrected moments follow from uncorrected ones.
+        m = ((1 - 0.8**i) * 0.8 * m + 0.2 * grad) / (1 - 0.8 ** (i + 1))
+        v = ((1 - 0.9**i) * 0.9 * v + 0.1 * grad**2) / (1 - 0.9 ** (i + 1))
+        rms = np.sqrt(np.mean(grad**2 / np.maximum(v, 1e-12)))
+        share = (1 - i / 4) / max(1, rms)
+        decay = 0 if n == "bias" else 0.05
+        part = part - share * (0.1 * m / (np.sqrt(v) + 1e-6) + decay * part)
+        steps.append(rms)
+      assert steps[2] > 1.1
+      ours = found[n][j] if len(parts) > 1 else found[n]
+      np.testing.assert_allclose(ours, part, rtol=2e-5, atol=1e-6)
+
+
+def test_a_fully_decoupled_decay_does_not_follow_the_peak():
+  """One step at the peak takes the decay off, whatever the peak is."""
+  for rate in (0.1, 0.001):
+    optimizer = adamw(
+      learning_rate=rate, num_steps=9, weight_decay=0.25, fully_decoupled=True
+    )
+    found = run_of(
+      optimizer, {"kernel": np.ones(3, np.float32)}, [{"kernel": np.zeros(3)}]
+    )
+    np.testing.assert_allclose(found["kernel"], 0.75, rtol=1e-6)
+  with pytest.raises(UserError, match="expected a learning_rate above 0"):
+    adamw(learning_rate=0.0, num_steps=9, fully_decoupled=True)
 
 
 def test_sgd_is_torchs():

@@ -12,7 +12,9 @@ from maskjax import keys
 from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean
 from maskjax.objectives import Variables
+from maskjax.objectives.objective import valid
 from maskjax.training import init_state, train_step
+from maskjax.training.step import rows_that_count
 
 
 def test_a_metric_has_a_name_of_its_own():
@@ -39,9 +41,10 @@ class Regression:
   def loss(self, variables, batch, step):
     noise = jax.vmap(jax.random.uniform)(keys.example_keys(step.key, batch))
     error = jnp.square(batch["x"] @ variables.params["p"] - batch["y"])
+    weight = batch["weight"] * valid(batch)
     return Loss(
-      (batch["weight"] * error).sum(),
-      batch["weight"].sum(),
+      (weight * error).sum(),
+      weight.sum(),
       {"noise": Mean.of(noise), "index": Mean.of(noise * batch["index"])},
       {"y": batch["y"].sum()},
     )
@@ -65,7 +68,7 @@ def loss_by_hand(p, batch):
 
 
 @functools.cache
-def compiled_step(microbatches=1, ema_decay=0.0):
+def compiled_step(microbatches=1, ema_decay=0.0, batch_warmup=(0, 0)):
   objective, optimizer = Regression(), optax.sgd(0.1)
   step = functools.partial(
     train_step,
@@ -75,6 +78,7 @@ def compiled_step(microbatches=1, ema_decay=0.0):
     num_steps=4,
     microbatches=microbatches,
     ema_decay=ema_decay,
+    batch_warmup=batch_warmup,
   )
   make = functools.partial(
     init_state, objective, optimizer, make_batch(), jax.random.key(0)
@@ -108,6 +112,21 @@ def test_means_of_microbatches_would_be_something_else():
   wrong = np.mean([loss_by_hand(np.ones(3), part)[1] for part in parts], axis=0)
   right = loss_by_hand(np.ones(3), make_batch())[1]
   assert np.abs(wrong - right).max() > 0.1 * np.abs(right).max()
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_a_warm_up_of_the_batch_counts_its_first_rows(microbatches):
+  make, step = compiled_step(microbatches, batch_warmup=(2, 3))
+  state = make()
+  for count in (2, 4, 6, 8):
+    before = np.asarray(state.params["p"], np.float64)
+    state, metrics = step(state, make_batch())
+    first = {name: rows[:count] for name, rows in make_batch().items()}
+    loss, gradient = loss_by_hand(before, first)
+    np.testing.assert_allclose(metrics["loss"].value(), loss, rtol=1e-5)
+    np.testing.assert_allclose(state.params["p"], before - 0.1 * gradient, rtol=1e-5)
+  with pytest.raises(UserError, match="expected from 1 to 8 rows"):
+    rows_that_count((9, 3), 8, 0)
 
 
 def test_a_batch_without_weight_changes_nothing():

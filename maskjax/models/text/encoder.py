@@ -11,10 +11,9 @@ from jax.typing import DTypeLike
 from maskjax.errors import UserError, did_you_mean
 from maskjax.models.block_options import BlockOptions, split_options
 from maskjax.models.checks import check_rotary, check_shape
-from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout
-from maskjax.models.relative import Relative, buckets
-from maskjax.models.transformer import Transformer, norm_like
+from maskjax.models.relative import Relative, Waves, buckets
+from maskjax.models.transformer import Transformer, dense_like, norm_like
 from maskjax.tokens import Text
 
 # https://arxiv.org/abs/1810.04805, section 3, and for the smaller ones
@@ -51,7 +50,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "windows": (0, 64, 64),
     "rotary_bases": (160_000.0, 10_000.0, 10_000.0),
   },
-  # https://arxiv.org/abs/2302.13971, section 2.2, but that normalization takes means.
+  # https://arxiv.org/abs/2302.13971, section 2.2, which also has `norm="rms"`.
   "llama": {
     "positions": "rotary",
     "types": 0,
@@ -65,9 +64,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
   },
 }
 
-POSITIONS = ("disentangled", "learned", "rotary")
-
-_NORMAL = nn.initializers.normal(0.02)
+POSITIONS = ("biased", "disentangled", "learned", "rotary", "waves")
 
 
 class TextEncoder(nn.Module):
@@ -81,18 +78,20 @@ class TextEncoder(nn.Module):
     heads: number of attention heads.
     embed_width: channels E of the table of tokens, which a dense layer makes D where
       the two differ, as ELECTRA does; D when None.
-    positions: `learned`, added to tokens; `rotary`, see `maskjax.models.rotary`; or
-      `disentangled`, see `maskjax.models.relative`.
-    buckets: numbers of distances in either direction, of disentangled positions; 0
-      numbers each by itself.
+    positions: `learned`, added to tokens; `biased`, these and a bias of attention for
+      each head and distance, the same in all blocks, as in T5; `rotary`, see
+      `maskjax.models.rotary`; `disentangled` or `waves`, see `maskjax.models.relative`.
+    buckets: numbers of distances in either direction, of disentangled and biased
+      positions; 0 numbers each by itself.
+    farthest: the distance from which on all have the last number; `length` when 0.
     types: kinds of a document's parts (BERT's first and second sentence), which are
       added to tokens, the first one where there are no parts; 0 adds none.
     windows: of each block, in turn from the first on, how many tokens on either side
       a token attends to; 0 for all of its document.
     norm_embedded: normalize embedded tokens, before the first block.
+    drop_embedded: drop numbers of embedded tokens at random, at the rate of `dropout`.
     options: of the blocks; normalizations outside of them have the same. With
-      `norm_last` tokens are not normalized once more after the last block; `dropout` is
-      of the embedded tokens as well.
+      `norm_last` tokens are not normalized once more after the last block.
   """
 
   vocab_size: int
@@ -103,9 +102,11 @@ class TextEncoder(nn.Module):
   embed_width: int | None = None
   positions: str = "learned"
   buckets: int = 256
+  farthest: int = 0
   types: int = 0
   windows: tuple[int, ...] = (0,)
   norm_embedded: bool = True
+  drop_embedded: bool = True
   options: BlockOptions = BlockOptions()
 
   @property
@@ -121,19 +122,23 @@ class TextEncoder(nn.Module):
   def setup(self) -> None:
     """Makes the table of tokens, which heads read as well, and the rest."""
     embed_width = self.embed_width or self.width
-    self.table = self.param("tokens", _NORMAL, (self.vocab_size, embed_width))
-    if self.positions == "learned":
-      self.position_table = self.param("positions", _NORMAL, (self.length, embed_width))
+    init = self.options.drawn.tables
+    self.table = self.param("tokens", init, (self.vocab_size, embed_width))
+    distances = 2 * (self.buckets or self.farthest or self.length)
+    if self.positions in ("learned", "biased"):
+      self.position_table = self.param("positions", init, (self.length, embed_width))
+    if self.positions == "biased":
+      shape = (distances, self.heads)
+      self.distance_bias = self.param("distance_bias", init, shape)
     if self.positions == "disentangled":
-      distances = 2 * (self.buckets or self.length)
-      self.relative = self.param("relative", _NORMAL, (distances, self.width))
+      self.relative = self.param("relative", init, (distances, self.width))
       self.relative_norm = norm_like(self)
     if self.types:
-      self.type_table = self.param("types", _NORMAL, (self.types, embed_width))
+      self.type_table = self.param("types", init, (self.types, embed_width))
     if self.norm_embedded:
       self.embed_norm = norm_like(self)
     if embed_width != self.width:
-      self.embed_up = Dense(self.width, dtype=self.dtype)
+      self.embed_up = dense_like(self, self.width)
     self.transformer = Transformer(
       depth=self.depth, heads=self.heads, options=self.options
     )
@@ -160,17 +165,22 @@ class TextEncoder(nn.Module):
       [B, N, D].
     """
     x = self.table[text.token] if vectors is None else vectors
-    if self.positions == "learned":
+    if self.positions in ("learned", "biased"):
       x = x + self.position_table[text.position]
     if self.types:
       x = x + self.type_table[0 if text.kind is None else text.kind]
     x = x.astype(self.dtype)
     x = self.embed_norm(x) if self.norm_embedded else x
-    x = dropout(self, x, self.options.dropout)
+    x = dropout(self, x, self.options.dropout if self.drop_embedded else 0.0)
     return x if x.shape[-1] == self.width else self.embed_up(x)
 
   def block_inputs(
-    self, text: Text, *, windowed: bool = True, causal: bool = False
+    self,
+    text: Text,
+    *,
+    windowed: bool = True,
+    causal: bool = False,
+    biased: bool = True,
   ) -> dict[str, Any]:
     """The inputs of blocks beside the tokens: a bias of attention, and positions.
 
@@ -178,12 +188,18 @@ class TextEncoder(nn.Module):
       text: the tokens.
       windowed: attend within `windows`; else to whole documents.
       causal: attend to no later tokens.
+      biased: by distances, where positions are `biased`.
 
     Returns:
       Keyword arguments of `maskjax.models.Transformer`.
     """
     windows = self.windows if windowed else (0,)
     bias = {w: attention_bias(text, window=w, causal=causal) for w in windows}
+    if self.positions == "biased" and biased:
+      # Those that are farthest have one number in either direction.
+      ids = jnp.maximum(self._distances(text), 1)
+      more = self.distance_bias[ids].transpose(0, 3, 1, 2)  # [B, N, N, H]
+      bias = {w: of_window + more for w, of_window in bias.items()}
     turns = [windows[i % len(windows)] for i in range(self.depth)]
     inputs: dict[str, Any] = {
       "bias": bias[turns[0]] if len(bias) == 1 else [bias[w] for w in turns]
@@ -191,10 +207,17 @@ class TextEncoder(nn.Module):
     if self.positions == "rotary":
       inputs["positions"] = text.position[..., None]
     if self.positions == "disentangled":
-      offsets = text.position[:, :, None] - text.position[:, None]
-      ids = buckets(offsets, count=self.buckets, most=self.length)
-      inputs["relative"] = Relative(self.relative_norm(self.relative), ids)
+      vectors = self.relative_norm(self.relative)
+      inputs["relative"] = Relative(vectors, self._distances(text))
+    if self.positions == "waves":
+      inputs["relative"] = Waves(text.position, self.length - 1)
     return inputs
+
+  def _distances(self, text: Text) -> Array:
+    """Numbers the distance from each query to each key: int32 [B, N, N]."""
+    offsets = text.position[:, :, None] - text.position[:, None]
+    most = self.farthest or self.length
+    return buckets(offsets, count=self.buckets, most=most)
 
   def run_blocks(self, x: Array, text: Text, bias: Array | float = 0.0) -> Array:
     """Runs all blocks, and finishes: [B, N, D] to the same.
@@ -300,6 +323,6 @@ def text_encoder(
     raise UserError(f"encoder.positions={found.positions!r}: {hint}")
   if found.buckets < 0 or found.buckets == 1:
     raise UserError(f"encoder.buckets={found.buckets}: expected 0, or at least 2")
-  if found.positions == "rotary":
+  if found.positions in ("rotary", "waves"):
     check_rotary("encoder", width=found.width, heads=found.heads, axes=1)
   return found

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout
 from maskjax.models.text.encoder import TextEncoder
+from maskjax.models.transformer import dense_like
 from maskjax.tokens import Text
 
 _INIT = nn.initializers.normal(0.02)
@@ -30,7 +30,7 @@ class TextClassifier(nn.Module):
     """Rows of one text each, [B, N], to float32 logits [B, K]."""
     encoder = self.encoder
     first = encoder(text)[:, 0]
-    pooled = jnp.tanh(Dense(encoder.width, dtype=encoder.dtype, name="pool")(first))
+    pooled = jnp.tanh(dense_like(encoder, encoder.width, name="pool")(first))
     pooled = dropout(self, pooled, encoder.options.dropout).astype(jnp.float32)
     return nn.Dense(self.num_classes, kernel_init=_INIT, name="classes")(pooled)
 
@@ -45,16 +45,19 @@ class TokenClassifier(nn.Module):
   Attributes:
     encoder: of the text.
     num_classes: number of classes K; to find spans, 2: where they begin and end.
+    drops: drop features at random before the last layer, as BERT does but to find
+      spans.
   """
 
   encoder: TextEncoder
   num_classes: int
+  drops: bool = True
 
   @nn.compact
   def __call__(self, text: Text) -> Array:
     """Rows [B, N] to float32 logits [B, N, K]."""
-    features = dropout(self, self.encoder(text), self.encoder.options.dropout)
-    features = features.astype(jnp.float32)
+    rate = self.encoder.options.dropout if self.drops else 0.0
+    features = dropout(self, self.encoder(text), rate).astype(jnp.float32)
     return nn.Dense(self.num_classes, kernel_init=_INIT, name="classes")(features)
 
   def encode(self, text: Text) -> Array:

@@ -35,10 +35,12 @@ class LateMaskLM(nn.Module):
     encoder = self.encoder
     own: dict[str, Any] = {}
     if self.dropout is not None:
-      own = {"dropout": self.dropout, "attention_dropout": self.dropout}
+      own = dict.fromkeys(
+        ("dropout", "attention_dropout", "attention_output_dropout"), self.dropout
+      )
     self.decoder = blocks_like(encoder, self.depth, **own)
     if self.begins_anew:
-      init = nn.initializers.normal(0.02)
+      init = encoder.options.drawn.tables
       self.positions = self.param("positions", init, (encoder.length, encoder.width))
       self.enter_norm = norm_like(encoder)
     if not encoder.options.norm_last:
@@ -70,7 +72,10 @@ class LateMaskLM(nn.Module):
     text = text.take(order)
     if self.begins_anew:
       x = self.enter_norm(x + self.positions[text.position].astype(x.dtype))
-    inputs = self.encoder.block_inputs(text, windowed=False)
+    # Blocks that begin anew have absolute positions alone.
+    inputs = self.encoder.block_inputs(
+      text, windowed=False, biased=not self.begins_anew
+    )
     # Distances are of all tokens to all others, see `Block`.
     x = self.decoder(x, None if "relative" in inputs else num_wanted, **inputs)[-1]
     x = x if num_wanted is None else x[:, -num_wanted:]
@@ -88,5 +93,5 @@ class LateMaskLM(nn.Module):
     return x if x.shape[-1] == encoder.width else encoder.embed_up(x)
 
   def encode(self, text: Text) -> Array:
-    """Codes of all tokens, without the further blocks: [B, N, D]."""
+    """Features of all tokens, without the further blocks: [B, N, D]."""
     return self.encoder(text)

@@ -5,10 +5,9 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.masking.mask import gather
-from maskjax.models.dense import Dense
 from maskjax.models.gelu import gelu
 from maskjax.models.text.encoder import TextEncoder
-from maskjax.models.transformer import norm_like
+from maskjax.models.transformer import dense_like, norm_like
 from maskjax.tokens import Text
 
 
@@ -27,12 +26,8 @@ class VocabularyHead(nn.Module):
   def __call__(self, x: Array) -> Array:
     """[..., D] to float32 [..., V]."""
     encoder = self.encoder
-    dense = Dense(
-      encoder.embed_width or encoder.width,
-      use_bias=encoder.options.use_bias,
-      dtype=encoder.dtype,
-      name="dense",
-    )
+    width, use_bias = encoder.embed_width or encoder.width, encoder.options.use_bias
+    dense = dense_like(encoder, width, use_bias=use_bias, name="dense")
     norm = norm_like(encoder, name="norm")
     logits = encoder.token_logits(norm(gelu(dense(x))))
     init = nn.initializers.zeros_init()

@@ -21,7 +21,7 @@ from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean
 from maskjax.masking import Mask, masking_of
 from maskjax.models import Network, VisionEncoder, blocks_like, norm_like, vit_encoder
-from maskjax.models.dense import Dense
+from maskjax.models.transformer import dense_like
 from maskjax.objectives import tokenizers
 from maskjax.objectives.objective import Batch, Step, Variables, valid
 from maskjax.objectives.patches import PatchObjective
@@ -70,12 +70,17 @@ class CodePredictor(nn.Module):
     """Makes what the two predictions share, and the blocks of the second."""
     encoder = self.encoder
     self.norm = norm_like(encoder)
-    self.head = Dense(self.num_codes, dtype=encoder.dtype)
+    self.head = dense_like(encoder, self.num_codes, "head")
     # Their dropped paths go on from those of the blocks that the patches went through.
     last = self.early_layer + self.head_depth
     rates = np.linspace(0, encoder.options.drop_path, max(encoder.depth, last))
     rates = rates[self.early_layer : last].tolist()
-    self.aggregator = blocks_like(encoder, self.head_depth, drop_paths=tuple(rates))
+    self.aggregator = blocks_like(
+      encoder,
+      self.head_depth,
+      before=self.early_layer,
+      drop_paths=tuple(rates),
+    )
 
   def __call__(self, patches: Array, mask: Mask) -> list[Array]:
     """Logits of masked patches [B, N, P], and those by aggregation: [B, M, K] each."""
@@ -188,6 +193,7 @@ def beit_v2(
     UserError: a layer, a depth, a ratio or a tokenizer that does not fit; names it.
   """
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "beit_v2", **network}
   vit = vit_encoder(
     grid=patches.grid,
     encoder=encoder,

@@ -21,8 +21,8 @@ from maskjax.errors import UserError, at_least_one
 from maskjax.losses import Loss, Mean, squared_error
 from maskjax.masking import Mask, masking_of
 from maskjax.models import Network, blocks_like, norm_like, vit_encoder
-from maskjax.models.dense import Dense
 from maskjax.models.encoder_model import EncoderModel
+from maskjax.models.transformer import dense_like
 from maskjax.objectives.objective import Batch, Step, Variables, first_example, valid
 from maskjax.objectives.patches import PatchObjective
 from maskjax.objectives.recolor import Colors, Recolor, recolor
@@ -85,13 +85,13 @@ class TwoBranches(EncoderModel):
     outputs = encoder.every_block(patches, mask)
     last, early = outputs[-1], outputs[self.early - 1]
     x = encoder.patch_tokens(norm_like(encoder, name="norm")(last))
-    head = Dense(self.num_centroids, dtype=encoder.dtype, name="token_head")
+    head = dense_like(encoder, self.num_centroids, "head", name="token_head")
     logits = head(predicted.take_masked(x))
     x = jnp.concatenate([last[:, :1], early[:, 1:]], axis=1)
-    branch = blocks_like(encoder, self.branch_depth, name="branch")
+    branch = blocks_like(encoder, self.branch_depth, before=self.early, name="branch")
     x = branch(x, bias=encoder.relative())[-1]
     x = encoder.patch_tokens(norm_like(encoder, name="pixel_norm")(x))
-    head = Dense(self.patch_dim, dtype=encoder.dtype, name="pixel_head")
+    head = dense_like(encoder, self.patch_dim, "head", name="pixel_head")
     pixels = head(predicted.take_masked(x))
     return logits.astype(jnp.float32), pixels.astype(jnp.float32)
 
@@ -250,6 +250,7 @@ def ccvit(
     (75, 20)
   """
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "beit_v2", **network}
   vit = vit_encoder(
     grid=patches.grid,
     encoder=encoder,

@@ -97,6 +97,11 @@ class CroCo:
   target: Pixels
   error: Callable[[Array, Array], Array]
 
+  @property
+  def encoder(self) -> Any:
+    """The network that is finetuned."""
+    return self.model.encoder
+
   def init(self, key: Array, batch: Batch) -> Variables:
     """Parameters for images of the batch's shape."""
     one = first_example(batch)
@@ -214,6 +219,7 @@ def croco(
   if positions not in ("sincos", "rotary"):
     raise UserError(f"positions={positions!r}: expected 'sincos' or 'rotary'")
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "mae", **network}
   vit = vit_encoder(
     grid=patches.grid,
     encoder=encoder,

@@ -142,6 +142,7 @@ def crossmae(
   # Rounded down, as the authors round it.
   unpredicted = int(patches.length * (mask_ratio - prediction_ratio))
   # The decoder's own blocks normalize what they attend to.
+  network = {"initialization": "crossmae", **network}
   vit = vit_encoder(grid=patches.grid, encoder=encoder, final_norm=False, **network)
   target = Pixels(patch_size=patches.size, channels=channels, normalized=norm_pix_loss)
   return Reconstruction(

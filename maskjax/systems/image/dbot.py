@@ -34,7 +34,7 @@ from maskjax.models import (
   vit_encoder,
 )
 from maskjax.models.decoder import TokenDecoder
-from maskjax.models.dense import Dense
+from maskjax.models.transformer import dense_like
 from maskjax.objectives import teachers
 from maskjax.objectives.objective import Batch, Step, Variables, valid
 from maskjax.objectives.patches import PatchObjective
@@ -85,7 +85,7 @@ class ClassTokenDecoder(TokenDecoder, kw_only=True):
       float32 [B, 1 + M, T], or [B, 1 + N, T] when `visible_too`, in order of position.
     """
     table = jnp.asarray(sincos(self.grid, self.width), self.dtype)
-    x = Dense(self.width, dtype=self.dtype, name="embed")(encoded)
+    x = dense_like(self, self.width, name="embed")(encoded)
     of_class, visible = x[:, :1], x[:, 1:] + table[mask.visible_ids]
     masked = self.mask_tokens() + table[mask.masked_ids]
     # Attention does not depend on the order of tokens: what is predicted stands last,
@@ -244,6 +244,7 @@ def dbot(
       "masked_patches='token': expected no decoder, since a linear layer predicts"
     )
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "beit" if symmetric else "mae", **network}
   vit = vit_encoder(
     grid=patches.grid,
     encoder=encoder,

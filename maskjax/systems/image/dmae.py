@@ -24,6 +24,7 @@ from maskjax.models import Decoder, Network, decoder_of, vit_encoder
 from maskjax.models.dense import Dense
 from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.gelu import gelu
+from maskjax.models.initialization import LayerInit
 from maskjax.objectives import teachers
 from maskjax.objectives.objective import Batch, Step, Variables, valid
 from maskjax.objectives.patches import PatchObjective
@@ -52,11 +53,13 @@ class Projector(nn.Module):
   Attributes:
     size: width T of the result, and of hidden layers.
     depth: number of layers.
+    drawn: how they are, at first.
     dtype: type of the computation.
   """
 
   size: int
   depth: int = 1
+  drawn: LayerInit = LayerInit()
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -64,7 +67,8 @@ class Projector(nn.Module):
     """[B, N, D] to [B, N, T]."""
     for i in range(self.depth):
       x = gelu(x) if i else x
-      x = Dense(self.size, dtype=self.dtype, name=f"dense_{i}")(x)
+      fields = self.drawn._asdict()
+      x = Dense(self.size, **fields, dtype=self.dtype, name=f"dense_{i}")(x)
     return x
 
 
@@ -215,6 +219,7 @@ def dmae(
   """
   at_least_one(projector_depth=projector_depth)
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "dmae", **network}
   vit = vit_encoder(grid=patches.grid, encoder=encoder, **network)
   target = Pixels(patch_size=patches.size, channels=channels, normalized=norm_pix_loss)
   masking = masking_of(patches.grid, mask, mask_ratio)
@@ -230,7 +235,12 @@ def dmae(
     model=AlignedAutoencoder(
       encoder=vit,
       decoder=decoder_of(vit, decoder, patch_dim=target.size),
-      projector=Projector(size=shapes[-1][2], depth=projector_depth, dtype=vit.dtype),
+      projector=Projector(
+        size=shapes[-1][2],
+        depth=projector_depth,
+        drawn=vit.options.further.drawn.inner,
+        dtype=vit.dtype,
+      ),
       layer=_layer("layer", layer, vit.depth),
     ),
     patches=patches,

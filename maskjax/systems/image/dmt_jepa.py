@@ -68,13 +68,19 @@ class Aggregation(nn.Module):
   @nn.compact
   def __call__(self, tokens: Array, others: Array) -> Array:
     """[B, M, D] and [B, K, D] to [B, M, D]."""
-    dtype = self.options.dtype
+    dtype, drawn = self.options.dtype, self.options.drawn
     query = tokens.mean(axis=1, keepdims=True)
     y = jnp.concatenate([query, others], axis=1)  # [B, 1 + K, D]
     y = norm_like(self, name="attention_norm")(y)
-    attention = Attention(heads=self.heads, dtype=dtype, name="attention")
+    attention = Attention(
+      heads=self.heads,
+      drawn=drawn.attention(to_others=True),
+      dtype=dtype,
+      name="attention",
+    )
     tokens = tokens + attention(y[:, :1], y)
-    mlp = Mlp(ratio=self.options.mlp_ratio, dtype=dtype, name="mlp")
+    ratio = self.options.mlp_ratio
+    mlp = Mlp(ratio=ratio, drawn=drawn.inner, dtype=dtype, name="mlp")
     return tokens + mlp(norm_like(self, name="mlp_norm")(tokens))
 
 
@@ -249,6 +255,7 @@ def dmt_jepa(
       "the patches of the window"
     )
   at_least_one(head_depth=head_depth)
+  network = {"initialization": "normal", **network}
   vit, predicts = context_networks(
     patches, encoder=encoder, predictor=predictor, predictor_depth=6, **network
   )

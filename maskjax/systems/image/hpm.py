@@ -23,8 +23,8 @@ from maskjax.losses import Loss, Mean, squared_error
 from maskjax.masking import Mask, highest, masking_of
 from maskjax.models import Network, decoder_of, vit_encoder
 from maskjax.models.decoder import TokenDecoder
-from maskjax.models.dense import Dense
 from maskjax.models.encoder_model import EncoderModel
+from maskjax.models.transformer import dense_like
 from maskjax.objectives import teachers
 from maskjax.objectives.objective import Batch, Step, Variables, valid
 from maskjax.objectives.patches import PatchObjective
@@ -92,7 +92,7 @@ class MiningDecoder(TokenDecoder, kw_only=True):
       and [B, N] when `visible_too`, in order of position.
     """
     table = jnp.asarray(sincos(self.grid, self.width), self.dtype)
-    embed = Dense(self.width, dtype=self.dtype, name="embed")
+    embed = dense_like(self, self.width, name="embed")
     x = self.joined(embed(encoded), mask, table)
     predictor = Branch(
       grid=self.grid,
@@ -306,6 +306,7 @@ def hpm(
   first, last = hard_ratio
   rising = dict(name="ema", decay=0.999, last=0.9999, shape="linear", share=0.5)
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "mae", **network}
   vit = vit_encoder(grid=patches.grid, encoder=encoder, **network)
   target = Pixels(patch_size=patches.size, channels=channels, normalized=norm_pix_loss)
   return Hpm(

@@ -26,9 +26,13 @@ SYSTEM = System(
   config="configs/image/ijepa.py",
   agrees_with="transformers IJepaModel; equations in NumPy",
   differs=(
-    "Each example draws its own sizes of blocks, of which a fixed number of patches "
-    "is predicted; the authors draw one size for a batch, and truncate the contexts to "
-    "the smallest among its examples.",
+    "Each block of each example draws a size of its own; the authors draw one of "
+    "target blocks and one of contexts for a batch.",
+    "A fixed number of patches of each target block is predicted, drawn at random, and "
+    "the context has a fixed number; the authors predict whole blocks, and cut "
+    "contexts short, from below, to the smallest of a batch.",
+    "Blocks may touch each edge of the grid; the authors' never reach the last row and "
+    "the last column.",
   ),
 )
 
@@ -77,6 +81,7 @@ def ijepa(
     37
   """
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "normal", **network}
   vit, predicts = context_networks(
     patches, encoder=encoder, predictor=predictor, predictor_depth=12, **network
   )

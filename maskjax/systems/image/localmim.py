@@ -22,10 +22,9 @@ from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean, squared_error
 from maskjax.masking import Mask, masking_of
 from maskjax.models import Decoder, Network, decoder_of, vit_encoder
-from maskjax.models.dense import Dense
 from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.gelu import gelu
-from maskjax.models.transformer import norm_like
+from maskjax.models.transformer import dense_like, norm_like
 from maskjax.objectives.objective import Batch, Step, Variables, valid
 from maskjax.objectives.patches import PatchObjective
 from maskjax.systems.system import System
@@ -90,10 +89,10 @@ class RegionDecoder(nn.Module):
       width //= 2
       if i + 1 < self.cuts:
         x = norm_like(self.decoder, name=f"norm_{i + 1}")(x)
-        cut = Dense(width, dtype=self.decoder.dtype, name=f"cut_{i + 1}")
+        cut = dense_like(self.decoder, width, "deconvolution", name=f"cut_{i + 1}")
         x = cut(gelu(x))
     if self.cuts:
-      x = Dense(self.size, dtype=self.decoder.dtype, name="head")(x)
+      x = dense_like(self.decoder, self.size, "head", name="head")(x)
     return x.reshape(batch, length, -1).astype(jnp.float32)
 
 
@@ -228,6 +227,7 @@ def localmim(
   """
   patches = patches_of(image_size, patch_size, channels=channels)
   patch = cast(tuple[int, int], patches.size)
+  network = {"initialization": "localmim", **network}
   vit = vit_encoder(grid=patches.grid, encoder=encoder, **network)
   layers = tuple(layers or (2, 4, vit.depth - 2, vit.depth))
   ascending = sorted({*layers} & {*range(1, vit.depth + 1)})
@@ -256,7 +256,9 @@ def localmim(
         f"decoder.width={shape['width']}: expected a multiple of scales={scale}"
       )
     length = 2 * shape["width"] if cuts else region.size
-    within = decoder_of(vit, shape, patch_dim=length)
+    within = decoder_of(
+      vit, shape, patch_dim=length, head="deconvolution" if cuts else "head"
+    )
     size = region.size // 4**cuts
     decoders.append(RegionDecoder(decoder=within, size=size, cuts=cuts, pool=pool))
     targets.append(region)

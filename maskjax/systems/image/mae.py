@@ -60,6 +60,7 @@ def mae(
     (4, 4)
   """
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "mae", **network}
   vit = vit_encoder(grid=patches.grid, encoder=encoder, **network)
   target = Pixels(patch_size=patches.size, channels=channels, normalized=norm_pix_loss)
   return Reconstruction(

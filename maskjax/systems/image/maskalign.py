@@ -22,8 +22,7 @@ from maskjax.errors import UserError, positive
 from maskjax.losses import Loss, Mean, smooth_l1
 from maskjax.masking import Mask, highest, masking_of
 from maskjax.models import Layers, Network, VisionEncoder, vit_encoder
-from maskjax.models.dense import Dense
-from maskjax.models.transformer import LayerNorm
+from maskjax.models.transformer import LayerNorm, dense_like
 from maskjax.objectives import teachers
 from maskjax.objectives.objective import Batch, Step, Variables, valid
 from maskjax.objectives.patches import PatchObjective
@@ -75,9 +74,8 @@ class AlignedEncoder(nn.Module):
     tokens = jnp.stack(self.encoder.every_block(patches, mask))  # [L, B, 1 + V, D]
     weights = self.param("weights", self.first_weights)
     mixed = jnp.einsum("kl,lbnd->kbnd", weights.astype(tokens.dtype), tokens)
-    dtype = self.encoder.dtype
     heads = [
-      Dense(self.size, dtype=dtype, name=f"head_{k}")(mixed[k])
+      dense_like(self.encoder, self.size, "head", name=f"head_{k}")(mixed[k])
       for k in range(self.levels)
     ]
     return jnp.stack(heads).astype(jnp.float32)
@@ -253,6 +251,7 @@ def maskalign(
   """
   positive(beta=beta)
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "mae", **network}
   vit = vit_encoder(
     grid=patches.grid,
     encoder=encoder,

@@ -144,6 +144,7 @@ def maskdistill(
   """
   positive(beta=beta)
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "beit", **network}
   vit = vit_encoder(
     grid=patches.grid,
     encoder=encoder,

@@ -29,6 +29,8 @@ SYSTEM = System(
     "Where ten blocks in a row do not fit, single patches are masked until their "
     "number is reached; the authors mask fewer.",
     "The class token has no position of its own, which would be added to it.",
+    "The bias of the last normalization begins at 0.02 as all others do; the authors' "
+    "at 0.",
     "The batch is the paper's 2048; the released config has 256, and 300 epochs.",
   ),
 )
@@ -72,6 +74,7 @@ def maskfeat(
     (108, 78)
   """
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "maskfeat", **network}
   vit = vit_encoder(
     grid=patches.grid,
     encoder=encoder,

@@ -88,6 +88,7 @@ def mp3(
     16
   """
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "dino", **network}
   vit = vit_encoder(
     grid=patches.grid,
     encoder=encoder,

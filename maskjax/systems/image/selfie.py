@@ -39,6 +39,13 @@ SYSTEM = System(
   paper="arXiv:1906.02940",
   config="configs/image/selfie.py",
   agrees_with="transformers ResNetModel; equations in NumPy",
+  differs=(
+    "The authors published no code. What the paper leaves open is ours: normalization "
+    "before each branch of the pooling, a learning rate of 0.1 (it tunes from 0.01 to "
+    "0.4), and the crops.",
+    "The patches' network keeps its strides: a patch of 32 pixels is 2 by 2 features "
+    "at its end, whose mean is the patch's vector.",
+  ),
 )
 
 POSITIONS = ("each", "rows_columns")

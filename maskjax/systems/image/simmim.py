@@ -63,6 +63,7 @@ def simmim(
   mlp_ratio: float = 4.0,
   norm_epsilon: float | None = None,
   drop_path: float = 0.0,
+  initialization: str | None = None,
   scan: bool = False,
   remat: str = "none",
 ) -> Reconstruction:
@@ -83,6 +84,8 @@ def simmim(
     norm_epsilon: added to the variance in layer normalization; 1e-6 in a ViT and
       1e-5 in a Swin when None.
     drop_path: drop rate of the last block; earlier blocks' rise from 0 to it.
+    initialization: how parameters are drawn at first, see
+      `maskjax.models.BlockOptions`; `simmim` for a ViT and `swin` for others when None.
     scan: compile one block of a ViT and loop over it, see
       `maskjax.models.BlockOptions`.
     remat: `none`, `dots` or `full`: which activations are computed again in the
@@ -106,6 +109,7 @@ def simmim(
     dtype=dtype,
     mlp_ratio=mlp_ratio,
     drop_path=drop_path,
+    initialization=initialization or ("simmim" if encoder_type == "vit" else "swin"),
     remat=remat,
     **({} if norm_epsilon is None else {"norm_epsilon": norm_epsilon}),
   )

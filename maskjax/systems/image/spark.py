@@ -22,7 +22,7 @@ from maskjax.errors import UserError
 from maskjax.losses import Loss, squared_error
 from maskjax.masking import Mask, masking_of
 from maskjax.models import conv_encoder
-from maskjax.models.convnext import INIT, ConvNext
+from maskjax.models.convnext import ConvNext
 from maskjax.models.convolution import (
   BatchNorm,
   Upsample,
@@ -31,6 +31,7 @@ from maskjax.models.convolution import (
   zero_masked,
 )
 from maskjax.models.encoder_model import EncoderModel
+from maskjax.models.initialization import NORMAL
 from maskjax.models.transformer import LayerNorm
 from maskjax.objectives import batch_statistics
 from maskjax.objectives.objective import Batch, Step, Variables, first_example
@@ -63,12 +64,14 @@ class LightDecoder(nn.Module):
     width: channels of the smallest features.
     doublings: how often the sides are doubled.
     channels: values a pixel.
+    kernel_init: of the convolutions.
     dtype: type of the computation.
   """
 
   width: int
   doublings: int
   channels: int
+  kernel_init: nn.initializers.Initializer = NORMAL
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -82,19 +85,24 @@ class LightDecoder(nn.Module):
     Returns:
       float32 [B, 2**doublings H, 2**doublings W, channels].
     """
-    x = features[0]
+    x, init = features[0], self.kernel_init
     for i in range(self.doublings):
       width = x.shape[-1]
       x = Upsample(width, dtype=self.dtype, name=f"double_{i}")(x)
-      x = conv(width, 3, init=INIT, dtype=self.dtype, name=f"conv_{i}_0")(x)
+      x = conv(width, 3, init=init, dtype=self.dtype, name=f"conv_{i}_0")(x)
       x = BatchNorm(dtype=self.dtype, name=f"norm_{i}_0")(x)
       x = nn.relu6(x)
-      x = conv(width // 2, 3, init=INIT, dtype=self.dtype, name=f"conv_{i}_1")(x)
+      x = conv(width // 2, 3, init=init, dtype=self.dtype, name=f"conv_{i}_1")(x)
       x = BatchNorm(dtype=self.dtype, name=f"norm_{i}_1")(x)
       if i + 1 < len(features):
         x = x + features[i + 1]
     head = conv(
-      self.channels, 1, use_bias=True, init=INIT, dtype=self.dtype, name="head"
+      self.channels,
+      1,
+      use_bias=True,
+      init=init,
+      dtype=self.dtype,
+      name="head",
     )
     return head(x).astype(jnp.float32)
 
@@ -137,12 +145,19 @@ class SparseAutoencoder(EncoderModel):
       x = zero_masked(LayerNorm(epsilon=1e-6, dtype=dtype, name=f"norm_{i}")(x), masked)
     else:
       x = BatchNorm(dtype=dtype, name=f"norm_{i}")(x, masked)
-    embedding = self.param(f"embedding_{i}", INIT, x.shape[-1:]).astype(dtype)
+    drawn = self.encoder.options.drawn
+    # Without heads of their own, all convolutions are drawn alike.
+    init = drawn.positions if drawn.head is None else drawn.mask_token
+    embedding = self.param(f"embedding_{i}", init, x.shape[-1:]).astype(dtype)
     x = jnp.where(upsample_mask(masked, *x.shape[1:3]), embedding, x)
     if i == 0 and x.shape[-1] == width:
       return x
     size = 1 if i == 0 else 3
-    return conv(width, size, use_bias=True, dtype=dtype, name=f"project_{i}")(x)
+    like: dict[str, Any] = {}
+    if drawn.head is not None:
+      inputs = size * size * x.shape[-1]
+      like = dict(init=drawn.head.kernel_init, bias_init=drawn.head.of_bias(inputs))
+    return conv(width, size, use_bias=True, **like, dtype=dtype, name=f"project_{i}")(x)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,6 +222,7 @@ def spark(
   mask: str | Mapping[str, Any] = "random",
   mask_ratio: float = 0.6,
   norm_pix_loss: bool = True,
+  initialization: str = "cnn",
   dtype: str = "float32",
 ) -> SparK:
   """Makes SparK from hyperparameters.
@@ -221,6 +237,7 @@ def spark(
     mask: name of a sampler of `maskjax.masking`, or an import path.
     mask_ratio: share of the units that is masked, rounded to the nearest number.
     norm_pix_loss: normalize each target unit by its own mean and std.
+    initialization: see `maskjax.models.BlockOptions`.
     dtype: type of the computation; parameters are float32.
 
   Raises:
@@ -232,7 +249,11 @@ def spark(
     ((7, 7), 29)
   """
   network = conv_encoder(
-    image_size=image_size, patch_size=patch_size, encoder=encoder, dtype=dtype
+    image_size=image_size,
+    patch_size=patch_size,
+    encoder=encoder,
+    initialization=initialization,
+    dtype=dtype,
   )
   patches = patches_of(image_size, network.patch_size, channels=channels)
   stride = network.network.stride
@@ -248,7 +269,11 @@ def spark(
     )
   target = Pixels(patch_size=patches.size, channels=channels, normalized=norm_pix_loss)
   decoder = LightDecoder(
-    width=decoder_width, doublings=doublings, channels=channels, dtype=network.dtype
+    width=decoder_width,
+    doublings=doublings,
+    channels=channels,
+    kernel_init=network.options.drawn.positions,
+    dtype=network.dtype,
   )
   return SparK(
     model=SparseAutoencoder(encoder=network, decoder=decoder),

@@ -20,7 +20,20 @@ SYSTEM = System(
   paper="arXiv:1810.04805",
   config="configs/text/bert.py",
   agrees_with="transformers BertForMaskedLM, RobertaForMaskedLM, ModernBertForMaskedLM",
-  differs=("No next-sentence prediction, as in RoBERTa.",),
+  differs=(
+    "No next-sentence prediction, as in RoBERTa.",
+    "All rows are of 512 tokens; BERT's first 900,000 steps are of 128.",
+    "The moments of Adam are corrected for their bias.",
+    "GELU is exact; the authors' code approximates it by a hyperbolic tangent.",
+    "No special token is drawn in place of a masked one.",
+    "roberta: as many tokens are masked as BERT masks; fairseq rounds at random, and "
+    "masks the tokens around documents as well.",
+    "modernbert: the share of a row is masked exactly; the authors mask each token by "
+    "itself.",
+    "modernbert: the warm-up of the batch leaves out rows of whole batches, and that "
+    "of the learning rate is linear in steps, not in tokens.",
+    "modernbert: the stages of longer rows that follow have no setting.",
+  ),
 )
 
 
@@ -47,6 +60,7 @@ def bert(
     >>> bert(vocab_size=30522, mask_id=103).masking.ids.mask
     103
   """
+  text.setdefault("initialization", "bert")
   encoder, rows = text_parts(**text)
   return MaskedLanguageModel(
     model=MaskedLM(encoder=encoder),

@@ -35,7 +35,11 @@ SYSTEM = System(
   paper="arXiv:2401.11248",
   config="configs/text/bow_pretrain.py",
   agrees_with="equations in NumPy",
-  differs=("Rows may hold several documents, each with a bag; the paper's hold one.",),
+  differs=(
+    "Rows may hold several documents, each with a bag; the paper's hold one.",
+    "A document's bag weighs as much as its masked tokens do; the authors weigh all "
+    "documents alike.",
+  ),
 )
 
 

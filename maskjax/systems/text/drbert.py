@@ -41,6 +41,12 @@ SYSTEM = System(
   paper="arXiv:2401.15861",
   config="configs/text/drbert.py",
   agrees_with="equations in NumPy",
+  differs=(
+    "The authors have not released code; all is from the paper, and what it leaves "
+    "open is BERT's recipe, without next-sentence prediction.",
+    "Where masks are filled, masked tokens are unmasked in a fixed order of positions, "
+    "and the decoder alone is read.",
+  ),
 )
 
 

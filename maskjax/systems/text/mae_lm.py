@@ -22,6 +22,12 @@ SYSTEM = System(
   paper="arXiv:2302.02060",
   config="configs/text/mae_lm.py",
   agrees_with="equations in NumPy",
+  differs=(
+    "As many tokens are masked as BERT masks; fairseq rounds at random, and masks the "
+    "tokens around documents as well.",
+    "Rows may hold several documents, which do not attend to each other; the authors' "
+    "hold one.",
+  ),
 )
 
 

@@ -18,6 +18,11 @@ SYSTEM = System(
   paper="arXiv:2202.08005",
   config="configs/text/mask40.py",
   agrees_with="transformers BertForMaskedLM",
+  differs=(
+    "As many tokens are masked as BERT masks; fairseq rounds at random, and masks the "
+    "tokens around documents as well.",
+    "There are as many positions as a row has tokens, 128, not 512.",
+  ),
 )
 
 
@@ -34,6 +39,7 @@ def mask40(
     >>> mask40(vocab_size=30522).masking.ratio
     0.4
   """
+  text.setdefault("initialization", "normal")
   return bert(
     mask=mask,
     mask_ratio=mask_ratio,

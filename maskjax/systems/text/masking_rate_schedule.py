@@ -25,6 +25,10 @@ SYSTEM = System(
   paper="arXiv:2305.15096",
   config="configs/text/masking_rate_schedule.py",
   agrees_with="equations in NumPy",
+  differs=(
+    "The share of a row is masked exactly; the authors mask each token by itself.",
+    "Its data are what `maskjax pack` wrote, not C4.",
+  ),
 )
 
 

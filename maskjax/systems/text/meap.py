@@ -35,6 +35,12 @@ SYSTEM = System(
   paper="arXiv:2502.07490",
   config="configs/text/meap.py",
   agrees_with="equations in NumPy",
+  differs=(
+    "Each row is masked in positions of its own, drawn anew in each step; the authors' "
+    "code masks all rows of a batch alike, and comes back to the same masks after 51 "
+    "steps.",
+    "Tokens at the ends of documents are never masked.",
+  ),
 )
 
 
@@ -65,7 +71,7 @@ class CausalLM(nn.Module):
   def setup(self) -> None:
     """Makes the output layer, which is not tied to the token table."""
     shape = (self.encoder.width, self.encoder.vocab_size)
-    self.head = self.param("head", nn.initializers.normal(0.02), shape)
+    self.head = self.param("head", self.encoder.options.drawn.tables, shape)
 
   def __call__(self, text: Text, ids: Array) -> Array:
     """Logits of the tokens at the positions `ids`, from what is left of them.
@@ -106,12 +112,14 @@ def meap(
       keywords.
     mask_ratio: share of a row's tokens that are read as mask tokens.
     **text: see `maskjax.objectives.text.TextKeywords`; the paper's networks are of
-      the `encoder`'s kind `llama`.
+      the `encoder`'s kind `llama`, with `norm="rms"`, and `key_heads=2` but for the
+      smallest.
 
   Raises:
     UserError: a share, a token or a shape that cannot be; names it.
   """
-  text.setdefault("encoder", {"kind": "llama", "size": "B"})
+  text.setdefault("encoder", {"kind": "llama", "size": "B", "norm": "rms"})
+  text.setdefault("initialization", "llama")
   encoder, rows = text_parts(**text)
   return Meap(
     model=CausalLM(encoder=encoder),

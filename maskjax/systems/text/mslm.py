@@ -1,12 +1,15 @@
 """MSLM: language model sensitivity by mask-specific losses.
 
 Continues training on the texts of a domain, masks some of its terms, each as a whole,
-and some of the other words; and an error weighs more where a term was masked, by how
-many tokens of either kind are masked (https://arxiv.org/abs/2403.18025, section 3).
-The terms are `terms` of `maskjax.data.statistics`. Config: `configs/text/mslm.py`.
+and some of the other tokens, and predicts all tokens of a row. An error weighs more
+where a token is masked, and most where a term is, by how many tokens of either kind are
+masked; and so does a row with more masked tokens (https://arxiv.org/abs/2403.18025,
+section 3). The terms are `terms` of `maskjax.data.statistics`. Config:
+`configs/text/mslm.py`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
@@ -19,12 +22,12 @@ from maskjax.losses import Loss, Mean
 from maskjax.masking.selection import highest_units, highest_where
 from maskjax.masking.text_policy import text_masking
 from maskjax.masking.units import scores_of
+from maskjax.masking.words import TextSampler
 from maskjax.models.text import MaskedLM
-from maskjax.objectives.objective import Batch, Step, Variables
+from maskjax.objectives.objective import Batch, Step, Variables, valid
 from maskjax.objectives.text import (
   MaskedTextObjective,
   TextKeywords,
-  counted,
   text_parts,
   token_cross_entropy,
 )
@@ -37,7 +40,14 @@ SYSTEM = System(
   paper="arXiv:2403.18025",
   config="configs/text/mslm.py",
   agrees_with="equations in NumPy",
-  differs=("No second loss, of the named entities that are labeled in its data.",),
+  differs=(
+    "No second loss, of the named entities that are labeled in its data.",
+    "Masks are drawn anew in each step; the authors draw them once before training.",
+    "What tokens of each kind weigh follows from those masked so far; the authors "
+    "count all of their data before training.",
+    "At most `mask_ratio` of a row is masked.",
+    "Padding is not predicted.",
+  ),
 )
 
 
@@ -49,24 +59,42 @@ _DECAY = 0.999
 class Mslm(MaskedTextObjective):
   """The objective of MSLM; `mslm` makes it from hyperparameters.
 
-  `extra` holds `masked`, float32 [2]: how many tokens of terms and how many others were
-  masked, from which the weights follow.
+  `extra` holds `masked`, float32 [2]: how many tokens were masked as parts of terms,
+  and how many others, from which the weights follow.
+
+  Attributes:
+    terms: draws the masked terms alone, as `masking` draws them.
   """
 
+  terms: TextSampler
+
   def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
-    """The cross-entropy of the masked tokens, each times 1 and its kind's weight."""
+    """The mean over rows of their tokens' weighted cross-entropy.
+
+    A visible token weighs 1, a masked one 1 and its kind's weight; and a row 1 and the
+    number of its masked tokens. As in the authors' code, a row's errors are divided by
+    its length with padding.
+    """
     mask = self.mask(batch, step)
+    # The same key draws the same terms.
+    ratio = self.masking.ratio
+    is_term = self.masking.draw(
+      batch, step.key, ratio=ratio, highest=ratio, sampler=self.terms
+    ).masked
     text = self.masking.replace(batch, mask, step.key)
-    logits = self.apply(variables, text, mask.masked_ids, rngs=self.rngs(batch, step))
-    tokens, where = mask.take_masked(batch["token"]), counted(mask, batch)
-    errors = token_cross_entropy(logits, tokens)
-    is_term = mask.take_masked(batch["score"]) > 0
+    rows, length = text.token.shape
+    ids = jnp.broadcast_to(jnp.arange(length), (rows, length))
+    logits = self.apply(variables, text, ids, rngs=self.rngs(batch, step))
+    errors = token_cross_entropy(logits, batch["token"])
     of_terms, of_others = kind_weights(variables.extra["masked"])
-    weights = 1 + jnp.where(is_term, of_terms, of_others)
+    weights = 1 + jnp.where(mask.masked, jnp.where(is_term, of_terms, of_others), 0)
+    weighted = jnp.where(text.is_padding, 0, weights * errors).sum(axis=-1) / length
+    of_row = (1 + mask.masked.sum(axis=-1)) * weighted
+    where = mask.masked & valid(batch)[:, None]
     terms, others = Mean.of(errors, where & is_term), Mean.of(errors, where & ~is_term)
     loss = Loss.of(
-      Mean.of(weights * errors, where),
-      accuracy=Mean.of(logits.argmax(axis=-1) == tokens, where),
+      Mean.of(of_row, valid(batch)),
+      accuracy=Mean.of(logits.argmax(axis=-1) == batch["token"], where),
       terms=terms,
       others=others,
     )
@@ -103,17 +131,18 @@ def kind_weights(masked: Array) -> Array:
 def terms_and_words(
   key: Array, text: Text, count: Array, *, term_ratio: float, word_ratio: float
 ) -> Array:
-  """Masks some terms of a domain, each as a whole, and some other tokens (MSLM).
+  """Masks some terms of a domain, each as a whole, and some of the rest (MSLM).
 
-  https://arxiv.org/abs/2403.18025, section 3. The number of terms to mask is rounded
-  stochastically, so that the expected share is exact in rows with few terms as well.
+  https://arxiv.org/abs/2403.18025, section 3. The rest are all tokens that are not
+  masked as parts of terms, those of visible terms too; each is masked by itself.
 
   Args:
     key: the example's key.
     text: one row; its scores number the terms from 1, and are 0 outside them.
-    count: how many tokens to mask at most; terms with more than are left are skipped.
-    term_ratio: share of the terms that is masked.
-    word_ratio: share of the other tokens that is masked.
+    count: how many tokens to mask at most. Terms with more than are left are skipped;
+      of the rest, where too many are drawn, a random subset is masked.
+    term_ratio: see `masked_terms`.
+    word_ratio: probability that a token of the rest is masked.
 
   Returns:
     bool [N].
@@ -121,18 +150,37 @@ def terms_and_words(
   Raises:
     UserError: the rows have no scores.
   """
-  of_count, of_terms, of_words = jax.random.split(key, 3)
+  masked = masked_terms(key, text, count, ratio=term_ratio)
+  of_rate, of_rest = jax.random.split(jax.random.split(key)[1])
+  drawn = jax.random.uniform(of_rate, masked.shape) < word_ratio
+  noise = jax.random.uniform(of_rest, masked.shape)
+  rest = drawn & text.is_word & ~masked
+  return masked | highest_where(noise, rest, count - masked.sum())
+
+
+def masked_terms(key: Array, text: Text, count: Array, *, ratio: float) -> Array:
+  """The terms that `terms_and_words` masks under the same key.
+
+  Args:
+    key: the example's key.
+    text: see `terms_and_words`.
+    count: see `terms_and_words`.
+    ratio: share of the row's terms that is masked, rounded down.
+
+  Returns:
+    bool [N].
+
+  Raises:
+    UserError: the rows have no scores.
+  """
   number = jnp.where(text.is_word, scores_of(text), 0).astype(jnp.int32)
   is_term = jnp.zeros(number.shape, bool).at[number - 1].max(number > 0)
-  share = term_ratio * is_term.sum() + jax.random.uniform(of_count)
-  noise = jax.random.uniform(of_terms, number.shape)
-  chosen = highest_where(noise, is_term, jnp.floor(share).astype(jnp.int32))
-  wanted = (number > 0) & chosen[number - 1]
-  masked = highest_units(noise, jnp.where(wanted, number - 1, -1), count)
-  others = text.is_word & (number == 0)
-  left = jnp.minimum(jnp.round(word_ratio * others.sum()), count - masked.sum())
-  noise = jax.random.uniform(of_words, number.shape)
-  return masked | highest_where(noise, others, left.astype(jnp.int32))
+  # What float32 leaves just below a whole number is that number.
+  wanted = jnp.floor(ratio * is_term.sum() + 1e-4).astype(jnp.int32)
+  noise = jax.random.uniform(jax.random.split(key)[0], number.shape)
+  chosen = highest_where(noise, is_term, wanted)
+  of_chosen = (number > 0) & chosen[number - 1]
+  return highest_units(noise, jnp.where(of_chosen, number - 1, -1), count)
 
 
 def mslm(
@@ -146,8 +194,8 @@ def mslm(
   """Makes MSLM from hyperparameters.
 
   Args:
-    term_ratio: share of a row's terms that is masked.
-    word_ratio: share of its other tokens that is masked.
+    term_ratio: share of a row's terms that is masked, rounded down.
+    word_ratio: probability that another token is masked.
     mask_ratio: share of a row's tokens that is masked at most, for which arrays have
       room.
     replaced: see `maskjax.systems.bert`.
@@ -171,4 +219,5 @@ def mslm(
       replaced=replaced,
     ),
     counters={"masked": (2,)},
+    terms=functools.partial(masked_terms, ratio=term_ratio),
   )

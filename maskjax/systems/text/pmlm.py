@@ -1,9 +1,9 @@
 """PMLM: probabilistically masked language models, with a uniform prior (u-PMLM).
 
 Draws for each row anew which share of its tokens is masked, all shares equally likely,
-and takes the mean over the masked tokens of each row. Every number of masked tokens is
-then equally likely, and the loss is that of a language model over all orders of a text:
-the trained model generates, and scores, texts in any order
+and takes the mean over the masked tokens of each row, or of all of them. Every number
+of masked tokens is then equally likely, and the former loss is that of a language model
+over all orders: the trained model generates, and scores, texts in any order
 (https://arxiv.org/abs/2004.11579, sections 3.2 and 3.3; `maskjax.decoding`). Config:
 `configs/text/pmlm.py`.
 """
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from maskjax import keys
-from maskjax.errors import UserError
+from maskjax.errors import UserError, did_you_mean
 from maskjax.losses import Loss, Mean
 from maskjax.masking import Mask
 from maskjax.masking.text_policy import text_masking
@@ -29,6 +29,7 @@ from maskjax.objectives.text import (
   counted,
   text_parts,
   token_cross_entropy,
+  token_loss,
 )
 from maskjax.systems.system import System
 from maskjax.tokens import Text
@@ -39,7 +40,20 @@ SYSTEM = System(
   paper="arXiv:2004.11579",
   config="configs/text/pmlm.py",
   agrees_with="enumeration of all orders",
+  differs=(
+    "`mean` is over rows unless another is named, as in the paper's equations; the "
+    "authors' code, and so the paper settings, take it over tokens.",
+    "Numbers of masked tokens go to that of the row's words; the authors' also count "
+    "the special tokens, and are cut to the words'.",
+    "Scores of attention are divided by the root of the width of a head with either "
+    "kind of positions; the released code does so with relative ones alone.",
+    "Relative positions are not cut off at a distance; rows are not longer than that.",
+    "No next-sentence prediction.",
+    "The moments of Adam are corrected for their bias.",
+  ),
 )
+
+MEANS = ("rows", "tokens")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,12 +64,14 @@ class Pmlm(MaskedTextObjective):
 
   Attributes:
     highest: the largest share of a row's words that is masked.
+    mean: one of `MEANS`, see `pmlm`.
   """
 
   highest: float
+  mean: str
 
   def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
-    """The cross-entropy of the masked tokens, a mean over those of each row."""
+    """The cross-entropy of the masked tokens, a mean as `mean` names it."""
     mask = self.prior_mask(batch, step)
     text = self.masking.replace(batch, mask, step.key)
     rngs = self.rngs(batch, step)
@@ -92,6 +108,8 @@ class Pmlm(MaskedTextObjective):
     """
     logits = self.apply(variables, text, mask.masked_ids, rngs=rngs)
     tokens, where = mask.take_masked(batch["token"]), counted(mask, batch)
+    if self.mean == "tokens":
+      return token_loss(logits, tokens, where)
     count = where.sum(axis=-1)
     errors = jnp.where(where, token_cross_entropy(logits, tokens), 0).sum(axis=-1)
     return Loss.of(
@@ -105,6 +123,7 @@ def pmlm(
   mask: str | Mapping[str, Any] = "tokens",
   highest: float = 1.0,
   replaced: Sequence[float] = (0.8, 0.1),
+  mean: str = "rows",
   **text: Unpack[TextKeywords],
 ) -> Pmlm:
   """Makes u-PMLM from hyperparameters.
@@ -115,6 +134,9 @@ def pmlm(
     highest: the largest share of a row's words that is masked; the smallest is a token.
     replaced: shares of the masked tokens that become mask tokens, and random ones; the
       loss is exactly that over all orders where all become mask tokens.
+    mean: of the errors: `rows`, of the mean over each row's masked tokens, as in the
+      paper's equations; or `tokens`, of all of a batch, as in the authors' code, where
+      rows with many masked tokens weigh more.
     **text: see `maskjax.objectives.text.TextKeywords`.
 
   Raises:
@@ -122,6 +144,8 @@ def pmlm(
   """
   if not 0 < highest <= 1:
     raise UserError(f"highest={highest}: expected a share above 0 and at most 1")
+  if mean not in MEANS:
+    raise UserError(f"mean={mean!r}: {did_you_mean(str(mean), MEANS)}")
   encoder, rows = text_parts(**text)
   return Pmlm(
     model=MaskedLM(encoder=encoder),
@@ -130,4 +154,5 @@ def pmlm(
       rows.ids, mask=mask, mask_ratio=highest / 2, replaced=replaced
     ),
     highest=highest,
+    mean=mean,
   )

@@ -3,8 +3,9 @@
 Masks runs of whole words, all tokens of a run in the same way, and predicts each of
 their tokens twice: from its own features, as BERT does, and from the features of the
 two tokens around the run and its position in it alone, so that these come to represent
-the whole run. Rows hold one document (https://arxiv.org/abs/1907.10529, section 3).
-Config: `configs/text/spanbert.py`.
+the whole run. Runs at either end of a document have no such tokens, and of long runs
+the first tokens alone are predicted from them. Rows hold one document
+(https://arxiv.org/abs/1907.10529, section 3). Config: `configs/text/spanbert.py`.
 """
 
 import dataclasses
@@ -20,10 +21,9 @@ from maskjax.errors import UserError
 from maskjax.losses import Loss, Mean
 from maskjax.masking import Mask, gather
 from maskjax.masking.text_policy import text_masking
-from maskjax.models.dense import Dense
 from maskjax.models.gelu import gelu
 from maskjax.models.text import TextEncoder, VocabularyHead
-from maskjax.models.transformer import LayerNorm
+from maskjax.models.transformer import LayerNorm, dense_like
 from maskjax.objectives.objective import Batch, Step, Variables
 from maskjax.objectives.text import (
   MaskedTextObjective,
@@ -42,34 +42,49 @@ SYSTEM = System(
   paper="arXiv:1907.10529",
   config="configs/text/spanbert.py",
   agrees_with="equations in torch",
+  differs=(
+    "Boundary errors are divided by all masked tokens, as in the paper; the authors "
+    "divide them by those that a boundary predicts.",
+    "Random tokens are drawn from the vocabulary, not from the corpus.",
+    "A document fills rows to the last token; the authors cut it between sentences.",
+  ),
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpanBert(MaskedTextObjective):
-  """The objective of SpanBERT; `spanbert` makes it from hyperparameters."""
+  """The objective of SpanBERT; `spanbert` makes it from hyperparameters.
+
+  Attributes:
+    longest_target: how many tokens of a run are predicted from its boundary.
+  """
+
+  longest_target: int
 
   def loss(self, variables: Variables, batch: Batch, step: Step) -> Loss:
-    """The sum of both cross-entropies of the masked tokens."""
+    """The sum of both cross-entropies of the masked tokens, by their number."""
     mask = self.mask(batch, step)
     first, last = first_of_run(mask.masked), last_of_run(mask.masked)
+    inside = mask.take_masked(has_boundary(self.rows(batch), first, last))
     # Tokens that are not masked have no run; their logits do not count.
     first, last = mask.take_masked(first), mask.take_masked(last)
     left = jnp.maximum(first - 1, 0)
     right = jnp.minimum(last + 1, mask.masked.shape[1] - 1)
+    place = mask.masked_ids - first
     logits, of_boundary = self.apply(
       variables,
       self.replaced_runs(batch, mask, step),
       mask.masked_ids,
       left,
       right,
-      mask.masked_ids - first,
+      place,
       method="both_logits",
       rngs=self.rngs(batch, step),
     )
     tokens, where = mask.take_masked(batch["token"]), counted(mask, batch)
     own = token_loss(logits, tokens, where)
-    boundary = Mean.of(token_cross_entropy(of_boundary, tokens), where)
+    errors = token_cross_entropy(of_boundary, tokens)
+    boundary = Mean.of(errors, where & inside & (place < self.longest_target))
     return Loss(
       own.sum + boundary.sum,
       own.weight,
@@ -80,6 +95,23 @@ class SpanBert(MaskedTextObjective):
     """The rows as the encoder sees them: the tokens of a run are replaced alike."""
     groups = first_of_run(mask.masked)
     return self.masking.replace(batch, mask, step.key, groups=groups)
+
+
+def has_boundary(text: Text, first: Array, last: Array) -> Array:
+  """Whether words of the same document stand on both sides of the run of each token.
+
+  Args:
+    text: rows of N tokens.
+    first: int32 [B, N], where the run of each token begins.
+    last: int32 [B, N], where it ends.
+
+  Returns:
+    bool [B, N].
+  """
+  around = jnp.pad(text.is_word, ((0, 0), (1, 1)))
+  left = jnp.take_along_axis(around, first, axis=1)
+  right = jnp.take_along_axis(around, last + 2, axis=1)
+  return left & right
 
 
 def first_of_run(masked: Array) -> Array:
@@ -133,14 +165,14 @@ class BoundaryHead(nn.Module):
       position: int [...], how many tokens of the span stand before the predicted one.
     """
     encoder = self.encoder
-    init = nn.initializers.normal(0.02)
+    init = encoder.options.drawn.tables
     table = self.param("places", init, (self.longest, self.position_width))
     x = jnp.concatenate([left, right, table[position].astype(left.dtype)], axis=-1)
     for name, width in (
       ("first", encoder.width),
       ("second", encoder.embed_width or encoder.width),
     ):
-      x = gelu(Dense(width, dtype=encoder.dtype, name=f"{name}_dense")(x))
+      x = gelu(dense_like(encoder, width, name=f"{name}_dense")(x))
       x = LayerNorm(
         epsilon=encoder.norm_epsilon, dtype=encoder.dtype, name=f"{name}_norm"
       )(x)
@@ -215,6 +247,7 @@ def spanbert(
   mask_ratio: float = 0.15,
   replaced: Sequence[float] = (0.8, 0.1),
   place_width: int = 200,
+  longest_target: int = 15,
   **text: Unpack[TextKeywords],
 ) -> SpanBert:
   """Makes SpanBERT from hyperparameters.
@@ -227,6 +260,8 @@ def spanbert(
     mask_ratio: share of a row's tokens that is masked.
     replaced: shares of the runs whose tokens become mask tokens, and random ones.
     place_width: channels of the embedding of a token's position in its run.
+    longest_target: how many tokens of a run are predicted from its boundary, the first
+      ones.
     **text: see `maskjax.objectives.text.TextKeywords`.
 
   Raises:
@@ -236,14 +271,18 @@ def spanbert(
     >>> spanbert(vocab_size=30522, length=128).model.longest
     20
   """
-  if place_width < 1:
-    raise UserError(f"place_width={place_width}: expected at least 1")
+  for key, value in (("place_width", place_width), ("longest_target", longest_target)):
+    if value < 1:
+      raise UserError(f"{key}={value}: expected at least 1")
   encoder, rows = text_parts(**text)
-  masking = text_masking(rows.ids, mask=mask, mask_ratio=mask_ratio, replaced=replaced)
+  masking = text_masking(
+    rows.ids, mask=mask, mask_ratio=mask_ratio, replaced=replaced, of_words=True
+  )
   # No run is longer than what a row masks.
   longest = masking.max_masked(mask_ratio, encoder.length)
   return SpanBert(
     model=SpanLM(encoder=encoder, longest=longest, position_width=place_width),
     rows=rows,
     masking=masking,
+    longest_target=longest_target,
   )

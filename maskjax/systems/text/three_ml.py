@@ -21,6 +21,14 @@ SYSTEM = System(
   paper="arXiv:2211.04898",
   config="configs/text/three_ml.py",
   agrees_with="equations in NumPy",
+  differs=(
+    "The authors have not released code; all is from the paper, and the recipe that of "
+    "mask40, on which they build.",
+    "Of each row the same share of the masked tokens become mask tokens, so that the "
+    "encoder drops equally many of each.",
+    "As many tokens are masked as BERT masks; fairseq rounds at random, and masks the "
+    "tokens around documents as well.",
+  ),
 )
 
 

@@ -42,6 +42,18 @@ SYSTEM = System(
   paper="arXiv:2208.10806",
   config="configs/text/time_variant_masking.py",
   agrees_with="equations in NumPy",
+  differs=(
+    "Both changes are made at once unless one is left out; the authors' commands, and "
+    "so the paper settings, make one of them.",
+    "Classes are those of a tagger of one's own; the authors take spaCy's.",
+    "Mean errors are over the whole batch; the authors' are of a device's part of it.",
+    "A falling ratio without classes masks exactly that share of a row; the authors "
+    "mask each token by itself.",
+    "Rows may hold several documents, which do not attend to each other; the authors' "
+    "hold one, or a part of it.",
+    "paper_decay begins anew unless `init_from` names a run; the authors go on from "
+    "the released BERT.",
+  ),
 )
 
 DECAYS = ("cosine", "line", "none")

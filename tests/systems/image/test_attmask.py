@@ -13,7 +13,7 @@ from maskjax import masking
 from maskjax.objectives import Step, Variables
 from maskjax.systems import attmask
 from maskjax.systems.image.attmask import masks
-from maskjax.systems.image.attmask.network import PrototypeHead
+from maskjax.systems.image.attmask.network import PrototypeHead, at_grid
 from maskjax.systems.image.attmask.objective import AttMask, both_views
 
 torch = pytest.importorskip("torch")
@@ -110,7 +110,7 @@ def evenly(scores, where, steps):
   return shares
 
 
-def in_torch(out, step, valid=(True, True, True), sinkhorn_steps=0):
+def in_torch(out, step, valid=(True, True, True), sinkhorn_steps=0, local=None):
   """The loss of iBOT, equations 1 to 3, of two views of each image."""
   student, scores = (torch.tensor(out[k]).double() for k in ("student", "scores"))
   counts = torch.tensor(valid).repeat_interleave(2)
@@ -129,6 +129,9 @@ def in_torch(out, step, valid=(True, True, True), sinkhorn_steps=0):
   patches = probabilities(scores[:, 1:], "patch", masked)
   losses = {"class_token": [], "patches": []}
   for b in np.flatnonzero(valid):
+    for crop in () if local is None else torch.tensor(local[b]).double():
+      log_p = torch.log_softmax(crop / 0.1, dim=-1)
+      losses["class_token"] += [-(whole[2 * b + view] * log_p).sum() for view in (0, 1)]
     for view, other in ((0, 1), (1, 0)):
       log_p = torch.log_softmax(student[2 * b + view] / 0.1, dim=-1)
       losses["class_token"].append(-(whole[2 * b + other] * log_p[0]).sum())
@@ -147,6 +150,34 @@ def test_the_loss_is_torchs(step):
     np.testing.assert_allclose(out["loss"].metrics[name].value(), value, rtol=1e-5)
   np.testing.assert_allclose(out["loss"].value(), sum(expected.values()), rtol=1e-5)
   assert out["loss"].weight == 3
+
+
+def test_local_crops_are_compared_with_both_views():
+  """Three crops of half the size, seen whole: eight comparisons of an image."""
+  crops = random(3, 3, 4, 4, 1, seed=4)
+  batch = {**BATCH, "valid": np.array([True, False, True])}
+  objective, (params, _) = make(), variables()
+  # The same by a network of its own size, with positions that torch made smaller.
+  table = torch.tensor(params["encoder"]["positions"]).reshape(1, 4, 4, 16)
+  smaller = torch.nn.functional.interpolate(
+    table.permute(0, 3, 1, 2), scale_factor=2.1 / 4, mode="bicubic"
+  )
+  positions = smaller.permute(0, 2, 3, 1).reshape(4, 16).numpy()
+
+  @jax.jit
+  def losses(variables):
+    model, resized = at_grid(objective.model, variables.params, (2, 2))
+    patches = mj.tokens.patchify(crops.reshape(9, 4, 4, 1), 2)
+    logits = model.apply({"params": resized}, patches)[:, 0].reshape(3, 3, 24)
+    step = Step(KEY, jnp.int32(4), num_steps=10)
+    loss = objective.loss(variables, {**batch, "local": crops}, step)
+    return resized["encoder"]["positions"], logits, loss
+
+  resized, logits, loss = jax.device_get(losses(variables()))
+  np.testing.assert_allclose(resized, positions, atol=1e-5)
+  expected = in_torch(run(batch=batch), 4, batch["valid"], local=logits)
+  for name, value in expected.items():
+    np.testing.assert_allclose(loss.metrics[name].value(), value, rtol=1e-5)
 
 
 @pytest.mark.parametrize("valid", [(True, True, True), (True, False, True)])

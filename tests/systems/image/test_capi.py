@@ -10,17 +10,18 @@ import pytest
 from helpers.arrays import assert_close, random, shaken
 from helpers.image.latents import digits, train
 
-from maskjax import masking
+from maskjax import keys, masking
 from maskjax.errors import UserError
 from maskjax.objectives import Step, Variables
 from maskjax.systems import capi
-from maskjax.systems.image import capi as module
+from maskjax.systems.image.capi import objective as module
+from maskjax.systems.image.capi.network import on_the_edge
 from maskjax.targets import sinkhorn
 
 torch = pytest.importorskip("torch")
 
 KEY = jax.random.key(3)
-TINY = {"width": 8, "depth": 1, "heads": 2}
+TINY = {"width": 16, "depth": 1, "heads": 2}
 
 
 STEP = Step(KEY)
@@ -33,7 +34,7 @@ def without_mechanism(monkeypatch):
 
 
 def make(**more):
-  """Images of 8 x 12 pixels in 4 x 6 patches, of which 16 are masked, 4 predicted."""
+  """Images of 8 x 12 pixels in 4 x 6 patches, of which 15 are masked, 4 predicted."""
   return capi(
     **{
       "image_size": (8, 12),
@@ -41,9 +42,10 @@ def make(**more):
       "patch_size": 2,
       "encoder": TINY,
       "predictor": {"depth": 2},
-      "registers": 2,
+      "registers": 4,
       "num_clusters": 5,
-      "predicted_ratio": 0.25,
+      "predicted_ratio": 0.27,
+      "student_temperature": 0.15,
       "drop_path": 0.0,
       **more,
     }
@@ -67,8 +69,8 @@ def compiled():
 
   @jax.jit
   def run(params, extra, batch):
-    own = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(batch["index"])
-    mask = objective.mask(batch, STEP).subset(own, 4)
+    example_keys = keys.example_keys(keys.named(KEY, "predicted"), batch)
+    mask = objective.mask(batch, STEP).subset(example_keys, 4)
     (_, found), (gradient, to_teacher) = jax.value_and_grad(
       loss, argnums=(0, 1), has_aux=True
     )(params, extra, batch)
@@ -178,13 +180,21 @@ def test_the_loss_by_hand():
   assert_close(out["logits"], logits)
   np.testing.assert_allclose(out["assignments"], targets, rtol=1e-4, atol=1e-7)
 
-  def entropy(logits, targets):
+  def entropy(logits, targets, temperature=0.12):
     logits, targets = torch.tensor(logits).double(), torch.tensor(targets).double()
     loss = torch.nn.functional.cross_entropy(
-      logits.flatten(0, 1) / 0.12, targets.flatten(0, 1)
+      logits.flatten(0, 1) / temperature, targets.flatten(0, 1)
     )
     return loss.item()
 
+  # Each prediction has the clusters of the same patch of the same image.
+  ids = out["mask"].masked_ids[..., None]
+  prediction = entropy(
+    out["predictions"], np.take_along_axis(out["assignments"], ids, axis=1), 0.15
+  )
+  np.testing.assert_allclose(
+    out["loss"].metrics["prediction"].value(), prediction, rtol=1e-5
+  )
   clustering = entropy(logits, out["assignments"])
   np.testing.assert_allclose(
     out["loss"].metrics["clustering"].value(), clustering, rtol=1e-5
@@ -196,6 +206,102 @@ def test_the_loss_by_hand():
   metrics = out["loss"].metrics
   total = metrics["prediction"].value() + metrics["clustering"].value()
   np.testing.assert_allclose(out["loss"].value(), total, rtol=1e-6)
+
+
+def rms(x, scale=1.0):
+  return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-5) * scale
+
+
+def turned(x, at):
+  """Of heads [N, H, 8] at positions in [0, 1]: channel i goes with channel i + 4."""
+  frequency = 2 * np.pi * np.array([7, 7e-4, 7, 7e-4])
+  row, column = np.moveaxis(at[:, None, :, None] * frequency, 2, 0)
+  a, b = x[..., :4], x[..., 4:]
+  first = a * np.cos(row) - b * np.sin(row)
+  return np.concatenate([first, b * np.cos(column) + a * np.sin(column)], axis=-1)
+
+
+def block_by_hand(params, x, at, name, context=None, context_at=None):
+  """A block without biases; the norm is of what attends, never of a context."""
+  y = rms(x, params[f"{name}_norm"]["scale"])
+  context, context_at = (y, at) if context is None else (context, context_at)
+  query, key, value = (
+    (tokens @ params[name][layer]["kernel"]).reshape(-1, 2, 8)
+    for layer, tokens in (("query", y), ("key", context), ("value", context))
+  )
+  query, key = turned(query, at), turned(key, context_at)
+  weights = np.exp(np.einsum("nhd,khd->hnk", query, key) / np.sqrt(8))
+  weights /= weights.sum(axis=-1, keepdims=True)
+  y = np.einsum("hnk,khd->nhd", weights, value).reshape(-1, 16)
+  x = x + y @ params[name]["out"]["kernel"]
+  y = rms(x, params["mlp_norm"]["scale"]) @ params["mlp"]["up"]["kernel"]
+  y = torch.nn.functional.gelu(torch.tensor(y)).numpy()
+  return x + y @ params["mlp"]["down"]["kernel"]
+
+
+def network_by_hand(params, patches, visible, masked):
+  """Of one image: what the head is given at the masked patches."""
+  encoder, predictor = params["encoder"], params["predictor"]
+  at = np.indices((4, 6)).reshape(2, -1).T / (3, 5)
+  # Four registers stand at the corners of the box around the visible patches.
+  low, high = at[visible].min(axis=0), at[visible].max(axis=0)
+  corners = low + np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * (high - low)
+  seen = np.concatenate([corners, at[visible]])
+  x = patches[visible] @ encoder["embed"]["kernel"] + encoder["embed"]["bias"]
+  x = np.concatenate([encoder["registers"][0], x])
+  x = rms(block_by_hand(encoder["transformer"]["block_0"], x, seen, "attention"))
+  y = np.tile(predictor["mask_token"][0], (len(masked), 1))
+  for i in range(2):
+    block = predictor["transformer"][f"block_{i}"]
+    y = block_by_hand(block, y, at[masked], "cross_attention", x, seen)
+  return rms(y)
+
+
+def test_the_network_by_hand():
+  params, extra, run = compiled()
+  batch = make_batch()
+  out = run(params, extra, batch)
+  assert "norm" not in params["encoder"] and "norm" not in params["predictor"]
+  wide = jax.tree.map(np.float64, params)
+  patches = np.asarray(make().patches(batch), np.float64)
+  for b in range(2):
+    ids = (out["mask"].visible_ids[b], out["mask"].masked_ids[b])
+    expected = network_by_hand(wide, patches[b], *ids)
+    assert_close(out["before_head"][b], expected)
+
+
+def test_registers_stand_along_the_edge():
+  """As the authors place them: a fourth on each side, from corner to corner."""
+  box = np.array([[0.2, 0.0], [0.6, 0.5]])
+  edge = [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1], [0.5, 1], [0, 1], [0, 0.5]]
+  expected = np.array([0.2, 0.0]) + np.array(edge) * (0.4, 0.5)
+  found = np.asarray(on_the_edge(box, 8))
+  np.testing.assert_allclose(found, np.concatenate([expected, box]), atol=1e-6)
+
+
+def test_the_papers_counts():
+  """166 of 256 patches are masked and 8 predicted; all blocks drop alike."""
+  objective = capi(encoder="Ti", num_clusters=2)
+  assert objective.masking.num_masked == 166
+  assert objective.num_predicted == 8
+
+
+def test_the_first_block_drops_as_many_branches_as_the_last():
+  """By a rule that rises from 0, a single block would drop none."""
+  objective = make(drop_path=0.8)
+  params, _, _ = compiled()
+  patches = np.asarray(objective.patches(make_batch()))
+
+  @jax.jit
+  def encode(params, patches):
+    rngs = {"drop_path": KEY}
+    return [
+      objective.model.encoder.apply({"params": params}, patches, rngs=given)
+      for given in ({}, rngs)
+    ]
+
+  whole, dropped = encode(params["encoder"], patches)
+  assert (np.abs(whole - dropped).max(axis=(1, 2)) > 1e-3).all()
 
 
 def test_predictions_by_hand():
@@ -310,8 +416,8 @@ def test_the_loss_falls_and_features_do_not_collapse():
     (dict(sinkhorn_steps=0), "sinkhorn_steps=0: expected at least 1"),
     (dict(predicted_ratio=1.5), "predicted_ratio=1.5: expected above 0 and at most 1"),
     (dict(registers=-1), "registers=-1: expected at least 0"),
-    (dict(encoder={**TINY, "heads": 4}), "encoder.width=8: expected a multiple of 4"),
-    (dict(predictor={"heads": 8}), "predictor.width=8: expected a multiple of 4"),
+    (dict(encoder={**TINY, "heads": 8}), "encoder.width=16: expected a multiple of 4"),
+    (dict(predictor={"heads": 8}), "predictor.width=16: expected a multiple of 4"),
     (dict(mask="inverse"), "did you mean 'inverse_block'"),
     (dict(teacher="bootstrap"), "teacher.name='bootstrap': expected 'ema'"),
   ],

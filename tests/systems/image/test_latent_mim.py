@@ -13,7 +13,7 @@ from maskjax.losses import squared_error
 from maskjax.objectives import Step, Variables
 from maskjax.systems import latent_mim
 from maskjax.systems.image.latent_mim import objective as module
-from maskjax.systems.image.latent_mim.network import visual_cues
+from maskjax.systems.image.latent_mim.network import NormedProjector, visual_cues
 from maskjax.systems.image.latent_mim.objective import discrimination, mean_cosine
 
 torch = pytest.importorskip("torch")
@@ -163,6 +163,57 @@ def test_masked_patches_begin_as_the_visible_features_near_them():
   assert_close(visual_cues(masked, visible, features), expected)
 
 
+def test_positions_are_spread():
+  """Of 4 x 3 patches rows are 4/3 apart and columns 3/2, whose channels come first."""
+  params, _, _ = compiled()
+  encoder = make().model.encoder.clone(final_norm=False)
+  nothing = jax.tree.map(np.zeros_like, params["encoder"])
+  tokens = jax.jit(encoder.apply)({"params": nothing}, random(1, 12, 9))
+  row, column = np.indices((4, 3)).reshape(2, -1, 1)
+  row, column, frequencies = row * 4 / 3, column * 3 / 2, np.array([1, 1e-2])
+  expected = np.concatenate(
+    [f(x * frequencies) for x in (column, row) for f in (np.sin, np.cos)], axis=1
+  )
+  np.testing.assert_allclose(tokens[0, 1:], expected, atol=1e-6)
+
+
+def test_predictions_begin_with_cues():
+  """Without attention to the visible patches, predictions still depend on them."""
+  params, taught, run = compiled()
+  blind = jax.tree.map_with_path(
+    lambda path, x: 0 * x if "cross_attention" in jax.tree_util.keystr(path) else x,
+    params,
+  )
+  batch = make_batch()
+  before = run(blind, taught, batch, 0)
+  image = batch["image"].copy()
+  for b, position in np.argwhere(~before["mask"].masked):
+    row, column = divmod(position, 3)
+    image[b, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3] -= 2
+  after = run(blind, taught, {**batch, "image": image}, 0)
+  changed = np.abs(after["predictions"] - before["predictions"]).max(axis=2)
+  assert (changed > 1e-3).all()
+
+
+def test_twenty_patches_are_visible():
+  assert 196 - latent_mim(encoder="Ti").masking.num_masked == 20
+
+
+def test_the_projector_is_torchs():
+  """Numbers are small, so that what is added to the variance shows."""
+  x = 1e-3 * random(2, 5, 8)
+  projector = NormedProjector(hidden=12, depth=2)
+  params = shaken(projector.init(KEY, x)["params"])
+  y = torch.from_numpy(x)
+  for i, width in enumerate((12, 8)):
+    norm = torch.nn.LayerNorm(width)
+    for name, kind in (("weight", "scale"), ("bias", "bias")):
+      getattr(norm, name).data = torch.tensor(params[f"norm_{i}"][kind])
+    y = norm(y @ torch.tensor(params[f"dense_{i}"]["kernel"]))
+    y = torch.nn.functional.gelu(y) if i == 0 else y
+  assert_close(projector.apply({"params": params}, x), y.detach().numpy())
+
+
 def test_the_teacher_averages_all_but_the_decoder():
   params, taught, _ = compiled()
   objective = make(teacher=dict(name="ema", decay=0.5))
@@ -204,7 +255,7 @@ def test_the_loss_falls_and_features_do_not_collapse():
     (dict(temperature=0), "temperature=0, .*: expected above 0"),
     (dict(similarity=(0.5, 2)), r"similarity=\(0.5, 2\): expected two cosines"),
     (dict(projector={"width": 3}), "projector=.*: expected `hidden` and `depth`"),
-    (dict(mask_ratio=0.01), "mask_ratio=0.01: expected at least 2 masked"),
+    (dict(mask_ratio=0.1), "mask_ratio=0.1: expected at least 2 masked"),
     (dict(teacher="bootstrap"), "teacher.name='bootstrap': expected 'ema'"),
   ],
 )

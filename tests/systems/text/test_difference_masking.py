@@ -5,19 +5,31 @@ import functools
 import jax
 import numpy as np
 import pytest
+from helpers.arrays import shaken
 from helpers.text.rows import REFERENCE
 from helpers.text.scored import KEYS, draw, with_scores
 
 from maskjax.data.text import text
 from maskjax.errors import UserError
+from maskjax.masking import words as sampling
 from maskjax.masking.units import number_words
 from maskjax.objectives import Step, Variables
 from maskjax.systems import difference_masking
-from maskjax.systems.text.difference_masking import by_similarity
+from maskjax.systems.text.difference_masking import DifferenceMasking, by_similarity
 
 KEY = jax.random.key(3)
 SHAPE = dict(vocab_size=300, length=64, encoder=dict(width=8, depth=1, heads=2))
 OBJECTIVE = difference_masking(**SHAPE)
+
+
+def without_mechanism(monkeypatch):
+  """Without similarities: tokens are masked uniformly, as BERT does."""
+
+  def mask(self, batch, step):
+    how = dict(ratio=0.15, highest=0.15, sampler=sampling.tokens)
+    return self.masking.draw(batch, step.key, **how)
+
+  monkeypatch.setattr(DifferenceMasking, "mask", mask)
 
 
 def domain():
@@ -87,9 +99,38 @@ def test_the_loss_is_bert_s_under_these_masks():
   likely = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
   tokens = np.take_along_axis(first()["token"], np.asarray(mask.masked_ids), axis=1)
   errors = -np.log(np.take_along_axis(likely, tokens[..., None], -1)[..., 0])
-  found = jax.jit(OBJECTIVE.loss)(Variables(params, ()), first(), Step(KEY))
+  loss = jax.jit(lambda *inputs: OBJECTIVE.loss(*inputs))
+  found = loss(Variables(params, ()), first(), Step(KEY))
   expected = errors[np.asarray(mask.is_masked)].mean()
   np.testing.assert_allclose(found.value(), expected, rtol=1e-5)
+  # They follow the scores.
+  other = {**first(), "score": -first()["score"]}
+  assert loss(Variables(params, ()), other, Step(KEY)).sum != found.sum
+
+
+def test_classes_are_learned_beside():
+  """Their share of the loss; of each text as often as it has masked tokens."""
+  objective = difference_masking(**SHAPE, num_classes=3, class_weight=0.25)
+  labels = np.array([2, 0, 1, 2])
+  batch = {**first(), "label": labels}
+  params = shaken(jax.eval_shape(objective.init, KEY, batch).params)
+  assert {"encoder", "head"} < params.keys()
+  found = jax.jit(objective.loss)(Variables(params), batch, Step(KEY))
+  features = np.asarray(objective.features(Variables(params), batch))[:, 0]
+  pool, classes = params["pool"], params["classes"]
+  hidden = np.tanh(features @ pool["kernel"] + pool["bias"])
+  logits = hidden @ classes["kernel"] + classes["bias"]
+  errors = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(4), labels]
+  often = np.asarray(objective.mask(batch, Step(KEY)).masked).sum(axis=1)
+  plain = OBJECTIVE.loss(
+    Variables({name: params[name] for name in ("encoder", "head")}), batch, Step(KEY)
+  )
+  expected = 0.75 * plain.sum + 0.25 * (errors * often).sum()
+  np.testing.assert_allclose(found.sum, expected, rtol=1e-4)
+  assert found.weight == plain.weight == often.sum()
+  with pytest.raises(UserError, match="the rows have no 'label': expected data.train"):
+    objective.loss(Variables(params), first(), Step(KEY))
+  assert objective.batch_shapes(2)["label"].shape == (2,)
 
 
 def test_rows_without_scores():
@@ -121,3 +162,5 @@ def test_mistakes():
     difference_masking(**SHAPE, mask="by_similarities")
   with pytest.raises(UserError, match="mask_ratio=1.5: expected a number between"):
     difference_masking(**SHAPE, mask_ratio=1.5)
+  with pytest.raises(UserError, match="class_weight=1.0: expected at least 0 and less"):
+    difference_masking(**SHAPE, class_weight=1.0)

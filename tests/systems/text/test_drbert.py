@@ -11,11 +11,20 @@ from helpers.text.rows import batch, row
 from maskjax.errors import UserError
 from maskjax.objectives import Step, Variables
 from maskjax.systems import bert, drbert
-from maskjax.systems.text.drbert import noise
+from maskjax.systems.text.drbert import RefinedLM, noise
 
 BATCH = batch(count=3)
 KEY = jax.random.key(3)
 SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=8, depth=2, heads=2))
+
+
+def without_mechanism(monkeypatch):
+  """A decoder of ordinary blocks: everything attends to all masked tokens."""
+  monkeypatch.setattr(
+    RefinedLM,
+    "not_seen",
+    lambda self, text, ids, order, share: jnp.zeros(text.token.shape, bool),
+  )
 
 
 def make(**options):

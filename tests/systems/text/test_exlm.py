@@ -22,7 +22,7 @@ from maskjax.systems.text.exlm.objective import ExLm
 BATCH = batch(count=3)
 KEY = jax.random.key(3)
 STEP = Step(KEY)
-SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=16, depth=2, heads=2))
+SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=16, depth=1, heads=2))
 
 
 def without_mechanism(monkeypatch):
@@ -67,6 +67,9 @@ def expand(params, objective, row, masked):
   source, number = np.array(source), np.array(number)
   row = jax.tree.map(lambda column: np.asarray(column)[source], row)
   x = reference.embed(p["encoder"], row, encoder)
+  if objective.model.zero_masks:
+    is_mask = row.token == objective.model.mask_id
+    x = np.where(is_mask[:, None], 0, x) * 0.88 / (1 - is_mask.mean())
   turn = two_axes(row.position, number)
   sees = reference.same_document(row)
   x = reference.blocks(p["encoder"]["transformer"], x, sees, encoder, turn)
@@ -128,9 +131,11 @@ def test_paths_are_summed():
     assert abs(share[1, state] - expected) < 1e-5
 
 
-@pytest.mark.parametrize("states", [1, 3])
-def test_loss_and_predictions_of_the_equations(states):
-  objective, variables = make(states=states)
+@pytest.mark.parametrize(("states", "zero_masks"), [(1, False), (3, True)])
+def test_loss_and_predictions_of_the_equations(states, zero_masks):
+  objective, variables = make(states=states, zero_masks=zero_masks)
+  # Tokens are normalized in the blocks and at last, and not before them.
+  assert {"embed_norm", "norm"} & set(variables.params["encoder"]) == {"norm"}
   mask = objective.mask(BATCH, STEP)
   text = objective.masking.with_mask_tokens(BATCH, mask)
   loss = jax.jit(objective.loss)(variables, BATCH, STEP)

@@ -11,13 +11,24 @@ from helpers.text.scored import KEYS, draw, with_scores
 
 from maskjax.data import statistics
 from maskjax.errors import UserError
+from maskjax.masking import words
 from maskjax.objectives import Step, Variables
 from maskjax.systems import informask
-from maskjax.systems.text.informask import by_rate
+from maskjax.systems.text.informask import InforMask, by_rate
 
 KEY = jax.random.key(3)
 SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=8, depth=1, heads=2))
 OBJECTIVE = informask(**SHAPE)
+
+
+def without_mechanism(monkeypatch):
+  """Without rates: tokens are masked uniformly, as BERT does."""
+
+  def mask(self, batch, step):
+    how = dict(ratio=0.15, highest=0.15, sampler=words.tokens)
+    return self.masking.draw(batch, step.key, **how)
+
+  monkeypatch.setattr(InforMask, "mask", mask)
 
 
 @functools.cache
@@ -43,23 +54,29 @@ def test_tokens_are_masked_at_the_rates_of_the_corpus():
   assert rates[rates > 0].std() > 3 * std.max()
 
 
-def test_the_loss_is_of_what_the_rates_hide():
+def test_the_loss_is_of_what_the_rates_mask():
   params = jax.jit(OBJECTIVE.init)(KEY, rated()).params
-  loss = jax.jit(OBJECTIVE.loss)
+  loss = jax.jit(lambda *inputs: OBJECTIVE.loss(*inputs))
   found = loss(Variables(params), rated(), Step(KEY))
   mask = OBJECTIVE.mask(rated(), Step(KEY))
   text = OBJECTIVE.masking.replace(rated(), mask, KEY)
   assert (np.asarray(text.token)[np.asarray(mask.masked)] == 3).all()
-  logits = np.asarray(
-    jax.jit(OBJECTIVE.predict)(Variables(params), text, mask), np.float64
-  )
+  everywhere = jnp.tile(jnp.arange(32), (4, 1))
+  logits = jax.jit(OBJECTIVE.model.apply)({"params": params}, text, everywhere)
+  logits = np.asarray(logits, np.float64)
   likely = np.exp(logits - logits.max(-1, keepdims=True))
   likely /= likely.sum(axis=-1, keepdims=True)
-  tokens = np.asarray(mask.take_masked(jnp.asarray(rated()["token"])))
+  tokens = rated()["token"]
   errors = -np.log(np.take_along_axis(likely, tokens[..., None], -1)[..., 0])
-  where = np.asarray(mask.is_masked)
-  assert found.weight == where.sum() == np.asarray(mask.masked).sum()
+  where = np.asarray(mask.masked)
+  assert found.weight == where.sum() > 0
   np.testing.assert_allclose(found.sum, errors[where].sum(), rtol=1e-5)
+  # Or of all tokens, as the authors' code has it.
+  whole = informask(**SHAPE, everywhere=True)
+  found = jax.jit(whole.loss)(Variables(params), rated(), Step(KEY))
+  filled = rated()["segment"] > 0
+  assert found.weight == filled.sum() > where.sum()
+  np.testing.assert_allclose(found.sum, errors[filled].sum(), rtol=1e-5)
   # Nothing is ever masked where the rates are 0.
   never = {**rated(), "score": np.zeros_like(rated()["score"])}
   assert loss(Variables(params), never, Step(KEY)).weight == 0

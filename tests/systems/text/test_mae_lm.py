@@ -37,9 +37,13 @@ def test_the_encoder_sees_no_masked_token():
   assert lengths_seen(lambda: objective.loss(state, BATCH, STEP)) == [16]
 
 
-@pytest.mark.parametrize("norm_last", [True, False])
-def test_logits_and_loss_of_the_equations(norm_last):
-  encoder = {**SHAPE["encoder"], "norm_last": norm_last}
+@pytest.mark.parametrize(
+  "options",
+  [dict(norm_last=True, positions="biased", buckets=4, farthest=9), {}],
+)
+def test_logits_and_loss_of_the_equations(options):
+  """Also with relative positions, which the encoder's blocks alone have."""
+  encoder = {**SHAPE["encoder"], **options}
   objective, params = make(mae_lm, encoder=encoder)
   loss = check_logits_and_loss(objective, params)
   # All masked tokens are mask tokens, in training as well.

@@ -4,6 +4,8 @@ import jax
 import numpy as np
 from helpers.text.rows import batch
 
+from maskjax import config as configs
+from maskjax import objectives, resolve
 from maskjax.masking.text_policy import TextMasking
 from maskjax.objectives import Step
 from maskjax.systems import bert, mask40
@@ -21,6 +23,29 @@ def without_mechanism(monkeypatch):
     return draw(self, batch, key, ratio=0.15, highest=0.15, sampler=sampler)
 
   monkeypatch.setattr(TextMasking, "draw", fewer)
+
+
+def test_the_shipped_rates():
+  for objective in (mask40(vocab_size=300), prepared("paper"), prepared("small")):
+    masking = objective.masking
+    assert (masking.ratio, tuple(masking.replaced)) == (0.4, (1.0, 0.0))
+
+
+def prepared(setting):
+  config = configs.load(f"configs/text/mask40.py:{setting}").objective.to_dict()
+  config.pop("vocabulary", None)
+  return resolve.build(objectives, {**config, "vocab_size": 300})
+
+
+def test_the_loss_is_of_two_in_five_tokens():
+  objective = mask40(**SHAPE)
+
+  @jax.jit
+  def weight(key):  # for which no network has to run
+    return objective.loss(objective.init(KEY, BATCH), BATCH, Step(key)).weight
+
+  filled = np.asarray(BATCH["segment"] > 0).sum(axis=1)
+  assert weight(KEY) == np.round(0.4 * filled).sum()
 
 
 def test_two_in_five_tokens_are_masked_and_all_become_mask_tokens():

@@ -9,6 +9,7 @@ import optax
 import pytest
 from helpers.text.rows import batch
 
+from maskjax import schedules
 from maskjax.errors import UserError
 from maskjax.objectives import Step, Variables
 from maskjax.systems import bert, masking_rate_schedule
@@ -17,6 +18,11 @@ from maskjax.training import init_state, train_step
 BATCH = batch(count=4)
 KEY = jax.random.key(3)
 SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=8, depth=1, heads=2))
+
+
+def without_mechanism(monkeypatch):
+  """Masks as many tokens throughout as at first."""
+  monkeypatch.setattr(schedules, "linear", schedules.constant)
 
 
 def make(**options):

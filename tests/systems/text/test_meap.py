@@ -11,18 +11,28 @@ from helpers.text import reference
 from helpers.text.rows import batch, row
 
 from maskjax.errors import UserError
+from maskjax.masking.text_policy import TextMasking
 from maskjax.objectives import Step, Variables
 from maskjax.systems import meap
+from maskjax.tokens import Text
 
 BATCH = batch(count=3)
 # The first row's last 12 tokens are another document.
 BATCH["segment"] = BATCH["segment"].at[0, 20:].set(2)
 BATCH["position"] = BATCH["position"].at[0, 20:].set(jnp.arange(12))
 KEY = jax.random.key(3)
-ENCODER = dict(kind="llama", width=8, depth=2, heads=2)
+# Two of the four queries share a key, as 16 of the paper's 32.
+ENCODER = dict(kind="llama", width=8, depth=2, heads=4, key_heads=2, norm="rms")
 SHAPE = dict(vocab_size=300, length=32, encoder=ENCODER)
 OBJECTIVE = meap(**SHAPE)
 PARAMS = jax.tree.map(jnp.asarray, shaken(OBJECTIVE.init(KEY, BATCH).params))
+
+
+def without_mechanism(monkeypatch):
+  """Without masks: ordinary prediction of the next token."""
+  monkeypatch.setattr(
+    TextMasking, "with_mask_tokens", lambda self, batch, mask: Text.of(batch)
+  )
 
 
 def run(row):
@@ -33,7 +43,7 @@ def run(row):
   x = reference.embed(p["encoder"], row, encoder)
   how = dict(turn=reference.rotary(positions, 10_000.0), activation=reference.silu)
   x = reference.blocks(p["encoder"]["transformer"], x, sees, encoder, **how)
-  x = reference.norm(p["encoder"]["norm"], x, encoder.norm_epsilon)
+  x = reference.norm(p["encoder"]["norm"], x, encoder.norm_epsilon, "rms")
   return reference.log_softmax(x @ p["head"])
 
 
@@ -105,8 +115,9 @@ def test_masks_enhance():
     (dict(mask_ratio=1.0), "mask_ratio=1.0: expected a number between 0 and 1"),
     (dict(encoder=dict(kind="lama", size="B")), "did you mean 'llama'"),
     (dict(encoder=dict(kind="llama", width=6, depth=1, heads=2)), "multiple of 2"),
+    (dict(encoder={**ENCODER, "key_heads": 3}), "key_heads=3: expected a divisor of h"),
   ],
 )
 def test_mistakes(options, message):
   with pytest.raises(UserError, match=message):
-    meap(**{**SHAPE, **options})
+    meap(**{**SHAPE, **options}).init(KEY, BATCH)

@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.arrays import assert_close, shaken
-from helpers.text.rows import batch
+from helpers.text import reference
+from helpers.text.rows import batch, row
 
 from maskjax import decoding
 from maskjax.errors import UserError
 from maskjax.masking import Mask
 from maskjax.objectives import Step, Variables
 from maskjax.systems import bert, pmlm
+from maskjax.systems.text.pmlm import Pmlm
 
 KEY = jax.random.key(3)
 # A row of a first token, four words and a last token; words are of the tokens 4 to 6.
@@ -25,6 +27,11 @@ TOY = pmlm(
   encoder=dict(width=8, depth=1, heads=2),
   replaced=(1.0, 0.0),
 )
+
+
+def without_mechanism(monkeypatch):
+  """Masks as many tokens in each step, as BERT does."""
+  monkeypatch.setattr(Pmlm, "prior_mask", Pmlm.mask)
 
 
 def toys(words):
@@ -166,7 +173,50 @@ def test_each_number_of_masked_words_is_equally_likely():
   assert len(counts) == 1
 
 
+SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=8, depth=1, heads=2))
+ROWS = batch(count=3)
+
+
+@functools.cache
+def small_params():
+  params = jax.jit(pmlm(**SHAPE).init)(KEY, ROWS).params
+  return jax.tree.map(jnp.asarray, shaken(params))
+
+
+def test_the_loss_is_of_any_number_of_tokens():
+  """Each step masks another number; the two means weigh rows by it or not."""
+  objective = pmlm(**SHAPE, mean="tokens")
+  variables = Variables(small_params())
+  steps = jax.random.split(KEY, 40)
+  loss = jax.jit(lambda key: objective.loss(variables, ROWS, Step(key)))
+  words = int((ROWS["word"] >= 0).sum())
+  weights = np.array([loss(key).weight for key in steps])
+  assert weights.min() < 0.3 * words < 0.7 * words < weights.max()
+  # The mean is half of the words: of 40 steps it errs by some 4 % of them.
+  assert abs(weights.mean() - words / 2) < 0.12 * words
+  by_rows = pmlm(**SHAPE)
+  apart = jax.jit(lambda key: by_rows.loss(variables, ROWS, Step(key)))(KEY)
+  counts = np.asarray(by_rows.prior_mask(ROWS, Step(KEY)).masked).sum(axis=1)
+  assert apart.weight == 3 and loss(KEY).weight == counts.sum()
+  assert abs(apart.value() - loss(KEY).value()) > 1e-4
+
+
+def test_relative_positions_of_the_equations():
+  """Sines and cosines of distances, added to keys and values; no other positions."""
+  objective = pmlm(**{**SHAPE, "encoder": {**SHAPE["encoder"], "positions": "waves"}})
+  params = jax.tree.map(jnp.asarray, shaken(objective.init(KEY, ROWS).params))
+  assert "positions" not in params["encoder"]
+  found = jax.jit(objective.features)(Variables(params), ROWS)
+  tree = reference.tree(params["encoder"])
+  for i in range(3):
+    expected = reference.encode(tree, row(ROWS, i), objective.model.encoder)
+    filled = np.asarray(ROWS["segment"][i]) > 0
+    assert_close(found[i][filled], expected[filled])
+
+
 @pytest.mark.parametrize("highest", [0.0, 1.5])
 def test_mistakes(highest):
   with pytest.raises(UserError, match=f"highest={highest}: expected a share above 0"):
     pmlm(vocab_size=300, highest=highest)
+  with pytest.raises(UserError, match="mean='row': did you mean 'rows'"):
+    pmlm(vocab_size=300, mean="row")

@@ -11,6 +11,7 @@ from helpers.arrays import assert_close
 from helpers.text.rows import batch, runs
 
 from maskjax.errors import UserError
+from maskjax.masking import words
 from maskjax.objectives import Step, Variables
 from maskjax.systems import bert, spanbert
 from maskjax.systems.text.spanbert import SpanBert
@@ -22,7 +23,7 @@ KEY = jax.random.key(3)
 STEP = Step(KEY)
 ENCODER = dict(width=8, depth=1, heads=2)
 SHAPE = dict(vocab_size=300, length=32, encoder=ENCODER, mask_ratio=0.3)
-OBJECTIVE = spanbert(**SHAPE, place_width=5)
+OBJECTIVE = spanbert(**SHAPE, place_width=5, longest_target=2)
 
 
 def without_mechanism(monkeypatch):
@@ -74,10 +75,15 @@ def test_the_loss_is_that_of_the_paper():
   found = loss_of(variables())
   mask, text = masked_rows(KEY)
   features = OBJECTIVE.model.apply({"params": params}, text, method="encode")
-  total, count = 0.0, 0
+  total, count, left_out = 0.0, 0, {"end": 0, "long": 0}
+  is_word = np.asarray(BATCH["word"]) >= 0
   for row, masked in enumerate(np.asarray(mask.masked)):
     for first, last in runs(masked):
-      for i in range(first, last + 1):
+      if not (is_word[row, first - 1] and is_word[row, last + 1]):
+        left_out["end"] += last + 1 - first
+        continue
+      left_out["long"] += max(0, last - first - 1)
+      for i in range(first, min(last, first + 1) + 1):
         logits = in_torch(
           params["boundaries"],
           params["encoder"]["tokens"],
@@ -89,7 +95,9 @@ def test_the_loss_is_that_of_the_paper():
         target = torch.tensor(int(BATCH["token"][row, i]))
         total += float(torch.nn.functional.cross_entropy(logits, target))
         count += 1
-  assert count == found.weight and max(b - a for a, b in runs(masked)) > 0
+  assert min(count, *left_out.values()) > 0
+  assert found.weight == mask.masked.sum() == count + sum(left_out.values())
+  assert found.metrics["boundary"].weight == count
   assert_close(found.metrics["boundary"].sum, np.float32(total))
   # From their own features they are predicted as in BERT.
   logits = jax.jit(OBJECTIVE.predict)(variables(), text, mask)
@@ -138,6 +146,21 @@ def test_a_run_is_replaced_as_one():
   assert kinds == {(True, False), (False, True), (False, False)}
 
 
+def test_as_many_are_masked_as_the_words_demand():
+  filled = (np.asarray(BATCH["word"]) >= 0).sum(axis=1)
+  masked = np.asarray(OBJECTIVE.mask(BATCH, STEP).masked).sum(axis=1)
+  np.testing.assert_array_equal(masked, np.ceil(0.3 * filled))
+  # But held-out text is masked as in all other systems.
+  weight = jax.jit(OBJECTIVE.evaluate)(variables(), BATCH, STEP).weight
+  whole = (np.asarray(BATCH["segment"]) > 0).sum(axis=1)
+  assert weight == np.round(0.15 * whole).sum()
+
+
+def test_the_shipped_masking_is_of_spans():
+  masking = spanbert(vocab_size=300).masking
+  assert masking.sampler is words.spans and masking.ratio == 0.15
+
+
 def test_the_longest_run_has_positions():
   table = variables().params["boundaries"]["places"]
   assert table.shape == (OBJECTIVE.mask(BATCH, STEP).masked_ids.shape[1], 5)
@@ -146,5 +169,7 @@ def test_the_longest_run_has_positions():
 def test_mistakes():
   with pytest.raises(UserError, match="place_width=0: expected at least 1"):
     spanbert(**SHAPE, place_width=0)
+  with pytest.raises(UserError, match="longest_target=0: expected at least 1"):
+    spanbert(**SHAPE, longest_target=0)
   with pytest.raises(UserError, match="did you mean 'spans'"):
     spanbert(**SHAPE, mask="span")

@@ -1,5 +1,7 @@
 """StructFormer: the tree that distances and heights make, and attention along it."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,8 @@ from helpers.text import reference
 from helpers.text.rows import batch, row
 
 from maskjax.errors import UserError
+from maskjax.models import transformer
+from maskjax.models.text import encoder as text_encoders
 from maskjax.objectives import Step, Variables
 from maskjax.systems import bert, structformer
 from maskjax.systems.text.structformer import network
@@ -35,7 +39,7 @@ def without_mechanism(monkeypatch):
 
 def make(**options):
   objective = structformer(**{**SHAPE, **options})
-  params = shaken(objective.init(KEY, BATCH).params)
+  params = shaken(jax.eval_shape(objective.init, KEY, BATCH).params)
   return objective, Variables(jax.tree.map(jnp.asarray, params))
 
 
@@ -93,12 +97,29 @@ def test_trees_are_sums_over_all_constituents(lengths):
     expected[part, part] = tree_of(*of_part, scale)
     start += length
   arrays = jnp.float32(distance), jnp.float32(height), jnp.asarray(segment)
-  lowered = calibrate(*arrays)
+  lowered = calibrate(*(array[None] for array in arrays))[0]
   found = head_probabilities(lowered, *arrays[1:], jnp.float32(scale))
   np.testing.assert_allclose(found, expected, atol=1e-5)
   # No part of a document is cut off on both sides from all others.
   ends = np.cumsum(lengths) - 1
   assert (np.asarray(lowered)[ends] > 1e8).all()
+
+
+def test_a_margin_may_be_that_of_the_batch():
+  rng = np.random.default_rng(0)
+  height, distance = rng.normal(size=(2, 2, 6))
+  distance += 3.0  # so that all documents need a margin
+  segment = np.array([[1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 0, 0]])
+  height[1, 4:] -= 100.0  # Padding needs the largest, which does not count.
+  documents = [(0, slice(0, 3)), (0, slice(3, 6)), (1, slice(0, 4))]
+  margins = [margin(distance[r, s][:-1], height[r, s]) for r, s in documents]
+  arrays = jnp.float32(distance), jnp.float32(height), jnp.asarray(segment)
+  apart, together = (np.asarray(calibrate(*arrays, shared=s)) for s in (False, True))
+  assert 0 < min(margins) < max(margins)
+  for (number, part), own in zip(documents, margins, strict=True):
+    at = number, slice(part.start, part.stop - 1)
+    np.testing.assert_allclose(apart[at], distance[at] - own, rtol=1e-5)
+    np.testing.assert_allclose(together[at], distance[at] - max(margins), rtol=1e-5)
 
 
 def parse(p, tokens, objective):
@@ -129,12 +150,15 @@ def run(params, objective, row):
   logits, segment = np.zeros((32, 300)), np.asarray(row.segment)
   for number in np.unique(segment):
     one = jax.tree.map(lambda c, n=number: np.asarray(c)[segment == n], row)
-    x = reference.embed(p["encoder"], one, encoder)
     read = p["encoder"]["tokens"][one.token]
+    positions = p["encoder"]["positions"][one.position]
+    x = read + positions
     if objective.model.context:
       alike = reference.same_document(one)
       leaky = dict(activation=lambda x: np.where(x > 0, x, 0.01 * x))
-      x = read = reference.blocks(p["first"], x, alike, encoder, **leaky)
+      x = reference.blocks(p["first"], x, alike, encoder, **leaky)
+      read = reference.norm(p["first_norm"], x, encoder.norm_epsilon)
+      x = read + positions
     tree = tree_of(*parse(p["parser"], read, objective), np.exp(p["log_scale"]))
     for i, relations in enumerate(reference.softmax(p["relations"])):
       q = p[f"blocks_{i}"]
@@ -162,7 +186,13 @@ def test_loss_and_logits_of_the_equations(context_depth):
   objective, variables = make(context_depth=context_depth)
   mask = objective.mask(BATCH, STEP)
   text = objective.masking.with_mask_tokens(BATCH, mask)
-  found = jax.jit(objective.predict)(variables, text, mask)
+
+  @jax.jit
+  def both(variables):
+    loss = objective.loss(variables, BATCH, STEP)
+    return objective.predict(variables, text, mask), loss.sum
+
+  found, loss = both(variables)
   errors = 0.0
   for i in range(3):
     params = variables.params
@@ -171,8 +201,28 @@ def test_loss_and_logits_of_the_equations(context_depth):
     ids = np.flatnonzero(mask.masked[i])
     errors -= reference.log_softmax(expected)[ids, BATCH["token"][i, ids]].sum()
   # All that is masked becomes mask tokens.
-  loss = jax.jit(objective.loss)(variables, BATCH, STEP)
-  assert_close(loss.sum, errors)
+  assert_close(loss, errors)
+
+
+def test_what_is_dropped(monkeypatch):
+  """Branches, hidden units of MLPs, what is parsed and what is predicted from."""
+  dropped = []
+
+  def record(module, y, rate):
+    dropped.append((type(module).__name__, y.shape[-1], rate))
+    return y
+
+  for module in (network, transformer, text_encoders):
+    monkeypatch.setattr(module, "dropout", record)
+  objective, variables = make(context_depth=1, dropout=0.2)
+  del dropped[:]
+  jax.eval_shape(objective.loss, variables, BATCH, STEP)
+  found = {entry for entry in dropped if entry[2]}
+  own = {("StructFormer", 8, 0.2), ("TreeBlock", 8, 0.2), ("Block", 8, 0.2)}
+  assert found == own | {("Mlp", 32, 0.2)}
+  # The parser's input, and the last layer's; two branches of each block.
+  counts = collections.Counter(name for name, *_ in dropped)
+  assert counts["StructFormer"] == counts["TreeBlock"] == counts["Mlp"] == 2
 
 
 def test_the_parser_learns_and_constrains():
@@ -190,9 +240,8 @@ def test_the_parser_learns_and_constrains():
     **{k: v for k, v in SHAPE.items() if k not in ("parser_depth", "conv_size")}
   )
   assert "parser" not in jax.eval_shape(plain.init, KEY, BATCH).params
-  tree = objective.model.apply(
-    {"params": params}, objective.rows(BATCH), method="parse"
-  )
+  parse = jax.jit(lambda p, t: objective.model.apply({"params": p}, t, method="parse"))
+  tree = parse(params, objective.rows(BATCH))
   apart = BATCH["segment"][:, None] != BATCH["segment"][..., None]
   assert (np.asarray(tree)[np.asarray(apart)] == 0).all()
   assert (np.asarray(tree).sum(axis=-1) < 1 + 1e-5).all() and (tree > 0).any()

@@ -1,5 +1,6 @@
 """RTS, C-RTS and SLM against their equations in NumPy."""
 
+import dataclasses
 import functools
 import math
 
@@ -14,6 +15,7 @@ from maskjax.data.token_vectors import mutual_information, vectors_of
 from maskjax.errors import UserError
 from maskjax.objectives import Step, Variables, abilities_of
 from maskjax.systems import token_substitution
+from maskjax.systems.text.token_substitution import clusters as cluster_module
 from maskjax.systems.text.token_substitution.clusters import Clusters, confusing
 from maskjax.tokens import Text
 from maskjax.training import init_state, optimizers, train_step
@@ -27,6 +29,15 @@ SHAPE = dict(
 CLUSTERS = dict(
   documents=REFERENCE, tokenizer=dict(documents=REFERENCE, size=300), count=12, width=16
 )
+
+
+def without_mechanism(monkeypatch):
+  """Without confusions: C-RTS draws from all clusters alike."""
+
+  def alike(confusions, beta):
+    return jnp.zeros(confusions.shape)
+
+  monkeypatch.setattr(cluster_module, "preference", alike)
 
 
 @functools.cache
@@ -91,7 +102,10 @@ def test_detection_is_a_binary_cross_entropy_of_all_words(task):
   words = np.asarray(TEXT.is_word)
   found = objective.loss(Variables(params, extra), BATCH, Step(KEY))
   assert found.weight == words.sum() > np.asarray(mask.masked).sum()
-  np.testing.assert_allclose(found.value(), 50 * errors[words].mean(), rtol=1e-5)
+  np.testing.assert_allclose(found.value(), errors[words].mean(), rtol=1e-5)
+  heavy = dataclasses.replace(objective, loss_weight=50.0)
+  again = heavy.loss(Variables(params, extra), BATCH, Step(KEY))
+  np.testing.assert_allclose(again.value(), 50 * found.value(), rtol=1e-6)
   right = (p > 0.5) == other
   np.testing.assert_allclose(
     found.metrics["found_out"].value(), right[other].mean(), rtol=1e-6

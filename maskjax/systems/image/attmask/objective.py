@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,13 @@ from maskjax.objectives import teachers
 from maskjax.objectives.objective import Batch, Step, Variables, first_example, valid
 from maskjax.objectives.patches import PatchObjective
 from maskjax.systems.image.attmask import masks
-from maskjax.systems.image.attmask.network import DistilledEncoder, prototype_head
+from maskjax.systems.image.attmask.network import (
+  DistilledEncoder,
+  at_grid,
+  prototype_head,
+)
 from maskjax.targets import sinkhorn
-from maskjax.tokens import patches_of
+from maskjax.tokens import grid_of, patches_of, patchify
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,8 +31,10 @@ class AttMask(PatchObjective):
   """The objective of AttMask; `attmask` makes it from hyperparameters.
 
   Batches hold two views of each image, `image` and `image2`, both float32
-  [B, H, W, C]; without `image2`, as in evaluation, the image is both. `extra` holds the
-  `teacher`, and the `center` of the teacher's logits of class tokens and of patches.
+  [B, H, W, C]; without `image2`, as in evaluation, the image is both. They may also
+  hold `local`, float32 [B, L, h, w, C]: crops of small parts of each image, which the
+  student alone sees, none of them masked. `extra` holds the `teacher`, and the `center`
+  of the teacher's logits of class tokens and of patches.
 
   Attributes:
     model: a `DistilledEncoder`.
@@ -125,6 +131,31 @@ class AttMask(PatchObjective):
     weights = last_attention(collected["intermediates"]["encoder"]["transformer"])
     return logits, weights[:, :, 0, 1:].mean(axis=1)
 
+  def local_class_tokens(
+    self,
+    variables: Variables,
+    batch: Batch,
+    fixed: Array | bool,
+    rngs: Mapping[str, Array],
+  ) -> Array:
+    """Logits of the class tokens of local crops, without masks: float32 [B, L, K].
+
+    Args:
+      variables: of the student.
+      batch: holds `local`.
+      fixed: see `PrototypeHead`.
+      rngs: generators of the views, from which others are made.
+    """
+    crops, size = batch["local"], self.patches.size
+    # [B, L, h, w, C] -> [B * L, N, P]
+    patches = patchify(crops.reshape(-1, *crops.shape[2:]), size)
+    grid = grid_of(crops.shape[2:4], size)
+    model, params = at_grid(self.model, variables.params, grid)
+    own = {name: keys.named(key, "local") for name, key in rngs.items()}
+    made = model.apply({"params": params}, patches, None, fixed, rngs=own)
+    logits = cast(Array, made)[:, 0]
+    return logits.reshape(*crops.shape[:2], -1)
+
   def temperature(self, step: Step) -> Array:
     """What the teacher's logits are divided by at a step: float32 scalar."""
     first, last = self.teacher_temperature
@@ -137,7 +168,7 @@ class AttMask(PatchObjective):
   def _loss(
     self, variables: Variables, batch: Batch, step: Step, rngs: Mapping[str, Array]
   ) -> Loss:
-    """The loss of both views; each predicts what the teacher gives of its image."""
+    """The loss of all views; each predicts what the teacher gives of its image."""
     extra, views = variables.extra, both_views(batch)
     logits, attention = self.teacher.features(self.attend, extra["teacher"], views)
     masked = self.masked(attention, batch, step)
@@ -153,9 +184,18 @@ class AttMask(PatchObjective):
 
     counts = valid(batch)
     both = counts.repeat(2)
-    # Each view's class token is compared with the other view's.
-    targets = self._targets(logits[:, 0], center["cls"], temperature, both)
-    cls = cross_entropy(split(student[:, 0]), split(targets)[:, ::-1]).mean(axis=1)
+    # Each view's class token is compared with the other view's, and those of local
+    # crops with both views'.
+    targets = split(self._targets(logits[:, 0], center["cls"], temperature, both))
+    pairs = cross_entropy(split(student[:, 0]), targets[:, ::-1])
+    if "local" in batch:
+      crops = self.local_class_tokens(variables, batch, frozen, rngs)
+      crops = crops / self.student_temperature  # [B, L, K]
+      # The mean of two cross-entropies is that with the mean of two targets.
+      mean = jnp.broadcast_to(targets.mean(axis=1, keepdims=True), crops.shape)
+      more = cross_entropy(crops, mean)
+      pairs = jnp.concatenate([pairs, more, more], axis=1)
+    cls = pairs.mean(axis=1)
     where = masked & both[:, None]
     targets = self._targets(logits[:, 1:], center["patch"], temperature, where)
     errors = cross_entropy(student[:, 1:], targets)
@@ -262,6 +302,7 @@ def attmask(
     8192
   """
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "dino", **network}
   vit = vit_encoder(
     grid=patches.grid,
     encoder=encoder,
@@ -287,7 +328,9 @@ def attmask(
   return AttMask(
     model=DistilledEncoder(
       encoder=vit,
-      head=prototype_head(head or {}, dtype=vit.dtype),
+      head=prototype_head(
+        head or {}, dtype=vit.dtype, kernel_init=vit.options.drawn.positions
+      ),
     ),
     patches=patches,
     teacher=teachers.build_ema(teacher or slower),

@@ -10,10 +10,9 @@ from jax import Array
 from maskjax.masking import Mask
 from maskjax.models import BlockOptions, blocks_like, norm_like
 from maskjax.models.attention import Attention
-from maskjax.models.dense import Dense
 from maskjax.models.dropout import stochastic_depth
 from maskjax.models.encoder_model import EncoderModel
-from maskjax.models.transformer import Mlp, remat_of
+from maskjax.models.transformer import Mlp, dense_like, remat_of
 from maskjax.sharding import constrain_batch
 from maskjax.tokens import sincos
 
@@ -39,6 +38,7 @@ class RegressorBlock(nn.Module):
     masked_positions: Array,
     visible_positions: Array,
     drop_path: Array | float = 0.0,
+    number: Array | int = 1,
   ) -> Array:
     """Transforms latents of masked patches.
 
@@ -48,11 +48,12 @@ class RegressorBlock(nn.Module):
       masked_positions: position embeddings, [B, M, D].
       visible_positions: position embeddings, [B, V, D].
       drop_path: see `maskjax.models.transformer.Block`.
+      number: likewise.
 
     Returns:
       [B, M, D].
     """
-    options = self.options
+    options, drawn = self.options, self.options.drawn
 
     def norm(x: Array, name: str) -> Array:
       return cast(Array, norm_like(self, name=name)(x))
@@ -69,6 +70,7 @@ class RegressorBlock(nn.Module):
     attention = Attention(
       heads=self.heads,
       key_bias=options.key_bias,
+      drawn=drawn.attention(number, to_others=True),
       dtype=options.dtype,
       name="attention",
     )
@@ -79,7 +81,13 @@ class RegressorBlock(nn.Module):
     )
     # The authors' code normalizes what the second branch adds to, too.
     x = norm(add(masked, seen, "attention"), "mlp_norm")
-    mlp = Mlp(ratio=options.mlp_ratio, dtype=options.dtype, name="mlp")
+    mlp = Mlp(
+      ratio=options.mlp_ratio,
+      drawn=drawn.inner,
+      end_drawn=drawn.end(number),
+      dtype=options.dtype,
+      name="mlp",
+    )
     return constrain_batch(add(x, mlp(x), "mlp"))
 
 
@@ -116,7 +124,7 @@ class ContextAutoencoder(EncoderModel):
     decoder = blocks_like(encoder, self.decoder_depth, name="decoder")
     x = decoder(predicted + masked_positions)[-1]
     x = norm_like(encoder, name="decoder_norm")(x)
-    logits = Dense(self.num_codes, dtype=encoder.dtype, name="head")(x)
+    logits = dense_like(encoder, self.num_codes, "head", name="head")(x)
     return logits.astype(jnp.float32), predicted, jax.lax.stop_gradient(latents)
 
   def _regress(
@@ -124,13 +132,13 @@ class ContextAutoencoder(EncoderModel):
   ) -> Array:
     """Latents of masked patches from those of visible ones: [B, V, D] to [B, M, D]."""
     encoder, options = self.encoder, self.encoder.options
-    init = nn.initializers.normal(0.02)
+    init = options.drawn.mask_token
     token = self.param("mask_token", init, (1, 1, encoder.width))
     masked = jnp.broadcast_to(token.astype(encoder.dtype), masked_positions.shape)
     block = remat_of(RegressorBlock, options.remat)
     rates = jnp.linspace(0.0, options.drop_path, self.regressor_depth)
     for i in range(self.regressor_depth):
       masked = block(heads=encoder.heads, options=options, name=f"regressor_{i}")(
-        masked, visible, masked_positions, visible_positions, rates[i]
+        masked, visible, masked_positions, visible_positions, rates[i], i + 1
       )
     return cast(Array, norm_like(encoder, name="regressor_norm")(masked))

@@ -115,6 +115,7 @@ def cae(
   if alignment < 0:
     raise UserError(f"alignment={alignment}: expected at least 0")
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "cae", **network}
   vit = vit_encoder(
     grid=patches.grid,
     encoder=encoder,

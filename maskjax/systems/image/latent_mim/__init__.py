@@ -22,6 +22,8 @@ SYSTEM = System(
   agrees_with="equations in NumPy",
   differs=(
     "The distance from the similarity that is aimed at is squared for each image, and "
-    "not for the mean of a batch.",
+    "not for the mean of a device's batch.",
+    "The teacher follows after a step, with that step's decay; the authors' follows "
+    "before the next one, with the next one's.",
   ),
 )

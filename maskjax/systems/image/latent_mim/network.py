@@ -11,7 +11,7 @@ from maskjax.models.decoder import TokenDecoder
 from maskjax.models.dense import Dense
 from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.gelu import gelu
-from maskjax.models.transformer import LayerNorm
+from maskjax.models.transformer import LayerNorm, dense_like
 from maskjax.tokens import sincos
 
 
@@ -27,7 +27,7 @@ class NormedProjector(nn.Module):
 
   hidden: int = 4096
   depth: int = 3
-  norm_epsilon: float = 1e-6
+  norm_epsilon: float = 1e-5
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -71,9 +71,9 @@ class CueDecoder(TokenDecoder, kw_only=True):
     Returns:
       float32 [B, M, T].
     """
-    table = jnp.asarray(sincos(self.grid, self.width), self.dtype)
+    table = jnp.asarray(sincos(self.grid, self.width, spread=True), self.dtype)
     visible, masked = table[mask.visible_ids], table[mask.masked_ids]
-    x = Dense(self.width, dtype=self.dtype, name="embed")(features)
+    x = dense_like(self, self.width, name="embed")(features)
     class_token, mask_token = jnp.split(self.mask_tokens(2), 2, axis=1)
     queries = mask_token + visual_cues(masked, visible, x[:, 1:]) + masked
     class_token = jnp.broadcast_to(class_token, (len(x), 1, self.width))

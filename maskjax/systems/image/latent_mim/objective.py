@@ -158,7 +158,7 @@ def latent_mim(
     teacher: `ema` of `maskjax.objectives.teachers`, with its keywords; the paper's
       `decay` rises from 0.99 to 1 along a cosine.
     mask: name of a sampler of `maskjax.masking`, or an import path.
-    mask_ratio: share of the patches that is masked.
+    mask_ratio: share of the patches that is masked; the paper's leaves 20 visible.
     temperature: of the discrimination.
     similarity: mean cosine that an image's features should have, at first and at last;
       in between along a cosine over the run.
@@ -181,8 +181,11 @@ def latent_mim(
   if len(similarity) != 2 or not all(-1 <= value <= 1 for value in similarity):
     raise UserError(f"similarity={tuple(similarity)}: expected two cosines")
   patches = patches_of(image_size, patch_size, channels=channels)
-  vit = vit_encoder(grid=patches.grid, encoder=encoder, **network)
-  policy = masking_of(patches.grid, mask, mask_ratio)
+  network = {"initialization": "latent_mim", **network}
+  vit = vit_encoder(
+    grid=patches.grid, encoder=encoder, positions="sincos_spread", **network
+  )
+  policy = masking_of(patches.grid, mask, mask_ratio, rounding="down")
   if policy.num_masked < 2:
     raise UserError(f"mask_ratio={mask_ratio}: expected at least 2 masked patches")
   layers = {"hidden": 4096, "depth": 3, **(projector or {})}
@@ -192,9 +195,7 @@ def latent_mim(
   return LatentMim(
     model=LatentMaskedModel(
       encoder=vit,
-      projector=NormedProjector(
-        **layers, norm_epsilon=vit.norm_epsilon, dtype=vit.dtype
-      ),
+      projector=NormedProjector(**layers, dtype=vit.dtype),
       decoder=decoder_of(
         vit, {"depth": 3, **(decoder or {})}, kind=CueDecoder, size=vit.width
       ),

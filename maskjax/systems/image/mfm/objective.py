@@ -21,8 +21,8 @@ from maskjax import keys
 from maskjax.errors import UserError, positive
 from maskjax.losses import Loss, Mean
 from maskjax.models import Network, conv_encoder, is_cnn, vit_encoder
-from maskjax.models.dense import Dense
 from maskjax.models.encoder_model import EncoderModel
+from maskjax.models.transformer import dense_like
 from maskjax.objectives import batch_statistics
 from maskjax.objectives.objective import Batch, Step, Variables, valid
 from maskjax.objectives.patches import PatchObjective
@@ -67,7 +67,7 @@ class LinearDecoder(EncoderModel):
   def __call__(self, patches: Array) -> Array:
     """Predicts all patches: [B, N, P] to float32 [B, N, T]."""
     x = self.encoder.patch_tokens(self.encoder(patches))
-    head = Dense(self.size, dtype=self.encoder.dtype, name="head")
+    head = dense_like(self.encoder, self.size, "head", name="head")
     return head(x).astype(jnp.float32)
 
 
@@ -213,7 +213,8 @@ def mfm(
       for a CNN the authors take 0.3.
     gamma: exponent of the distance of two frequencies.
     focal: exponent of the weights of hard frequencies; 0 weighs all the same.
-    **network: see `maskjax.models.Network`; a CNN has its `dtype` alone.
+    **network: see `maskjax.models.Network`; a CNN has its `initialization` and `dtype`
+      alone.
 
   Raises:
     UserError: sizes that do not divide, or an exponent, a shape, a radius, a mean or a
@@ -225,13 +226,14 @@ def mfm(
     (2, 2)
   """
   if is_cnn(encoder):
-    vision_only = [key for key in network if key != "dtype"]
+    vision_only = [key for key in network if key not in ("dtype", "initialization")]
     if vision_only:
       raise UserError(f"{vision_only[0]}: expected none, the encoder is no ViT")
     vision: Any = conv_encoder(
       image_size=image_size,
       patch_size=patch_size,
       encoder=encoder,
+      initialization=network.get("initialization", "cnn"),
       dtype=network.get("dtype", "float32"),
     )
     patches = patches_of(image_size, vision.patch_size, channels=channels)
@@ -246,6 +248,7 @@ def mfm(
     )
     shape = {"size": encoder} if isinstance(encoder, str) else dict(encoder)
     own = {key: shape.pop(key, value) for key, value in VIT_OPTIONS.items()}
+    network = {"initialization": "simmim", **network}
     vision = vit_encoder(grid=patches.grid, encoder=shape, **own, **network)
   _check(image_size, radius, low_pass, gamma, focal)
   return Mfm(

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 
 from maskjax.models.dense import Dense
 from maskjax.models.encoder_model import EncoderModel
+from maskjax.models.initialization import LayerInit
 from maskjax.models.vit import VisionEncoder
 from maskjax.normalization import unit
 
@@ -18,17 +19,20 @@ class TanhMlp(nn.Module):
 
   Attributes:
     size: channels of the output; the hidden layer is as wide as the input.
+    drawn: how the layers are, at first.
     dtype: type of the computation.
   """
 
   size: int
+  drawn: LayerInit = LayerInit()
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """[B, N, D] to float32 [B, N, size]."""
-    x = jnp.tanh(Dense(x.shape[-1], dtype=self.dtype, name="up")(x))
-    return Dense(self.size, dtype=self.dtype, name="down")(x).astype(jnp.float32)
+    fields = {**self.drawn._asdict(), "dtype": self.dtype}
+    x = jnp.tanh(Dense(x.shape[-1], **fields, name="up")(x))
+    return Dense(self.size, **fields, name="down")(x).astype(jnp.float32)
 
 
 class CodeAutoencoder(EncoderModel):
@@ -47,8 +51,9 @@ class CodeAutoencoder(EncoderModel):
 
   def setup(self) -> None:
     """Makes both heads; that of vectors is float32, since codes must not flip."""
-    self.to_code = TanhMlp(self.code_dim)
-    self.to_teacher = TanhMlp(self.size, dtype=self.decoder.dtype)
+    drawn = self.decoder.options.drawn.inner
+    self.to_code = TanhMlp(self.code_dim, drawn=drawn)
+    self.to_teacher = TanhMlp(self.size, drawn=drawn, dtype=self.decoder.dtype)
 
   def __call__(self, patches: Array) -> Array:
     """As if every vector were in the codebook: [B, N, P] to float32 [B, N, T]."""

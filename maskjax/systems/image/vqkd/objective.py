@@ -185,6 +185,7 @@ def vqkd(
       "below 1"
     )
   patches = patches_of(image_size, patch_size, channels=channels)
+  network = {"initialization": "vqkd", **network}
   vit = vit_encoder(
     grid=patches.grid,
     encoder=encoder,

@@ -20,5 +20,10 @@ SYSTEM = System(
   paper="arXiv:2211.08769",
   config="configs/text/dupmae.py",
   agrees_with="equations in NumPy",
-  differs=("Rows may hold several documents, each with a bag; the paper's hold one.",),
+  differs=(
+    "Rows may hold several documents, each with a bag; the paper's hold one.",
+    "What is decoded of a row, and a document's bag, weigh as much as the masked "
+    "tokens do; the authors weigh all decoded tokens alike, and all documents.",
+    "The projection of embeddings has no decay, since pretraining does not learn it.",
+  ),
 )

@@ -45,19 +45,23 @@ class EnhancedDecoder(nn.Module):
       [B, N, D].
     """
     encoder, options = self.encoder, self.encoder.options
+    drawn = options.drawn
     norm = functools.partial(
       LayerNorm, epsilon=encoder.norm_epsilon, dtype=encoder.dtype
     )
     attention = Attention(
       heads=encoder.heads,
       dropout=options.attention_dropout,
+      drawn=drawn.attention(to_others=True),
       dtype=encoder.dtype,
       name="attention",
     )
     pair = None if positions is None else (positions, positions)
     y = attention(query, context, bias=bias, positions=pair)
     x = norm(name="attention_norm")(query + dropout(self, y, options.dropout))
-    y = Mlp(ratio=options.mlp_ratio, dtype=encoder.dtype, name="mlp")(x)
+    y = Mlp(
+      ratio=options.mlp_ratio, drawn=drawn.inner, dtype=encoder.dtype, name="mlp"
+    )(x)
     return norm(name="mlp_norm")(x + dropout(self, y, options.dropout))
 
 

@@ -210,7 +210,7 @@ def dupmae(
       f"encoder.embed_width={encoder.embed_width}: expected encoder.width="
       f"{encoder.width}, since features stand among the tokens that the decoder sees"
     )
-  if encoder.positions == "disentangled":
+  if encoder.positions not in ("learned", "rotary"):
     raise UserError(
       "encoder.positions='disentangled': expected 'learned' or 'rotary', by which "
       "the decoder knows its positions"

@@ -19,4 +19,10 @@ SYSTEM = System(
   paper="arXiv:2010.12148",
   config="configs/text/ernie_gram.py",
   agrees_with="equations in NumPy",
+  differs=(
+    "The authors released no pretraining code: its optimizer is that of their "
+    "finetuning, at the rates and for the steps of BERT.",
+    "The generator's depth, and how often its n-grams stand in place of mask tokens, "
+    "are ours.",
+  ),
 )

@@ -5,13 +5,10 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.masking.mask import gather
-from maskjax.models.dense import Dense
 from maskjax.models.gelu import gelu
 from maskjax.models.text import TextEncoder, VocabularyHead
-from maskjax.models.transformer import blocks_like, norm_like
+from maskjax.models.transformer import blocks_like, dense_like, norm_like
 from maskjax.tokens import Text
-
-_NORMAL = nn.initializers.normal(0.02)
 
 
 class IdentityHead(nn.Module):
@@ -28,9 +25,8 @@ class IdentityHead(nn.Module):
     """[..., D] and the table of n-grams [G, E] to float32 [..., V + G]."""
     encoder = self.encoder
     width = ngrams.shape[1]
-    dense = Dense(
-      width, use_bias=encoder.options.use_bias, dtype=encoder.dtype, name="dense"
-    )
+    use_bias = encoder.options.use_bias
+    dense = dense_like(encoder, width, use_bias=use_bias, name="dense")
     x = norm_like(encoder, name="norm")(gelu(dense(x)))
     of_ngrams = jnp.einsum(
       "...e,ge->...g",
@@ -63,14 +59,15 @@ class NgramLM(nn.Module):
   def setup(self) -> None:
     """Makes the tables and the heads."""
     width = self.encoder.embed_width or self.encoder.width
-    self.ngrams = self.param("ngrams", _NORMAL, (self.num_ngrams, width))
-    self.symbols = self.param("symbols", _NORMAL, (self.longest, width))
+    init = self.encoder.options.drawn.tables
+    self.ngrams = self.param("ngrams", init, (self.num_ngrams, width))
+    self.symbols = self.param("symbols", init, (self.longest, width))
     self.generator = blocks_like(self.encoder, self.generator_depth)
     self.generator_norm = norm_like(self.encoder)
     self.generator_head = IdentityHead(encoder=self.encoder)
     self.coarse = IdentityHead(encoder=self.encoder)
     self.fine = VocabularyHead(encoder=self.encoder)
-    self.detector = Dense(1, dtype=self.encoder.dtype)
+    self.detector = dense_like(self.encoder, 1)
 
   def __call__(self, text: Text, ids: Array) -> Array:
     """Logits of the tokens at some positions, as `MaskedLM`.

@@ -183,6 +183,7 @@ def ernie_gram(
     raise UserError(f"plausible={plausible}: expected a number from 0 to 1")
   if detection_weight < 0:
     raise UserError(f"detection_weight={detection_weight}: expected at least 0")
+  text.setdefault("initialization", "bert")
   encoder, rows = text_parts(needs_score=True, **text)
   model = NgramLM(
     encoder=encoder,

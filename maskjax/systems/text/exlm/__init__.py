@@ -19,4 +19,12 @@ SYSTEM = System(
   paper="arXiv:2501.13397",
   config="configs/text/exlm.py",
   agrees_with="equations in NumPy",
+  differs=(
+    "Mask tokens are embedded as zeros wherever there are any, not in training alone.",
+    "Of the special tokens of joined documents the first and the last one of a row "
+    "alone are expanded and emitted; the authors also expand those between documents.",
+    "There are as many positions for transitions as an expanded row needs, not 2,048.",
+    "As many tokens are masked as BERT masks; fairseq rounds at random, and masks the "
+    "tokens around documents as well.",
+  ),
 )

@@ -8,12 +8,13 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.masking.mask import gather
-from maskjax.models.dense import Dense
 from maskjax.models.text import TextEncoder, VocabularyHead, attention_bias
+from maskjax.models.transformer import dense_like
 from maskjax.systems.text.exlm.alignment import NEVER, occupancy
 from maskjax.tokens import Text
 
-_NORMAL = nn.initializers.normal(0.02)
+# The share of mask tokens to which embeddings are scaled: ESM-2's, 15 % of 80 %.
+_USUAL_MASKED = 0.12
 
 
 class ExpandedLM(nn.Module):
@@ -27,21 +28,25 @@ class ExpandedLM(nn.Module):
     encoder: with rotary positions.
     states: into how many states a mask token is expanded, k.
     mask_id: the mask token.
+    zero_masks: embed mask tokens as zeros, and scale the other tokens by how many there
+      are.
   """
 
   encoder: TextEncoder
   states: int
   mask_id: int
+  zero_masks: bool = True
 
   def setup(self) -> None:
     """Makes the heads: of tokens, and of transitions."""
     encoder = self.encoder
     self.head = VocabularyHead(encoder=encoder)
     shape = (encoder.length * self.states, encoder.width)
-    self.link_positions = self.param("link_positions", _NORMAL, shape)
-    self.link_query = Dense(encoder.width, dtype=encoder.dtype)
-    self.link_key = Dense(encoder.width, dtype=encoder.dtype)
-    self.link_gate = Dense(encoder.heads, dtype=encoder.dtype)
+    init = encoder.options.drawn.tables
+    self.link_positions = self.param("link_positions", init, shape)
+    self.link_query = dense_like(encoder, encoder.width)
+    self.link_key = dense_like(encoder, encoder.width)
+    self.link_gate = dense_like(encoder, encoder.heads)
 
   def __call__(self, text: Text, ids: Array) -> Array:
     """Logarithms of each token's probability at `ids`, by all paths of the states.
@@ -107,12 +112,23 @@ class ExpandedLM(nn.Module):
     first = jax.vmap(first_states)(positions, emits)
     number = jnp.concatenate([first, further], axis=1)
     encoder = self.encoder
+    x = encoder.embed(every)
     x = encoder.transformer(
-      encoder.embed(every),
+      self._without_masks(x, every) if self.zero_masks else x,
       bias=attention_bias(every),
       positions=jnp.stack([every.position, number], axis=-1),
     )[-1]
     return encoder.finish(x), positions, emits
+
+  def _without_masks(self, x: Array, text: Text) -> Array:
+    """Zeros for mask tokens, and the others scaled up for them: [B, N, D]."""
+    is_mask = text.token == self.mask_id
+    seen = (~text.is_padding).sum(axis=1)
+    masked = (is_mask & ~text.is_padding).sum(axis=1) / jnp.maximum(seen, 1)
+    # Rows of mask tokens alone have nothing to scale.
+    scale = (1 - _USUAL_MASKED) / jnp.where(masked < 1, 1 - masked, 1)
+    x = jnp.where(is_mask[..., None], 0, x)
+    return x * scale[:, None, None].astype(x.dtype)
 
   def _links(self, states: Array, positions: Array, emits: Array) -> Array:
     """Logarithms of transitions, softmax over what is ahead: float32 [B, S, S]."""

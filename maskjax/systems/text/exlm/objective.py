@@ -21,6 +21,7 @@ ENCODER: Mapping[str, Any] = {
   "positions": "rotary",
   "rotary_bases": (10_000.0,),
   "types": 0,
+  "norm_embedded": False,
   "norm_last": False,
 }
 
@@ -52,6 +53,7 @@ def exlm(
   mask: str | Mapping[str, Any] = "tokens",
   mask_ratio: float = 0.15,
   states: int = 4,
+  zero_masks: bool = True,
   **text: Unpack[TextKeywords],
 ) -> ExLm:
   """Makes ExLM from hyperparameters.
@@ -61,8 +63,10 @@ def exlm(
       keywords.
     mask_ratio: share of a row's tokens that is masked; all become mask tokens.
     states: into how many states each is expanded.
+    zero_masks: embed mask tokens as zeros, and scale the others by the share of mask
+      tokens, as ESM-2 does; what a state is, its positions alone then distinguish.
     **text: see `maskjax.objectives.text.TextKeywords`; unless `encoder` has its own,
-      positions are rotary and tokens are normalized before each branch.
+      positions are rotary, and tokens are normalized before each branch and at last.
 
   Raises:
     UserError: a number of states, a share, a token or a shape that cannot be, or
@@ -91,7 +95,9 @@ def exlm(
       f"encoder.heads={encoder.heads}, for rotary positions of two axes"
     )
   return ExLm(
-    model=ExpandedLM(encoder=encoder, states=states, mask_id=rows.ids.mask),
+    model=ExpandedLM(
+      encoder=encoder, states=states, mask_id=rows.ids.mask, zero_masks=zero_masks
+    ),
     rows=rows,
     masking=masking,
   )

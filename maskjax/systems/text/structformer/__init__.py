@@ -19,4 +19,11 @@ SYSTEM = System(
   paper="arXiv:2310.20589",
   config="configs/text/structformer.py",
   agrees_with="equations in NumPy",
+  differs=(
+    "The rate falls along a cosine; the authors halve it where the held-out loss has "
+    "not fallen for three epochs.",
+    "Weight decay is decoupled; the authors add it to the gradient.",
+    "As many tokens of each row are masked; the authors draw each token by itself.",
+    "A row may hold several documents, each a tree of its own.",
+  ),
 )

@@ -14,20 +14,32 @@ _END = 1e9
 _LOWEST = 60.0
 
 
-def calibrate(distance: Array, height: Array, segment: Array) -> Array:
-  """Lowers the distances of a row until no constituent is cut off from all others.
+def calibrate(
+  distance: Array, height: Array, segment: Array, *, shared: bool = False
+) -> Array:
+  """Lowers distances until no constituent is cut off from all others.
 
   Of a part of a document that is not all of it, one of the two distances around it is
   then at most the largest height in it.
 
   Args:
-    distance: between each token and the next, float32 [N].
-    height: of the tokens, float32 [N].
-    segment: int [N], which document a token is of.
+    distance: between each token and the next of its row, float32 [B, N].
+    height: of the tokens, float32 [B, N].
+    segment: int [B, N], which document a token is of; 0 for padding.
+    shared: lower the distances of all documents by as much as any of them needs, and
+      not each by what it needs.
 
   Returns:
-    float32 [N]; at the ends of documents it is beyond all heights.
+    float32 [B, N]; at the ends of documents it is beyond all heights.
   """
+  distance, margin = jax.vmap(_margins)(distance, height, segment)
+  if shared:
+    margin = jnp.where(segment > 0, margin, 0).max()
+  return distance - margin
+
+
+def _margins(distance: Array, height: Array, segment: Array) -> tuple[Array, Array]:
+  """Distances of a row, far at the ends, and by how much to lower each: [N] each."""
   ends = jnp.pad(segment[1:] != segment[:-1], (0, 1), constant_values=True)
   distance = jnp.where(ends, _END, distance)
   before = jnp.pad(distance[:-1], (1, 0), constant_values=_END)
@@ -38,7 +50,7 @@ def calibrate(distance: Array, height: Array, segment: Array) -> Array:
   least = jnp.minimum(before[:, None], distance[None]) - tallest
   # A whole document has no such distances.
   least = jnp.where(part & (least < _END / 2), jnp.maximum(least, 0), 0)
-  return distance - jnp.where(same, least.max(axis=1), 0).max(axis=1)
+  return distance, jnp.where(same, least.max(axis=1), 0).max(axis=1)
 
 
 def head_probabilities(
@@ -50,7 +62,7 @@ def head_probabilities(
   token's height, and its head is the highest token in it, both in probability.
 
   Args:
-    distance: see `calibrate`, float32 [N].
+    distance: of one row, see `calibrate`, float32 [N].
     height: float32 [N].
     segment: see `calibrate`.
     scale: of distances less heights, and of heights, float32 [2].

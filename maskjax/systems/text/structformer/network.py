@@ -1,5 +1,6 @@
 """StructFormer: an unsupervised parser, and attention along the trees that it finds."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from maskjax.masking.mask import gather
 from maskjax.models.attention import weighted_sum
 from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout
+from maskjax.models.initialization import LayerInit
 from maskjax.models.text import TextEncoder
 from maskjax.models.transformer import Mlp, blocks_like, norm_like, remat_of
 from maskjax.sharding import constrain_batch
@@ -28,11 +30,13 @@ class Parser(nn.Module):
     width: number of channels.
     depth: number of convolutions.
     size: tokens that each one reads, an odd number.
+    shared_margin: see `calibrate`.
   """
 
   width: int
   depth: int
   size: int
+  shared_margin: bool
 
   @nn.compact
   def __call__(self, x: Array, segment: Array) -> tuple[Array, Array]:
@@ -46,7 +50,7 @@ class Parser(nn.Module):
     pairs = neighbors(x, segment, range(2))
     distance = self.activate(self.dense(self.width, "distance_hidden")(pairs))
     distance = self.dense(1, "distance")(distance)[..., 0]
-    return jax.vmap(calibrate)(distance, height, segment), height
+    return calibrate(distance, height, segment, shared=self.shared_margin), height
 
   def dense(self, features: int, name: str) -> Dense:
     """A layer of the parser, which computes in float32."""
@@ -94,12 +98,14 @@ class TreeAttention(nn.Module):
     heads: number of heads.
     use_bias: give all layers biases.
     dropout: see `maskjax.models.attention.Attention`.
+    drawn: likewise.
     dtype: type of the computation.
   """
 
   heads: int
   use_bias: bool
   dropout: float
+  drawn: Mapping[str, LayerInit]
   dtype: Any
 
   @nn.compact
@@ -107,7 +113,13 @@ class TreeAttention(nn.Module):
     """[B, N, D] and float32 [B, H, N, N] to [B, N, D]."""
 
     def dense(name: str) -> Dense:
-      return Dense(x.shape[-1], use_bias=self.use_bias, dtype=self.dtype, name=name)
+      return Dense(
+        x.shape[-1],
+        use_bias=self.use_bias,
+        **self.drawn[name]._asdict(),
+        dtype=self.dtype,
+        name=name,
+      )
 
     def into(name: str) -> Array:
       # [B, N, D] -> [B, H, N, D / H]
@@ -147,6 +159,7 @@ class TreeBlock(nn.Module):
     attention = TreeAttention(
       heads=encoder.heads,
       dropout=options.attention_dropout,
+      drawn=options.drawn.attention(),
       **like,
       name="attention",
     )
@@ -154,6 +167,8 @@ class TreeBlock(nn.Module):
       ratio=options.mlp_ratio,
       activation=options.activation,
       gated=options.gated,
+      drawn=options.drawn.inner,
+      dropout=options.mlp_dropout,
       **like,
       name="mlp",
     )
@@ -171,26 +186,33 @@ class StructFormer(nn.Module):
 
   Attributes:
     encoder: embeds tokens, and has the options of all blocks and their number.
-    context: how many ordinary blocks stand first, whose output the parser reads; with
-      none it reads tokens without their positions.
+    context: how many ordinary blocks stand first, whose normalized output the parser
+      and, with positions added once more, the other blocks read; with none the parser
+      reads tokens without their positions.
     parser_depth: number of the parser's convolutions.
     conv_size: tokens that each of them reads.
+    shared_margin: see `calibrate`.
   """
 
   encoder: TextEncoder
   context: int
   parser_depth: int
   conv_size: int
+  shared_margin: bool = False
 
   def setup(self) -> None:
     """Makes the parser, the blocks and the head."""
     encoder = self.encoder
     depth = encoder.depth - self.context
     self.parser = Parser(
-      width=encoder.width, depth=self.parser_depth, size=self.conv_size
+      width=encoder.width,
+      depth=self.parser_depth,
+      size=self.conv_size,
+      shared_margin=self.shared_margin,
     )
     if self.context:
       self.first = blocks_like(encoder, self.context)
+      self.first_norm = norm_like(encoder)
     block = remat_of(TreeBlock, encoder.options.remat)
     self.blocks = [block(encoder=encoder) for _ in range(depth)]
     init = nn.initializers.normal(0.1)
@@ -200,7 +222,9 @@ class StructFormer(nn.Module):
 
   def __call__(self, text: Text, ids: Array) -> Array:
     """Logits at `ids` alone: [B, N] and int [B, M] to float32 [B, M, V]."""
-    return self.encoder.token_logits(gather(self.encode(text), ids)) + self.bias
+    x = gather(self.encode(text), ids)
+    x = dropout(self, x, self.encoder.options.dropout)
+    return self.encoder.token_logits(x) + self.bias
 
   def encode(self, text: Text) -> Array:
     """Features of all tokens: [B, N, D]."""
@@ -220,7 +244,10 @@ class StructFormer(nn.Module):
     x = encoder.embed(text)
     if self.context:
       x = self.first(x, **encoder.block_inputs(text, windowed=False))[-1]
+      x = dropout(self, self.first_norm(x), encoder.options.dropout)
       read = x
+      if encoder.positions == "learned":
+        x = x + encoder.position_table[text.position].astype(x.dtype)
     else:
       read = encoder.table[text.token]
     distance, height = self.parser(read, text.segment)

@@ -12,6 +12,8 @@ ENCODER: Mapping[str, Any] = {
   "kind": "roberta",
   "types": 0,
   "norm_last": False,
+  "norm_embedded": False,
+  "drop_embedded": False,
   "activation": "leaky_relu",
 }
 
@@ -24,6 +26,7 @@ def structformer(
   context_depth: int = 0,
   parser_depth: int = 4,
   conv_size: int = 9,
+  shared_margin: bool = False,
   **text: Unpack[TextKeywords],
 ) -> MaskedLanguageModel:
   """Makes StructFormer from hyperparameters.
@@ -37,9 +40,12 @@ def structformer(
       to all; 0 for the paper's first variant, 4 for its second.
     parser_depth: number of the parser's convolutions.
     conv_size: tokens that each of them reads, an odd number.
+    shared_margin: lower the distances of all documents of a batch by as much as any of
+      them needs, as the authors' code does. The loss of a row then depends on the rows
+      beside it, and so on the microbatches.
     **text: see `maskjax.objectives.text.TextKeywords`; the encoder's blocks are all
       blocks, and unless `encoder` has its own options they normalize before each branch
-      and have a leaky ReLU.
+      alone, have a leaky ReLU, and drop hidden units of MLPs at the rate of `dropout`.
 
   Raises:
     UserError: a number, a share, a token or a shape that cannot be, or an option of the
@@ -51,7 +57,8 @@ def structformer(
   """
   given = text.get("encoder", "B")
   own = {"size": given} if isinstance(given, str) else given
-  text["encoder"] = {**ENCODER, **own}
+  text["encoder"] = {**ENCODER, "mlp_dropout": text.get("dropout", 0.0), **own}
+  text.setdefault("initialization", "structformer")
   encoder, rows = text_parts(**text)
   if not 0 <= context_depth < encoder.depth:
     raise UserError(
@@ -76,6 +83,7 @@ def structformer(
     context=context_depth,
     parser_depth=parser_depth,
     conv_size=conv_size,
+    shared_margin=shared_margin,
   )
   return MaskedLanguageModel(
     model=model,

@@ -19,4 +19,11 @@ SYSTEM = System(
   paper="arXiv:2309.08272",
   config="configs/text/token_substitution.py",
   agrees_with="equations in NumPy",
+  differs=(
+    "Detection has one logit, where the authors have one for either answer.",
+    "A token that is drawn to replace itself counts as the original; the authors count "
+    "it as a substitute.",
+    "As many tokens of each row are substituted, by tokens that texts have; the "
+    "authors draw each token by itself, and special ones too.",
+  ),
 )

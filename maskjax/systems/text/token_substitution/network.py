@@ -5,10 +5,9 @@ from flax import linen as nn
 from jax import Array
 
 from maskjax.masking.mask import gather
-from maskjax.models.dense import Dense
 from maskjax.models.gelu import gelu
 from maskjax.models.text.encoder import TextEncoder
-from maskjax.models.transformer import LayerNorm
+from maskjax.models.transformer import LayerNorm, dense_like
 from maskjax.tokens import Text
 
 
@@ -29,10 +28,10 @@ class TokenDetector(nn.Module):
   def setup(self) -> None:
     """Makes the head."""
     encoder = self.encoder
-    self.dense = Dense(encoder.width, dtype=encoder.dtype)
+    self.dense = dense_like(encoder, encoder.width)
     if self.normalizes:
       self.norm = LayerNorm(epsilon=encoder.norm_epsilon, dtype=encoder.dtype)
-    self.head = Dense(1, dtype=encoder.dtype)
+    self.head = dense_like(encoder, 1)
 
   def __call__(self, text: Text, ids: Array | None = None) -> Array:
     """Logits of having been substituted.

@@ -176,7 +176,7 @@ def token_substitution(
   mask_ratio: float = 0.15,
   clusters: str | Mapping[str, Any] | None = None,
   beta: float = 2.0,
-  loss_weight: float = 50.0,
+  loss_weight: float = 1.0,
   head_norm: bool = True,
   **text: Unpack[TextKeywords],
 ) -> TokenSubstitution | MaskedLanguageModel:
@@ -190,7 +190,8 @@ def token_substitution(
     clusters: of C-RTS: a file that `numpy.save` wrote, the cluster of each token, int
       [V]; or `documents` and `tokenizer` to compute them from, see `token_clusters`.
     beta: of C-RTS: how much it prefers clusters that confuse; 0 draws all alike.
-    loss_weight: of RTS and C-RTS: what the loss is multiplied by.
+    loss_weight: of RTS and C-RTS: what the loss is multiplied by, for example 50, as
+      ELECTRA does beside its generator's.
     head_norm: of RTS and C-RTS: normalize before the last layer, as ELECTRA does not.
     **text: see `maskjax.objectives.text.TextKeywords`.
 

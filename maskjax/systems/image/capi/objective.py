@@ -1,12 +1,4 @@
-"""CAPI: cluster and predict latent patches.
-
-A ViT sees one block of an image, and a predictor that attends to its features alone
-predicts the clusters to which masked patches belong by the features of a teacher, an
-average of the ViT over past steps. The clusters are learned at the same time, from the
-teacher's features and with a learning rate of their own; Sinkhorn and Knopp's iteration
-shares them out evenly at each position of the grid, so that no cluster can stand for a
-position (https://arxiv.org/abs/2502.08769). Config: `configs/image/capi.py`.
-"""
+"""The objective of CAPI, and the function that makes it."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,85 +6,24 @@ from typing import Any, Unpack, cast
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import Array
 
 from maskjax import keys
 from maskjax.errors import UserError, at_least_one, positive
 from maskjax.losses import Loss, Mean, cross_entropy
-from maskjax.masking import Mask, masking_of
+from maskjax.masking import masking_of
 from maskjax.models import CosineHead, Network, check_rotary, decoder_of, vit_encoder
-from maskjax.models.decoder import TokenDecoder
-from maskjax.models.encoder_model import EncoderModel
-from maskjax.models.rotary import pad_first
-from maskjax.normalization import unit
 from maskjax.objectives import teachers
 from maskjax.objectives.objective import Batch, Step, Variables, valid
 from maskjax.objectives.patches import PatchObjective
-from maskjax.systems.system import System
-from maskjax.targets import sinkhorn
-from maskjax.tokens import grid_positions, patches_of
-
-SYSTEM = System(
-  name="capi",
-  family="image",
-  paper="arXiv:2502.08769",
-  config="configs/image/capi.py",
-  agrees_with="equations in NumPy",
+from maskjax.systems.image.capi.network import (
+  ROTARY,
+  ClusterPredictor,
+  Clusters,
+  Predictor,
 )
-
-
-class Clusters(nn.Module):
-  """A linear layer from directions of features to logits of clusters.
-
-  Attributes:
-    num_clusters: number of clusters K.
-  """
-
-  num_clusters: int
-
-  @nn.compact
-  def __call__(self, features: Array) -> Array:
-    """[B, N, D] to float32 logits [B, N, K]."""
-    init = nn.initializers.normal(1.0)
-    return nn.Dense(self.num_clusters, kernel_init=init, name="head")(unit(features))
-
-
-class Predictor(TokenDecoder):
-  """Predicts each masked patch by itself, by attention to visible features alone."""
-
-  @nn.compact
-  def __call__(self, features: Array, mask: Mask) -> Array:
-    """Predicts masked patches: [B, R + V, E], registers first, to [B, M, D]."""
-    positions = jnp.asarray(grid_positions(self.grid))
-    visible, masked = positions[mask.visible_ids], positions[mask.masked_ids]
-    registers = features.shape[1] - visible.shape[1]
-    x = jnp.broadcast_to(self.mask_tokens(), (*masked.shape[:2], self.width))
-    return self.transform(
-      x,
-      attends="context",
-      context=features,
-      positions=masked,
-      context_positions=pad_first(visible, registers),
-    )
-
-
-class ClusterPredictor(EncoderModel):
-  """The network of CAPI (https://arxiv.org/abs/2502.08769, section 3).
-
-  Attributes:
-    encoder: sees the visible patches only; has rotary positions, and registers in place
-      of a class token.
-    predictor: attends to its features.
-    head: from what the predictor gives to logits of clusters.
-  """
-
-  predictor: Predictor
-  head: CosineHead
-
-  def __call__(self, patches: Array, mask: Mask) -> Array:
-    """Predicts masked patches' clusters: [B, N, P] to float32 logits [B, M, K]."""
-    return self.head(self.predictor(self.encoder(patches, mask), mask))
+from maskjax.targets import sinkhorn
+from maskjax.tokens import patches_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -217,7 +148,8 @@ def capi(
     patch_size: side, or (height, width), in pixels.
     encoder: a size of `maskjax.models.VIT_SIZES`, or `width`, `depth`, `heads`.
     predictor: `width`, `depth`, `heads`; when None as the encoder, with 12 blocks.
-    registers: learned tokens beside the patches.
+    registers: learned tokens beside the patches, at positions along the edge of the
+      box around those that are visible.
     teacher: `ema` of `maskjax.objectives.teachers`, with its keywords; the paper's
       `decay` falls from 1 to 0.999 while the learning rate rises, and rises to 1 as
       that falls.
@@ -229,7 +161,7 @@ def capi(
     cluster_temperature: of the logits that learn from that.
     student_temperature: of the predictions.
     sinkhorn_steps: how often clusters and images are normalized.
-    drop_path: drop rate of the student's last blocks; earlier ones' rise from 0 to it.
+    drop_path: drop rate of all blocks of the student, and of the predictor.
     **network: see `maskjax.models.Network`; `norm_epsilon` is 1e-5 when left out.
 
   Raises:
@@ -240,7 +172,7 @@ def capi(
     >>> capi(image_size=28, patch_size=4, encoder="Ti").num_predicted
     1
   """
-  network = {"norm_epsilon": 1e-5, **network}
+  network = {"norm_epsilon": 1e-5, "initialization": "capi", **network}
   patches = patches_of(image_size, patch_size, channels=channels)
   vit = vit_encoder(
     grid=patches.grid,
@@ -249,6 +181,12 @@ def capi(
     class_token=False,
     registers=registers,
     drop_path=drop_path,
+    drop_path_rises=False,
+    norm="rms",
+    final_affine=False,
+    use_bias=False,
+    context_norm=False,
+    rotary=ROTARY,
     **network,
   )
   positive(
@@ -261,9 +199,9 @@ def capi(
     raise UserError(
       f"predicted_ratio={predicted_ratio}: expected above 0 and at most 1"
     )
-  policy = masking_of(patches.grid, mask, mask_ratio)
+  policy = masking_of(patches.grid, mask, mask_ratio, rounding="down")
   shape = {"width": vit.width, "depth": 12, "heads": vit.heads, **(predictor or {})}
-  built = decoder_of(vit, shape, kind=Predictor, role="predictor")
+  built = decoder_of(vit, shape, kind=Predictor, role="predictor", final_affine=False)
   check_rotary("predictor", width=built.width, heads=built.heads, axes=len(built.grid))
   return Capi(
     model=ClusterPredictor(
