@@ -32,6 +32,7 @@ def paper():
     clip_norm=1.0,
     schedule="linear",
     falls_from_start=True,
+    bias_correction=False,
   )
   config.objective.update(
     name="bert",
@@ -58,6 +59,7 @@ def roberta():
     clip_norm=0.0,
     no_decay=recipes.NOTHING,
     falls_from_start=False,
+    bias_correction=True,
   )
   return config
 
