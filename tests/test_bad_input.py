@@ -232,7 +232,7 @@ def test_configs_that_cannot_be_found(
     (
       "import ml_collections\n"
       "def get_config(): return ml_collections.ConfigDict({'num_steps': 1})",
-      "lacks batch_size, checkpoint",
+      "lacks batch_size, batch_warmup, checkpoint",
     ),
     ("def get_config():\n  raise KeyError('gone')", "gone"),
   ],
