@@ -125,6 +125,7 @@ def test_a_terminal_gets_a_progress_bar(tmp_path):
       *(sys.executable, "-m", "maskjax.main", "train", "--config", DIGITS),
       *("--workdir", str(tmp_path / "run"), *TINY),
       *("--config.num_steps=40", "--config.log_every=10"),
+      "--config.checkpoint.every=40",
     ],
     env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": QUICK_XLA},
     stdout=theirs,

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from maskjax import config as configs
-from maskjax import experiment, objectives, resolve, sharding
+from maskjax import experiment, objectives, resolve, sharding, systems
 from maskjax.errors import UserError
 from maskjax.objectives import Step, Variables, abilities_of
 from maskjax.training import optimizers
@@ -83,12 +83,14 @@ def large(tree: Any) -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_setting_makes_an_objective_and_an_optimizer(file):
-  for made in settings(file).values():
+  for name, made in settings(file).items():
     resolve.build(optimizers, made.config.optimizer, num_steps=made.config.num_steps)
     if abilities_of(made.objective).loss is None:  # a teacher
       features = jax.eval_shape(made.objective.features, made.variables, made.batch)
       assert features.ndim == 3
       continue
+    if name == "small" and Path(file).stem in systems.names():
+      continue  # the contract computes its loss, see helpers/contract.py
     step = Step(KEY, num_steps=made.config.num_steps)
     loss = jax.eval_shape(made.objective.loss, made.variables, made.batch, step)
     assert (loss.sum.shape, loss.sum.dtype) == ((), jnp.float32)

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 from helpers.quick_xla import QUICK_XLA
-from helpers.running import DIGITS, ROOT, TINY, process, tiny_config
+from helpers.running import DIGITS, ROOT, TINY, finish, process, tiny_config
 from PIL import Image
 
 from maskjax import storage
@@ -48,6 +47,14 @@ def start(workdir, cache):
   )
 
 
+def wait_for(seen, run):
+  """Waits until a request was seen; ends a run that does not make it."""
+  until = time.monotonic() + 180
+  while not seen.wait(1):
+    if run.poll() is not None or time.monotonic() > until:
+      pytest.fail(f"the run did not save: {finish(run, timeout=0)}")
+
+
 def saving(step):
   """A request that begins to write the arrays of a checkpoint."""
   return rb"checkpoints(/|%%2F)%d(/|%%2F)params(/|%%2F)ocdbt" % step
@@ -75,22 +82,22 @@ def test_server_and_run_are_killed_while_they_save(store, undisturbed, call, tmp
   expected, cache = undisturbed
   seen = store.proxy.watch(saving(2))
   run = start(store.root, cache)
-  assert seen.wait(180), run.communicate()
+  wait_for(seen, run)
   store.kill()
   time.sleep(3)
   seen = store.proxy.watch(saving(4))
   store.start()
   # It has tried again until the server was back.
-  assert seen.wait(180), run.communicate()
-  run.send_signal(signal.SIGKILL)
-  run.communicate()
+  wait_for(seen, run)
+  run.kill()
+  finish(run)
   assert workdirs.checkpoints(store.root, tiny_config()).steps() in ([2], [2, 4])
   jax.tree.map(
     np.testing.assert_array_equal, params(store.root, 2), params(expected, 2)
   )
 
   begun = time.monotonic()
-  out, err = (run := start(store.root, cache)).communicate(timeout=300)
+  out, err = finish(run := start(store.root, cache))
   assert run.returncode == 0, err
   assert "waiting up to 10 seconds for process" in out
   assert all("step 4 in" in x and "was not finished" in x for x in messages(err))
