@@ -181,7 +181,7 @@ def test_positions_are_spread():
   decoder["norm"] = {"scale": np.ones(8), "bias": np.zeros(8)}
   mask = make().mask(make_batch(1), Step(KEY))
   out = jax.jit(model.decoder.apply)({"params": decoder}, random(1, 5, 8), mask)
-  here = torch.tensor(expected)[np.asarray(mask.masked_ids[0])]
+  here = torch.tensor(expected[np.asarray(mask.masked_ids[0])])
   here = torch.nn.functional.layer_norm(here, (8,), eps=1e-6).numpy()
   head = params["decoder"]["head"]
   assert_close(out[0], here @ head["kernel"] + head["bias"])
