@@ -166,15 +166,25 @@ def test_masked_patches_begin_as_the_visible_features_near_them():
 def test_positions_are_spread():
   """Of 4 x 3 patches rows are 4/3 apart and columns 3/2, whose channels come first."""
   params, _, _ = compiled()
-  encoder = make().model.encoder.clone(final_norm=False)
-  nothing = jax.tree.map(np.zeros_like, params["encoder"])
-  tokens = jax.jit(encoder.apply)({"params": nothing}, random(1, 12, 9))
+  model = make().model
+  nothing = jax.tree.map(np.zeros_like, params)
   row, column = np.indices((4, 3)).reshape(2, -1, 1)
   row, column, frequencies = row * 4 / 3, column * 3 / 2, np.array([1, 1e-2])
   expected = np.concatenate(
     [f(x * frequencies) for x in (column, row) for f in (np.sin, np.cos)], axis=1
   )
+  encoder = model.encoder.clone(final_norm=False)
+  tokens = jax.jit(encoder.apply)({"params": nothing["encoder"]}, random(1, 12, 9))
   np.testing.assert_allclose(tokens[0, 1:], expected, atol=1e-6)
+  # All that remains of the decoder are positions, normalized, and its last layer.
+  decoder = {**nothing["decoder"], "head": params["decoder"]["head"]}
+  decoder["norm"] = {"scale": np.ones(8), "bias": np.zeros(8)}
+  mask = make().mask(make_batch(1), Step(KEY))
+  out = jax.jit(model.decoder.apply)({"params": decoder}, random(1, 5, 8), mask)
+  here = torch.tensor(expected[np.asarray(mask.masked_ids[0])])
+  here = torch.nn.functional.layer_norm(here, (8,), eps=1e-6).numpy()
+  head = params["decoder"]["head"]
+  assert_close(out[0], here @ head["kernel"] + head["bias"])
 
 
 def test_predictions_begin_with_cues():

@@ -143,8 +143,8 @@ def bicubic(old: int, new: int) -> np.ndarray:
     float32 [new, old], the rows sum to 1.
 
   Example:
-    >>> bicubic(2, 1).round(2).tolist()
-    [[0.54, 0.46]]
+    >>> [f"{weight:.2f}" for weight in bicubic(2, 1)[0]]
+    ['0.60', '0.40']
   """
   centers = (np.arange(new) + 0.5) * old / (new + 0.1) - 0.5
   weights = np.zeros((new, old))

@@ -77,8 +77,8 @@ def rotate_halves(x: Array, positions: Array, base: Array | float = BASE) -> Arr
 
   Example:
     >>> x = jnp.ones((1, 1, 1, 4))
-    >>> [f"{y:.2f}" for y in rotate_halves(x, jnp.array([[0.0, 0.125]]))[0, 0, 0]]
-    ['1.00', '1.00', '0.00', '0.00']
+    >>> [f"{y:.2f}" for y in rotate_halves(x, jnp.array([[0.0, 0.25]]))[0, 0, 0]]
+    ['1.00', '1.00', '-1.00', '-1.00']
   """
   del base
   ratio = FEWEST_TURNS / MOST_TURNS
