@@ -63,7 +63,7 @@ def make_batch():
 
 @functools.cache
 def ours():
-  """Parameters, and a function of them and of which rows are valid.
+  """Parameters, and a function of them.
 
   It gives predictions, the loss, what each layer adds to it, and the loss's gradients.
   """
@@ -71,9 +71,9 @@ def ours():
   params = shaken(jax.eval_shape(objective.init, KEY, batch).params)
 
   @jax.jit
-  def run(params, valid):
+  def run(params):
     def value(params):
-      loss = objective.loss_of_mask(Variables(params), {**batch, "valid": valid}, MASK)
+      loss = objective.loss_of_mask(Variables(params), batch, MASK)
       return loss.value(), loss
 
     patches = objective.patches(batch)
@@ -81,9 +81,7 @@ def ours():
     (_, loss), gradients = jax.value_and_grad(value, has_aux=True)(params)
     return predictions, loss, gradients
 
-  return params, lambda params, valid=(True,) * 3: jax.device_get(
-    run(params, np.array(valid))
-  )
+  return params, lambda params: jax.device_get(run(params))
 
 
 def parts_of(loss):
@@ -244,16 +242,6 @@ def test_each_depth_has_its_own_decoder_and_needs_no_higher_block():
     block = changed("encoder", "transformer", f"block_{i}", "mlp", "up")
     assert block == [layer > i for layer in LAYERS]
     assert changed(f"decoders_{i}") == [layer == i + 1 for layer in LAYERS]
-
-
-def test_losses_of_parts_of_a_batch_add_up():
-  params, run = ours()
-  first, rest, whole = (
-    run(params, valid)[1]
-    for valid in ([True, False, False], [False, True, True], [True] * 3)
-  )
-  assert whole.weight == 3
-  assert_close(jax.tree.map(np.add, first, rest), whole)
 
 
 def test_regions_of_visible_patches_are_drawn_as_they_are():
