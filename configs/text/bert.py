@@ -32,6 +32,7 @@ def paper():
     clip_norm=1.0,
     schedule="linear",
     counts_warmup=True,
+    bias_correction=False,
   )
   config.objective.update(
     name="bert",
@@ -59,6 +60,7 @@ def roberta():
     clip_norm=0.0,
     no_decay=recipes.NOTHING,
     counts_warmup=False,
+    bias_correction=True,
   )
   return config
 

@@ -30,6 +30,7 @@ def paper():
     clip_norm=1.0,
     schedule="linear",
     counts_warmup=True,
+    bias_correction=False,
   )
   config.objective.update(
     name="pmlm",

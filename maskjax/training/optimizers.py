@@ -12,7 +12,10 @@ import optax
 from maskjax.errors import UserError
 from maskjax.schedules import check_sizes, learning_rates, weight_decays
 from maskjax.sharding import path_name
-from maskjax.training.stable_adam import scale_by_stable_adam
+from maskjax.training.directions import (
+  scale_by_stable_adam,
+  scale_by_uncorrected_adam,
+)
 
 __all__ = ["adamw", "lamb", "sgd", "stable_adamw"]
 
@@ -39,6 +42,7 @@ def adamw(
   b1: float = 0.9,
   b2: float = 0.95,
   epsilon: float = 1e-8,
+  bias_correction: bool = True,
   weight_decay: float = 0.05,
   final_weight_decay: float | None = None,
   fully_decoupled: bool = False,
@@ -67,6 +71,8 @@ def adamw(
     b1: decay of the first moment.
     b2: decay of the second moment.
     epsilon: added to the root of the second moment.
+    bias_correction: of the moments, see `scale_by_uncorrected_adam` for how it is
+      without.
     weight_decay: decoupled weight decay, multiplied by the learning rate.
     final_weight_decay: at the end of a cosine schedule; None keeps it constant.
     fully_decoupled: multiply the decay by the share of the peak that the learning rate
@@ -115,16 +121,20 @@ def adamw(
       learning_rate, weight_decay, final_weight_decay
     )
   decay = weight_decays(weight_decay, final_weight_decay, num_steps)
+  decays = functools.partial(_decays, no_decay)
   moments = {"b1": b1, "b2": b2, "eps": epsilon}
-  if decay_factors:
+  if bias_correction and not decay_factors:
+    adam = optax.adamw(rates, **moments, weight_decay=decay, mask=decays)
+  else:
     adam = optax.chain(
-      optax.scale_by_adam(**moments),
-      add_decays(decay, decay_factors, no_decay),
+      optax.scale_by_adam(**moments)
+      if bias_correction
+      else scale_by_uncorrected_adam(b1=b1, b2=b2, epsilon=epsilon),
+      add_decays(decay, decay_factors, no_decay)
+      if decay_factors
+      else optax.add_decayed_weights(decay, decays),
       optax.scale_by_learning_rate(rates),
     )
-  else:
-    decays = functools.partial(_decays, no_decay)
-    adam = optax.adamw(rates, **moments, weight_decay=decay, mask=decays)
   parts = [clip_each_norm(clip_each)] if clip_each else []
   parts += _clipping(clip_norm)
   parts.append(in_bfloat16(adam) if state_dtype == "bfloat16" else adam)

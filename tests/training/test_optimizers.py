@@ -519,6 +519,33 @@ def test_stable_adamw_by_hand(stacked):
       np.testing.assert_allclose(ours, part, rtol=2e-5, atol=1e-6)
 
 
+def test_adamw_without_correction_by_hand():
+  params, grads = {"kernel": random(3)}, [{"kernel": random(3, seed=i)} for i in (1, 2)]
+  optimizer = adamw(
+    learning_rate=0.1,
+    num_steps=4,
+    b1=0.8,
+    b2=0.9,
+    bias_correction=False,
+    weight_decay=0.05,
+    schedule="linear",
+  )
+  found = run_of(optimizer, params, grads)
+  p, m, v = params["kernel"].astype(np.float64), 0, 0
+  for i, grad in enumerate(grads):
+    m = 0.8 * m + 0.2 * grad["kernel"]
+    v = 0.9 * v + 0.1 * np.square(grad["kernel"], dtype=np.float64)
+    p = p - 0.1 * (1 - i / 4) * (m / (np.sqrt(v) + 1e-8) + 0.05 * p)
+  np.testing.assert_allclose(found["kernel"], p, rtol=1e-5, atol=1e-6)
+
+
+def test_a_line_that_falls_from_the_start_is_joined_after_the_warm_up():
+  keywords = dict(learning_rate=0.5, num_steps=12, warmup_steps=4, schedule="linear")
+  found = rates(12, **keywords, counts_warmup=True)
+  expected = [0.5 * i / 4 if i < 4 else 0.5 * (1 - i / 12) for i in range(12)]
+  np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-9)
+
+
 def test_a_fully_decoupled_decay_does_not_follow_the_peak():
   """One step at the peak takes the decay off, whatever the peak is."""
   for rate in (0.1, 0.001):

@@ -23,7 +23,6 @@ SYSTEM = System(
   differs=(
     "No next-sentence prediction, as in RoBERTa.",
     "All rows are of 512 tokens; BERT's first 900,000 steps are of 128.",
-    "The moments of Adam are corrected for their bias.",
     "GELU is exact; the authors' code approximates it by a hyperbolic tangent.",
     "No special token is drawn in place of a masked one.",
     "roberta: as many tokens are masked as BERT masks; fairseq rounds at random, and "

@@ -49,7 +49,6 @@ SYSTEM = System(
     "kind of positions; the released code does so with relative ones alone.",
     "Relative positions are not cut off at a distance; rows are not longer than that.",
     "No next-sentence prediction.",
-    "The moments of Adam are corrected for their bias.",
   ),
 )
 

@@ -1,4 +1,4 @@
-"""The direction of StableAdamW's steps."""
+"""Directions of steps that optax has not."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,8 +10,8 @@ import optax
 from maskjax.sharding import path_name
 
 
-class StableAdamState(NamedTuple):
-  """The state of `scale_by_stable_adam`.
+class MomentsState(NamedTuple):
+  """The state of the transformations below.
 
   Attributes:
     done: int32 scalar, the number of updates.
@@ -49,13 +49,9 @@ def scale_by_stable_adam(
     decays: from parameters to a tree that is False at those without decay.
   """
 
-  def init(params: optax.Params) -> StableAdamState:
-    zeros = optax.tree.zeros_like(params)
-    return StableAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
-
   def update(
-    updates: optax.Updates, state: StableAdamState, params: optax.Params | None = None
-  ) -> tuple[optax.Updates, StableAdamState]:
+    updates: optax.Updates, state: MomentsState, params: optax.Params | None = None
+  ) -> tuple[optax.Updates, MomentsState]:
     done = state.done + 1
     now = done.astype(jnp.float32)
 
@@ -78,6 +74,37 @@ def scale_by_stable_adam(
       return direction / jnp.maximum(rms, 1)
 
     found = jax.tree.map_with_path(step, updates, mu, nu, params, decays(params))
-    return found, StableAdamState(done, mu, nu)
+    return found, MomentsState(done, mu, nu)
 
-  return optax.GradientTransformation(init, update)
+  return optax.GradientTransformation(_no_moments, update)
+
+
+def scale_by_uncorrected_adam(
+  *, b1: float, b2: float, epsilon: float
+) -> optax.GradientTransformation:
+  """Adam whose moments are not corrected for beginning at 0, as BERT's code has it.
+
+  https://github.com/google-research/bert, `AdamWeightDecayOptimizer`: where b2 is above
+  b1, first steps are too long, which its warm-up makes up for.
+
+  Args:
+    b1: decay of the first moment.
+    b2: decay of the second moment.
+    epsilon: added to the root of the second moment.
+  """
+
+  def update(
+    updates: optax.Updates, state: MomentsState, params: optax.Params | None = None
+  ) -> tuple[optax.Updates, MomentsState]:
+    del params
+    mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+    nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g**2, state.nu, updates)
+    found = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + epsilon), mu, nu)
+    return found, MomentsState(state.done + 1, mu, nu)
+
+  return optax.GradientTransformation(_no_moments, update)
+
+
+def _no_moments(params: optax.Params) -> MomentsState:
+  zeros = optax.tree.zeros_like(params)
+  return MomentsState(jnp.zeros((), jnp.int32), zeros, zeros)
