@@ -149,3 +149,13 @@ def test_an_older_mfm_keeps_its_images_and_its_positions():
     expected = {"name": "mfm", "mean": None, "std": None, "radius": 3.0}
     assert found["objective"] == {**expected, "encoder": new}
     assert migrate(found) == found
+
+
+def test_a_run_without_an_initialization_was_drawn_by_xaviers():
+  old = {"objective": {"name": "mae"}, "seed": 0}
+  same = {"objective": {"name": "mae", "initialization": "xavier"}, "seed": 0}
+  assert configs.differences(old, same) == configs.differences(same, old) == []
+  other = {"objective": {"name": "mae", "initialization": "mae"}, "seed": 0}
+  assert configs.differences(old, other) == [
+    "objective.initialization: None, now 'mae'"
+  ]

@@ -11,9 +11,12 @@ from maskjax.training.step import init_state, train_step
 KEY = jax.random.key(0)
 SMALL = {"width": 8, "depth": 1, "heads": 2}
 IMAGES = {"image_size": 6, "channels": 1, "patch_size": 2}
-MAE = {"name": "mae", **IMAGES, "encoder": SMALL, "decoder": SMALL}
+# Networks this narrow learn nothing from weights as small as those of wide ones.
+DRAWN = {"initialization": "xavier"}
+MAE = {"name": "mae", **IMAGES, **DRAWN, "encoder": SMALL, "decoder": SMALL}
 VQKD = {
   **IMAGES,
+  **DRAWN,
   "encoder": SMALL,
   "decoder": {"depth": 1},
   "num_codes": 6,
