@@ -12,7 +12,7 @@ from helpers.running import tiny_config
 
 from maskjax import data, objectives, resolve, sharding
 from maskjax.training import adamw, fit
-from maskjax.training.optimizers import round_at_random
+from maskjax.training.bfloat16_state import round_at_random
 
 
 def test_rounding_at_random_keeps_the_mean():

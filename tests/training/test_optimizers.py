@@ -13,7 +13,8 @@ from maskjax.errors import UserError
 from maskjax.models import stack_blocks, unstack_blocks
 from maskjax.objectives import classification
 from maskjax.training import adamw
-from maskjax.training.optimizers import lamb, scale_by_layer, sgd, stable_adamw
+from maskjax.training.layer_decay import scale_by_layer
+from maskjax.training.optimizers import lamb, sgd, stable_adamw
 
 
 def random(*shape, seed=0):
