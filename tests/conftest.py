@@ -8,6 +8,7 @@ from helpers.quick_xla import QUICK_XLA
 
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {QUICK_XLA}"
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["PYTHONFAULTHANDLER"] = "1"  # processes that are aborted show their threads
 
 # What is set above has to be so before JAX is imported.
 import shutil

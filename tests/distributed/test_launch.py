@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers.quick_xla import QUICK_XLA
-from helpers.running import DIGITS, ROOT, TINY, check_refusal, process
+from helpers.running import DIGITS, ROOT, TINY, check_refusal, finish, process
 
 from maskjax import metrics
 
@@ -67,7 +67,7 @@ def undisturbed(tmp_path_factory):
   """The losses of a run on one process."""
   folder = tmp_path_factory.mktemp("undisturbed")
   run = local(*train(folder / "run"), processes=1)
-  _, err = run.communicate(timeout=300)
+  _, err = finish(run)
   assert run.returncode == 0, err
   return losses(folder / "run")
 
@@ -78,7 +78,7 @@ def test_stopped_on_four_and_resumed_on_two(undisturbed, tmp_path):
   run = local(*train(workdir, "--config.mesh.fsdp=2"), processes=4)
   wait_for_losses(run, workdir, 5)
   os.kill(children(run)[-1], signal.SIGTERM)
-  _, err = run.communicate(timeout=120)
+  _, err = finish(run)
   assert run.returncode == 75, err
   assert err.count("stopped by SIGTERM after step") == 4, err
   (first,) = [int(p.name) for p in (workdir / "checkpoints").iterdir()]
@@ -86,7 +86,7 @@ def test_stopped_on_four_and_resumed_on_two(undisturbed, tmp_path):
 
   more = ("--config.mesh.fsdp=4", "--config.mesh.data=2")
   run = local(*train(workdir, *more), processes=2, devices=8)
-  _, err = run.communicate(timeout=120)
+  _, err = finish(run)
   assert run.returncode == 0, err
   np.testing.assert_allclose(losses(workdir), undisturbed, rtol=1e-5)
 
@@ -98,7 +98,7 @@ def test_a_process_that_dies_stops_the_others(tmp_path):
   wait_for_losses(run, workdir, 5)
   begun = time.monotonic()
   os.kill(children(run)[1], signal.SIGKILL)
-  _, err = run.communicate(timeout=120)
+  _, err = finish(run)
   assert time.monotonic() - begun < 60
   assert run.returncode != 0
   assert "process 1 ended with SIGKILL" in err
@@ -108,7 +108,7 @@ def test_a_process_that_dies_stops_the_others(tmp_path):
 def test_a_mistake_stops_all_with_one_line_each(tmp_path):
   (tmp_path / "checkpoints").mkdir()
   run = local(*train(tmp_path), processes=2)
-  _, err = run.communicate(timeout=120)
+  _, err = finish(run)
   assert run.returncode == 2
   lines = sorted(x for x in err.splitlines() if x.startswith("maskjax: "))
   assert [line[:24] for line in lines] == [

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.quick_xla import QUICK_XLA
-from helpers.running import ROOT, tiny_config
+from helpers.running import ROOT, finish, tiny_config
 
 from maskjax import experiment
 
@@ -40,7 +40,7 @@ def run(processes, folder):
     )
     for i in range(processes)
   ]
-  errors = [process.communicate(timeout=300)[1] for process in running]
+  errors = [finish(process)[1] for process in running]
   assert all(process.returncode == 0 for process in running), errors
   return [json.loads((folder / f"{i}.json").read_text()) for i in range(processes)]
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -56,6 +57,16 @@ def process(*arguments: object) -> tuple[int, str, str]:
     timeout=300,
   )
   return done.returncode, done.stdout, done.stderr
+
+
+def finish(run: subprocess.Popen[str], timeout: float = 300) -> tuple[str, str]:
+  """Waits for a process: what it wrote. One that hangs shows where its threads are."""
+  try:
+    return run.communicate(timeout=timeout)
+  except subprocess.TimeoutExpired:
+    run.send_signal(signal.SIGABRT)  # conftest.py sets PYTHONFAULTHANDLER
+    found = run.communicate(timeout=10)  # or its children hold on too
+    raise AssertionError(f"not done after {timeout} s: {found}") from None
 
 
 def check_refusal(code: int, err: str, *, expected: int = 2) -> str:

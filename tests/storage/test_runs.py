@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 from helpers.quick_xla import QUICK_XLA
-from helpers.running import DIGITS, ROOT, TINY, process, tiny_config
+from helpers.running import DIGITS, ROOT, TINY, finish, process, tiny_config
 from PIL import Image
 
 from maskjax import storage
@@ -52,8 +52,7 @@ def wait_for(seen, run):
   until = time.monotonic() + 180
   while not seen.wait(1):
     if run.poll() is not None or time.monotonic() > until:
-      run.kill()
-      pytest.fail(f"the run did not save: {run.communicate()}")
+      pytest.fail(f"the run did not save: {finish(run, timeout=0)}")
 
 
 def saving(step):
@@ -91,14 +90,14 @@ def test_server_and_run_are_killed_while_they_save(store, undisturbed, call, tmp
   # It has tried again until the server was back.
   wait_for(seen, run)
   run.kill()
-  run.communicate(timeout=60)
+  finish(run)
   assert workdirs.checkpoints(store.root, tiny_config()).steps() in ([2], [2, 4])
   jax.tree.map(
     np.testing.assert_array_equal, params(store.root, 2), params(expected, 2)
   )
 
   begun = time.monotonic()
-  out, err = (run := start(store.root, cache)).communicate(timeout=300)
+  out, err = finish(run := start(store.root, cache))
   assert run.returncode == 0, err
   assert "waiting up to 10 seconds for process" in out
   assert all("step 4 in" in x and "was not finished" in x for x in messages(err))

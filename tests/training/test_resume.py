@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 from helpers.quick_xla import QUICK_XLA
-from helpers.running import DIGITS, ROOT, TINY
+from helpers.running import DIGITS, ROOT, TINY, finish
 
 STEPS = 300
 EVERY = 20
@@ -36,9 +36,9 @@ def start(workdir, cache):
   )
 
 
-def finish(run):
-  assert run.wait(timeout=300) == 0, run.stderr.read()
-  run.stderr.close()
+def succeed(run):
+  _, err = finish(run)
+  assert run.returncode == 0, err
 
 
 def kill_when(run, due, *, after=0.0):
@@ -85,7 +85,7 @@ def losses(workdir):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
   root = tmp_path_factory.mktemp("resume")
-  finish(start(root / "undisturbed", root / "cache"))
+  succeed(start(root / "undisturbed", root / "cache"))
   return root / "undisturbed"
 
 
@@ -96,7 +96,7 @@ def test_killed_twice(undisturbed, tmp_path):
   before, moment = newest(workdir), rng.uniform(0, 0.2)
   kill_when(start(workdir, cache), lambda: newest(workdir) > before, after=moment)
   assert newest(workdir) < STEPS, "the run was over before it could be killed"
-  finish(start(workdir, cache))
+  succeed(start(workdir, cache))
 
   (step, found), (last, expected) = state(workdir), state(undisturbed)
   assert step == last == STEPS
