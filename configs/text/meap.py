@@ -18,6 +18,7 @@ def small():
 
 def paper():
   config = recipes.packed_text()
+  config.data.train_transforms = config.data.test_transforms = ("join_documents",)
   config.batch_size = 256
   config.num_steps = 190_000
   config.objective = dict(
