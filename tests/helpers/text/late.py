@@ -20,7 +20,7 @@ SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=8, depth=2, heads=2))
 
 def make(system, **options):
   objective = system(**{**SHAPE, "decoder_depth": 2, **options})
-  params = shaken(objective.init(KEY, BATCH).params)
+  params = shaken(jax.jit(objective.init)(KEY, BATCH).params)
   return objective, jax.tree.map(jnp.asarray, params)
 
 

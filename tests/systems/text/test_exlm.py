@@ -32,7 +32,7 @@ def without_mechanism(monkeypatch):
 
 def make(**options):
   objective = exlm(**{**SHAPE, "states": 3, **options})
-  params = shaken(objective.init(KEY, BATCH).params)
+  params = shaken(jax.jit(objective.init)(KEY, BATCH).params)
   return objective, Variables(jax.tree.map(jnp.asarray, params))
 
 

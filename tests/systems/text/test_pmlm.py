@@ -48,12 +48,13 @@ def toys(words):
   }
 
 
-PARAMS = TOY.init(KEY, toys([4, 5, 6, 4])).params
+PARAMS = jax.jit(TOY.init)(KEY, toys([4, 5, 6, 4])).params
 PARAMS = jax.tree.map(jnp.asarray, shaken(PARAMS))
 EVERY = np.array(list(itertools.product(WORDS, repeat=4)))  # 81 texts
 ORDERS = np.array(list(itertools.permutations(POSITIONS)))  # 24 orders
 
 
+@jax.jit
 def fill(tokens, ids):
   text = TOY.rows(toys(np.zeros((len(tokens), 4))))
   return TOY.model.apply({"params": PARAMS}, text.with_tokens(tokens), ids)
@@ -204,7 +205,7 @@ def test_the_loss_is_of_any_number_of_tokens():
 def test_relative_positions_of_the_equations():
   """Sines and cosines of distances, added to keys and values; no other positions."""
   objective = pmlm(**{**SHAPE, "encoder": {**SHAPE["encoder"], "positions": "waves"}})
-  params = jax.tree.map(jnp.asarray, shaken(objective.init(KEY, ROWS).params))
+  params = jax.tree.map(jnp.asarray, shaken(jax.jit(objective.init)(KEY, ROWS).params))
   assert "positions" not in params["encoder"]
   found = jax.jit(objective.features)(Variables(params), ROWS)
   tree = reference.tree(params["encoder"])
