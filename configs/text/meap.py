@@ -3,8 +3,7 @@
 small: Python's reference, see maskjax/recipes; on two CPU cores.
   maskjax train --config configs/text/meap.py:small --workdir runs/meap_small
 
-paper: a Llama of 1.18 billion parameters, 190,000 batches of 256 rows of 4,096 tokens
-that are cut out of a stream of documents.
+paper: a Llama of 1.18 billion parameters, 190,000 batches of 256 rows of 4,096 tokens.
   maskjax train --config configs/text/meap.py:paper --workdir DIR
 """
 

@@ -177,7 +177,7 @@ class SwinBlock(nn.Module):
     ones, zeros = nn.initializers.ones_init(), nn.initializers.zeros_init()
     first = self.version == 1
 
-    def norm(name: str) -> nn.Module:
+    def norm(name: str) -> nn.LayerNorm | nn.RMSNorm:
       return norm_like(self, scale_init=ones if first else zeros, name=name)
 
     def branch(x: Array, name: str, transform: Any) -> Array:

@@ -40,6 +40,8 @@ SYSTEM = System(
     "code masks all rows of a batch alike, and comes back to the same masks after 51 "
     "steps.",
     "Tokens at the ends of documents are never masked.",
+    "Documents of a row do not attend to each other, and the first token of each is "
+    "not predicted; the authors cut rows out of one stream.",
   ),
 )
 
