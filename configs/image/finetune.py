@@ -103,6 +103,7 @@ def fashion_mnist(spec="configs/image/mae.py:fashion_mnist"):
 
 def small(spec="configs/image/mae.py:small"):
   config = fashion_mnist(spec)
+  config.num_steps = 800
   config.objective.update(mixup_alpha=0.0, cutmix_alpha=0.0)
   return config
 

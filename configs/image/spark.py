@@ -4,7 +4,7 @@ small: Fashion-MNIST, see maskjax/recipes.
   maskjax train --config configs/image/spark.py:small --workdir runs/spark_small
   As in the paper, the masked units are as wide as the encoder's stride, here 4 pixels:
   a ResNet of two stages on 14x14 and 7x7 positions.
-small_convnext: the same with a ConvNeXt; not measured.
+small_convnext: images of 32x32 pixels in units of 8, and a ConvNeXt; not measured.
 
 imagenet: the paper's ResNet-50, 1600 epochs.
 imagenet_convnext: its ConvNeXt-S, which differs in the optimizer's second moment.
@@ -46,9 +46,12 @@ def small():
 
 def small_convnext():
   config = small()
-  config.num_steps = 1200
+  config.num_steps = 1000
+  for transforms in ("train_transforms", "test_transforms"):
+    config.data[transforms] = (dict(name="resize", size=32), *config.data[transforms])
+  config.objective.image_size = (32, 32)
   config.objective.encoder = dict(
-    name="convnext", widths=(32, 64), depths=(2, 2), stem_stride=2
+    name="convnext", widths=(32, 64), depths=(1, 1), stem_stride=4
   )
   return config
 

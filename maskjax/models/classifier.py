@@ -148,6 +148,11 @@ def without_masks(
   positions = encoder.positions if positions is None else positions
   if positions not in POSITIONS:
     raise UserError(f"positions={positions!r}: {did_you_mean(positions, POSITIONS)}")
+  if positions == "learned_sincos" and encoder.positions not in ("sincos", positions):
+    raise UserError(
+      f"positions={positions!r}: expected an encoder with 'sincos', from which they go "
+      f"on, and not with {encoder.positions!r}"
+    )
   if block_bias and positions == "relative":
     positions = "none"
   tokens = {"token": "dropped"}.get(encoder.masked_patches, encoder.masked_patches)

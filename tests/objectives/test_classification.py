@@ -224,6 +224,7 @@ class Ones(nn.Module):
     ({"pool": "max"}, "pool='max'"),
     ({"error": "hinge"}, "error='hinge'"),
     ({"positions": "lerned"}, "did you mean 'learned'"),
+    ({"system": "mp3", "positions": "learned_sincos"}, "and not with 'none'"),
     ({"window": 7}, "window=7: expected none, which VisionEncoder does not have"),
     ({"num_classes": 0}, "num_classes=0"),
     ({"system": "spark", "block_bias": True}, "block_bias=True: expected none"),
