@@ -10,8 +10,9 @@ digits: a minute on two CPU cores.
   32 s: 99.2 % of the held-out digits; 95.6 % from scratch (without `init_from`).
 fashion_mnist: likewise, of configs/image/mae.py:fashion_mnist.
 small, small_relative, small_learned, small_swin, small_resnet, small_convnext: one for
-  each kind of encoder, for runs of the configs that they name, with one budget.
-  `python benchmarks/finetuning.py` pretrains and finetunes them all.
+  each kind of encoder, for runs of the configs that they name, with one budget, at most
+  five minutes on two cores. `python benchmarks/finetuning.py` pretrains and finetunes
+  them all.
 
 mae_b, mae_l, hpm, dbot, maskalign, dmae, crossmae, localmim, beit_v2, cae, simmim,
 simmim_swin, spark, spark_convnext: the papers' settings on ImageNet-1k, ViT-B/16 where
