@@ -37,6 +37,7 @@ def make(**more):
       "encoder": dict(width=16, depth=2, heads=2),
       "head": HEAD,
       "temperature_steps": 10,
+      "initialization": "xavier",
       "drop_path": 0.0,
       "teacher": dict(name="ema", decay=0.9),
       **more,

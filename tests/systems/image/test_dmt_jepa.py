@@ -198,6 +198,7 @@ def test_the_loss_falls_and_features_do_not_collapse():
     head_depth=1,
     num_targets=2,
     context_ratio=0.4,
+    initialization="xavier",
     teacher=dict(name="ema", decay=0.99),
   )
   losses, variation, _ = train(objective, digits(), steps=80, learning_rate=1e-3)

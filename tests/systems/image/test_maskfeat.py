@@ -222,6 +222,7 @@ def test_its_loss_falls_and_its_features_differ():
     cell_size=2,
     encoder=dict(width=16, depth=1, heads=2),
     mask=dict(name="blockwise", min_patches=2),
+    initialization="xavier",
   )
   losses, batch, features = short_run.train(objective, num_steps=60, learning_rate=1e-2)
   assert np.mean(losses[-5:]) < 0.5 * losses[0]
