@@ -21,9 +21,6 @@ from maskjax.tokens import Patches, Text
 # In place of a workdir: variables that stay as they were made, asked for by name.
 RANDOM = "random"
 
-# In place of a workdir: variables that stay as they were made, asked for by name.
-RANDOM = "random"
-
 
 class Evaluates(Protocol):
   """Has a held-out loss other than its training loss."""
