@@ -55,7 +55,7 @@ def bounded_memory() -> Iterator[None]:
   module would be too often, since all use the same small operations.
   """
   yield
-  if resident_bytes() < 1.5 * 2**30:
+  if resident_bytes() < 2.2 * 2**30:
     return
   jax.clear_caches()
   gc.collect()

@@ -115,8 +115,8 @@ def batch(name: str) -> dict[str, jax.Array]:
     )
     with pipeline(0) as batches:
       found = dict(next(batches))
-  wanted = abilities_of(build(name)).batch_shapes(ROWS)
-  found = {key: rows for key, rows in found.items() if key in (*wanted, "image2")}
+  wanted = (*batch_shapes(name), "image2")
+  found = {key: rows for key, rows in found.items() if key in wanted}
   found["index"] = np.arange(ROWS)
   found["valid"] = np.ones(ROWS, bool)
   return {key: jnp.asarray(rows) for key, rows in found.items()}
@@ -128,13 +128,18 @@ def held_out_text(source: str) -> Any:
   return resolve.build(data.sources, json.loads(source)).columns
 
 
+def batch_shapes(name: str) -> dict[str, jax.ShapeDtypeStruct]:
+  return abilities_of(build(name)).batch_shapes(ROWS)
+
+
 @recent
 def variables(name: str) -> Variables:
   """Variables of the shapes of fresh ones, drawn at random: no branch is silent.
 
-  In NumPy, since compiling an `init` takes longer than compiling a gradient.
+  Of the batches that plans assume, and in NumPy, since compiling an `init` takes longer
+  than compiling a gradient.
   """
-  shapes = jax.eval_shape(build(name).init, KEY, batch(name))
+  shapes = jax.eval_shape(build(name).init, KEY, batch_shapes(name))
   rng = np.random.default_rng(0)
 
   def drawn(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
@@ -260,30 +265,16 @@ def stacked_as(like: Any, tree: Any) -> Any:
 
 
 def check_abilities_fit_each_other(name: str) -> None:
-  """Shapes alone: features, pictures, updates, and the batches that plans assume."""
+  """Shapes alone: features, pictures, teachers, and the batches that plans assume."""
   objective, whole = build(name), batch(name)
   offered, state = abilities_of(objective), variables(name)
-  count = len(whole["index"])
-  features = jax.eval_shape(offered.features, state, whole)
-  assert features.shape[0] == count and len(features.shape) in (2, 3)
-  shapes = offered.batch_shapes(count)
-  for key, shape in shapes.items():
+  for key, shape in batch_shapes(name).items():
     assert whole[key].shape == shape.shape, key
-  fresh = jax.eval_shape(objective.init, KEY, shapes)
-  assert jax.tree.structure(fresh) == jax.tree.structure(state)
-  loss = jax.eval_shape(objective.loss, state, whole, STEP)
-  assert loss.sum.shape == loss.weight.shape == ()
-  held_out = jax.eval_shape(offered.evaluate, state, whole, STEP)
-  assert held_out.sum.shape == ()
-  if offered.update is not None:
-    after = jax.eval_shape(offered.update, state, whole, STEP, loss.sums)
-    before = jax.eval_shape(lambda: state)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
-      lambda x: (x.shape, x.dtype), before
-    )
+  features = jax.eval_shape(offered.features, state, whole)
+  assert features.shape[0] == ROWS and len(features.shape) in (2, 3)
   if offered.reconstruct is not None:
     pictures = jax.eval_shape(offered.reconstruct, state, whole, STEP)
-    assert all(len(p.shape) == 4 and p.shape[0] == count for p in pictures.values())
+    assert all(len(p.shape) == 4 and p.shape[0] == ROWS for p in pictures.values())
   if offered.teacher_variables is not None:
     handed_on = jax.eval_shape(offered.teacher_variables, state)
     assert jax.tree.structure(handed_on.params) == jax.tree.structure(state.params)
@@ -307,12 +298,15 @@ def check_a_step_is_taken(name: str) -> None:
   assert 0 < float(norm) < np.inf and np.isfinite(float(loss.value()))
   offered, state = abilities_of(objective), Variables(moved, extra)
   if offered.update is not None:
+    before = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)
     state = jax.jit(offered.update)(state, whole, STEP, loss.sums)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state) == before
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
   if offered.evaluate == offered.loss:
     _, held_out = gradient(name)(state, whole)  # which is compiled
   else:
     held_out = jax.jit(offered.evaluate)(state, whole, STEP)
+  assert held_out.sum.shape == loss.sum.shape == loss.weight.shape == ()
   assert np.isfinite(float(held_out.value()))
   if "bits_per_character" in held_out.metrics:
     assert 0 < held_out.metrics["bits_per_character"].value() < 20

@@ -84,7 +84,7 @@ def test_server_and_run_are_killed_while_they_save(store, undisturbed, call, tmp
   run = start(store.root, cache)
   wait_for(seen, run)
   store.kill()
-  time.sleep(3)
+  time.sleep(2)
   seen = store.proxy.watch(saving(4))
   store.start()
   # It has tried again until the server was back.
