@@ -25,8 +25,9 @@ def test_file_function_config_and_test_bear_the_papers_name(name):
   assert (record.name, record.family) == (name, family)
   assert record.config == f"configs/{family}/{name}.py"
   assert (ROOT / record.config).is_file()
-  assert (ROOT / f"tests/systems/{family}/test_{name}.py").is_file()
-  assert isinstance(record.differs, tuple)
+  tests = ROOT / f"tests/systems/{family}/test_{name}.py"
+  assert "def without_mechanism(monkeypatch)" in tests.read_text()
+  assert record.differs and isinstance(record.differs, tuple)
 
 
 def test_records_are_of_all_systems():
