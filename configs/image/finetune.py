@@ -23,7 +23,9 @@ no other encoder is named, through TFDS, each for a run of the setting that it n
 What differs from the authors' code, on purpose: the learned positions of MAE and those
 after it are of patches alone, since that of the class token is part of the token; the
 rates of SimMIM's lower layers begin and end at their share of 1e-6, and not at 1e-6; in
-the batches of SparK's ConvNeXt an image stands once, and not three times.
+the batches of SparK's ConvNeXt an image stands once, and not three times; mixup or
+CutMix, and the share, are drawn once for a whole batch or microbatch, and not for the
+images of each GPU, which are 32 of MAE's and 128 of SimMIM's.
 """
 
 from maskjax import config as configs

@@ -20,6 +20,7 @@ from maskjax.masking import Mask, masking_of
 from maskjax.models import Network, decoder_of, vit_encoder
 from maskjax.models.decoder import TokenDecoder
 from maskjax.models.encoder_model import EncoderModel
+from maskjax.models.initialization import XAVIER
 from maskjax.objectives.reconstruction import Reconstruction
 from maskjax.systems.system import System
 from maskjax.targets import Pixels
@@ -67,8 +68,8 @@ class CrossDecoder(TokenDecoder, kw_only=True):
     Returns:
       float32 [B, M, P], or [B, N, P] when `visible_too`, in order of position.
     """
-    init = nn.initializers.normal(len(encoded) ** -0.5)
-    weights = self.param("weights", init, (self.depth, len(encoded)))
+    # The authors draw them as all their dense layers, over normal ones before.
+    weights = self.param("weights", XAVIER, (self.depth, len(encoded)))
     # [K, B, 1 + V, E] -> [depth, B, 1 + V, E]
     mixed = jnp.einsum("dk,kbve->dbve", weights.astype(self.dtype), jnp.stack(encoded))
     positions = jnp.asarray(sincos(self.grid, self.width), self.dtype)

@@ -29,8 +29,9 @@ SYSTEM = System(
     "Each block of each example draws a size of its own; the authors draw one of "
     "target blocks and one of contexts for a batch.",
     "A fixed number of patches of each target block is predicted, drawn at random, and "
-    "the context has a fixed number; the authors predict whole blocks, and cut "
-    "contexts short, from below, to the smallest of a batch.",
+    "the context has a fixed number, by patches outside its block where that has "
+    "fewer; the authors predict whole blocks, and cut contexts short, from below, to "
+    "the smallest of a batch.",
     "Blocks may touch each edge of the grid; the authors' never reach the last row and "
     "the last column.",
   ),
