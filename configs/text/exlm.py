@@ -37,7 +37,7 @@ def paper():
     vocabulary="roberta-base",
     encoder=dict(size="B"),
     states=4,
-    zero_masks=True,
+    zero_masks=False,
     mask="tokens",
     mask_ratio=0.15,
   )

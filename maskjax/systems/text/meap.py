@@ -40,6 +40,8 @@ SYSTEM = System(
     "code masks all rows of a batch alike, and comes back to the same masks after 51 "
     "steps.",
     "Tokens at the ends of documents are never masked.",
+    "A row has 4,096 tokens, the first of which is not predicted; the authors' has one "
+    "more, which is not read.",
   ),
 )
 

@@ -42,6 +42,10 @@ SYSTEM = System(
   agrees_with="equations in NumPy",
   differs=(
     "No second loss, of the named entities that are labeled in its data.",
+    "Terms are those of a list, wherever they stand; the authors' are the entities "
+    "that are labeled in their data.",
+    "A row is weighed by its own masks; the authors' code weighs it by another row's, "
+    "since it computes the weights of all rows once, and shuffles rows in each epoch.",
     "Masks are drawn anew in each step; the authors draw them once before training.",
     "What tokens of each kind weigh follows from those masked so far; the authors "
     "count all of their data before training.",

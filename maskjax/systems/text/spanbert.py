@@ -47,6 +47,11 @@ SYSTEM = System(
     "divide them by those that a boundary predicts.",
     "Random tokens are drawn from the vocabulary, not from the corpus.",
     "A document fills rows to the last token; the authors cut it between sentences.",
+    "A batch has a number of rows, of any length; the authors' has up to 4,096 tokens "
+    "on each device, in rows of like lengths.",
+    "Gradients are those of the loss; the authors' code divides them once more by the "
+    "some 600 masked tokens of a device, as if it clipped them to a norm of 600, and "
+    "Adam's epsilon were 6e-6.",
   ),
 )
 
@@ -71,20 +76,21 @@ class SpanBert(MaskedTextObjective):
     left = jnp.maximum(first - 1, 0)
     right = jnp.minimum(last + 1, mask.masked.shape[1] - 1)
     place = mask.masked_ids - first
+    predicted = inside & (place < self.longest_target)
     logits, of_boundary = self.apply(
       variables,
       self.replaced_runs(batch, mask, step),
       mask.masked_ids,
       left,
       right,
-      place,
+      jnp.minimum(place, self.longest_target - 1),
       method="both_logits",
       rngs=self.rngs(batch, step),
     )
     tokens, where = mask.take_masked(batch["token"]), counted(mask, batch)
     own = token_loss(logits, tokens, where)
     errors = token_cross_entropy(of_boundary, tokens)
-    boundary = Mean.of(errors, where & inside & (place < self.longest_target))
+    boundary = Mean.of(errors, where & predicted)
     return Loss(
       own.sum + boundary.sum,
       own.weight,
@@ -147,7 +153,7 @@ class BoundaryHead(nn.Module):
 
   Attributes:
     encoder: has the table, and the options of the layers.
-    longest: how many tokens a span has at most.
+    longest: how many tokens of a span are predicted at most, the first ones.
     position_width: channels of the embedding of a position in a span.
   """
 
@@ -269,7 +275,7 @@ def spanbert(
 
   Example:
     >>> spanbert(vocab_size=30522, length=128).model.longest
-    20
+    15
   """
   for key, value in (("place_width", place_width), ("longest_target", longest_target)):
     if value < 1:
@@ -278,10 +284,8 @@ def spanbert(
   masking = text_masking(
     rows.ids, mask=mask, mask_ratio=mask_ratio, replaced=replaced, of_words=True
   )
-  # No run is longer than what a row masks.
-  longest = masking.max_masked(mask_ratio, encoder.length)
   return SpanBert(
-    model=SpanLM(encoder=encoder, longest=longest, position_width=place_width),
+    model=SpanLM(encoder=encoder, longest=longest_target, position_width=place_width),
     rows=rows,
     masking=masking,
     longest_target=longest_target,

@@ -161,9 +161,10 @@ def test_the_shipped_masking_is_of_spans():
   assert masking.sampler is words.spans and masking.ratio == 0.15
 
 
-def test_the_longest_run_has_positions():
+def test_what_is_predicted_from_a_boundary_has_positions():
+  """And no other tokens of a run, as in the authors' code."""
   table = variables().params["boundaries"]["places"]
-  assert table.shape == (OBJECTIVE.mask(BATCH, STEP).masked_ids.shape[1], 5)
+  assert table.shape == (2, 5)
 
 
 def test_mistakes():

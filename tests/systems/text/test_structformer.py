@@ -247,6 +247,16 @@ def test_the_parser_learns_and_constrains():
   assert (np.asarray(tree).sum(axis=-1) < 1 + 1e-5).all() and (tree > 0).any()
 
 
+def test_the_parser_begins_as_torchs_layers_do():
+  """Uniform, biases too, 1 over the root of the inputs at most."""
+  objective = structformer(**SHAPE)
+  parser = jax.jit(objective.init)(KEY, BATCH).params["parser"]
+  for name in ("conv_0", "height_hidden", "distance_hidden"):
+    for drawn in parser[name].values():
+      limit = len(parser[name]["kernel"]) ** -0.5
+      assert 0.6 * limit < np.abs(drawn).max() <= limit
+
+
 @pytest.mark.parametrize(
   ("options", "message"),
   [

@@ -20,9 +20,12 @@ SYSTEM = System(
   config="configs/text/exlm.py",
   agrees_with="equations in NumPy",
   differs=(
-    "Mask tokens are embedded as zeros wherever there are any, not in training alone.",
+    "With `zero_masks`, mask tokens are embedded as zeros wherever there are any, not "
+    "in training alone.",
     "Of the special tokens of joined documents the first and the last one of a row "
     "alone are expanded and emitted; the authors also expand those between documents.",
+    "All rows end with a special token; the authors' end anywhere, and the last token, "
+    "if it is visible, emits the last masked one.",
     "There are as many positions for transitions as an expanded row needs, not 2,048.",
     "As many tokens are masked as BERT masks; fairseq rounds at random, and masks the "
     "tokens around documents as well.",

@@ -64,7 +64,8 @@ def exlm(
     mask_ratio: share of a row's tokens that is masked; all become mask tokens.
     states: into how many states each is expanded.
     zero_masks: embed mask tokens as zeros, and scale the others by the share of mask
-      tokens, as ESM-2 does; what a state is, its positions alone then distinguish.
+      tokens, as ESM-2 does; what a state is, its positions alone then distinguish. An
+      option of the authors' code (`--token-dropout`) which their command leaves out.
     **text: see `maskjax.objectives.text.TextKeywords`; unless `encoder` has its own,
       positions are rotary, and tokens are normalized before each branch and at last.
 

@@ -53,8 +53,8 @@ class Parser(nn.Module):
     return calibrate(distance, height, segment, shared=self.shared_margin), height
 
   def dense(self, features: int, name: str) -> Dense:
-    """A layer of the parser, which computes in float32."""
-    return Dense(features, kernel_init=_UNIFORM, name=name)
+    """A layer of the parser, which computes in float32 and begins as torch's do."""
+    return Dense(features, kernel_init=_UNIFORM, bias_init=None, name=name)
 
   def activate(self, x: Array) -> Array:
     """Normalizes without parameters, and takes the hyperbolic tangent."""
