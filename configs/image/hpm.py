@@ -32,7 +32,7 @@ def imagenet():
   config = recipes.imagenet_vit(
     epochs=800,
     warmup_epochs=40,
-    batch_size=4096,
+    batch_size=2048,
     learning_rate=1.5e-4,
     base_batch=256,
     b1=0.9,

@@ -15,11 +15,14 @@ class CosineHead(nn.Module):
   Attributes:
     size: number of directions K.
     fixed_length: all have the length 1.
+    kernel_init: of what the directions are taken from; its size is how slowly they
+      turn.
     dtype: type of the computation.
   """
 
   size: int
   fixed_length: bool = False
+  kernel_init: nn.initializers.Initializer = nn.initializers.truncated_normal(0.02)
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -30,8 +33,8 @@ class CosineHead(nn.Module):
       x: the tokens.
       fixed: let no gradient reach the directions.
     """
-    init = nn.initializers.truncated_normal(0.02)
-    directions = unit(self.param("kernel", init, (x.shape[-1], self.size)), axis=0)
+    kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.size))
+    directions = unit(kernel, axis=0)
     if not self.fixed_length:
       directions *= self.param("scale", nn.initializers.ones, (self.size,))
     directions = jnp.where(fixed, jax.lax.stop_gradient(directions), directions)

@@ -316,6 +316,14 @@ def test_predictions_by_hand():
   assert_close(out["predictions"], expected.numpy())
 
 
+def test_the_directions_of_the_head_begin_normal_and_not_cut():
+  """The authors cut them at 2, and not at two of their stds of 0.02."""
+  head = make(num_clusters=500).model.head
+  kernel = np.asarray(head.init(KEY, np.zeros((1, 1, 100)))["params"]["kernel"])
+  assert abs(kernel.std() / 0.02 - 1) < 0.02
+  assert np.abs(kernel).max() > 0.06
+
+
 def test_each_loss_teaches_its_own_parameters():
   params, extra, run = compiled()
   out = run(params, extra, make_batch())

@@ -13,6 +13,7 @@ from maskjax.errors import UserError, at_least_one, positive
 from maskjax.losses import Loss, Mean, cross_entropy
 from maskjax.masking import masking_of
 from maskjax.models import CosineHead, Network, check_rotary, decoder_of, vit_encoder
+from maskjax.models.initialization import NORMAL
 from maskjax.objectives import teachers
 from maskjax.objectives.objective import Batch, Step, Variables, valid
 from maskjax.objectives.patches import PatchObjective
@@ -205,7 +206,9 @@ def capi(
   check_rotary("predictor", width=built.width, heads=built.heads, axes=len(built.grid))
   return Capi(
     model=ClusterPredictor(
-      encoder=vit, predictor=built, head=CosineHead(size=num_clusters)
+      encoder=vit,
+      predictor=built,
+      head=CosineHead(size=num_clusters, kernel_init=NORMAL),
     ),
     patches=patches,
     masking=policy,

@@ -46,6 +46,9 @@ SYSTEM = System(
   differs=(
     "The class token has no position of its own, which would be added to it.",
     "Computation in bfloat16 but for the spectra; the authors' is in float16.",
+    "The error is the mean over the masked frequencies of the whole batch; the authors "
+    "average it over devices, of which some mask more frequencies than others.",
+    "ResNets normalize by the whole batch; the authors' by a device's part of it.",
   ),
 )
 
