@@ -6,6 +6,7 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
+from maskjax.models.initialization import Initializer
 from maskjax.normalization import unit
 
 
@@ -14,15 +15,15 @@ class CosineHead(nn.Module):
 
   Attributes:
     size: number of directions K.
-    fixed_length: all have the length 1.
     kernel_init: of what the directions are taken from; its size is how slowly they
       turn.
+    fixed_length: all have the length 1.
     dtype: type of the computation.
   """
 
   size: int
+  kernel_init: Initializer
   fixed_length: bool = False
-  kernel_init: nn.initializers.Initializer = nn.initializers.truncated_normal(0.02)
   dtype: DTypeLike = jnp.float32
 
   @nn.compact

@@ -15,7 +15,7 @@ from maskjax.models import CosineHead
 from maskjax.models.dense import Dense
 from maskjax.models.encoder_model import EncoderModel
 from maskjax.models.gelu import gelu
-from maskjax.models.initialization import NORMAL
+from maskjax.models.initialization import NORMAL, UNIFORM
 
 
 class PrototypeHead(nn.Module):
@@ -48,6 +48,7 @@ class PrototypeHead(nn.Module):
     x = Dense(self.bottleneck, kernel_init=init, dtype=self.dtype, name="down")(x)
     return CosineHead(
       size=self.size,
+      kernel_init=UNIFORM,  # its authors make it after they have drawn all else
       fixed_length=self.fixed_length,
       dtype=self.dtype,
       name="prototypes",
