@@ -10,6 +10,7 @@ from maskjax.errors import UserError, did_you_mean
 from maskjax.models.cnn import ConvEncoder
 from maskjax.models.convnext import ConvNext
 from maskjax.models.encoder_model import EncoderModel
+from maskjax.models.initialization import UNIFORM, LayerInit
 from maskjax.models.swin import SwinEncoder
 from maskjax.models.transformer import LayerNorm, norm_like
 from maskjax.models.vit import POSITIONS, VisionEncoder
@@ -50,16 +51,15 @@ class Classifier(EncoderModel):
         x = LayerNorm(epsilon=1e-6, **fields)(x)
       else:
         x = norm_like(self.encoder, **fields)(x)
-    if self.head_std is None:
-      uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-      bound = x.shape[-1] ** -0.5
-      inits: dict[str, Any] = dict(
-        kernel_init=uniform,
-        bias_init=lambda *how: 2 * bound * nn.initializers.uniform(1.0)(*how) - bound,
-      )
-    else:
-      inits = dict(kernel_init=nn.initializers.normal(self.head_std))
-    return nn.Dense(self.num_classes, name="head", **inits)(x)
+    head = LayerInit(UNIFORM, bias_init=None)
+    if self.head_std is not None:
+      head = LayerInit(nn.initializers.normal(self.head_std))
+    return nn.Dense(
+      self.num_classes,
+      kernel_init=head.kernel_init,
+      bias_init=head.of_bias(x.shape[-1]),
+      name="head",
+    )(x)
 
 
 def default_norm(encoder: Any) -> str:
