@@ -12,15 +12,12 @@ from maskjax.masking.mask import gather
 from maskjax.models.attention import weighted_sum
 from maskjax.models.dense import Dense
 from maskjax.models.dropout import dropout
-from maskjax.models.initialization import LayerInit
+from maskjax.models.initialization import UNIFORM, LayerInit
 from maskjax.models.text import TextEncoder
 from maskjax.models.transformer import Mlp, blocks_like, norm_like, remat_of
 from maskjax.sharding import constrain_batch
 from maskjax.systems.text.structformer.dependency import calibrate, head_probabilities
 from maskjax.tokens import Text
-
-# As torch's layers begin, 1 over the root of the inputs at most.
-_UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Parser(nn.Module):
@@ -54,7 +51,7 @@ class Parser(nn.Module):
 
   def dense(self, features: int, name: str) -> Dense:
     """A layer of the parser, which computes in float32 and begins as torch's do."""
-    return Dense(features, kernel_init=_UNIFORM, bias_init=None, name=name)
+    return Dense(features, kernel_init=UNIFORM, bias_init=None, name=name)
 
   def activate(self, x: Array) -> Array:
     """Normalizes without parameters, and takes the hyperbolic tangent."""
